@@ -1,0 +1,1 @@
+"""Typed async gRPC clients, one a capability: what a program without torch calls the services with."""

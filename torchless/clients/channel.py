@@ -1,0 +1,27 @@
+"""Opens a gRPC channel as the settings have it."""
+
+from __future__ import annotations
+
+import grpc
+
+from torchless.clients.settings import ChannelSettings
+
+_MIB = 1024 * 1024
+
+
+def open_channel(settings: ChannelSettings) -> grpc.aio.Channel:
+    """A channel to `settings.address`; it connects with the first call and again after a loss."""
+    options = [
+        ("grpc.max_send_message_length", settings.max_message_mib * _MIB),
+        ("grpc.max_receive_message_length", settings.max_message_mib * _MIB),
+        ("grpc.keepalive_time_ms", int(settings.keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
+        ("grpc.initial_reconnect_backoff_ms", int(settings.reconnect_min_s * 1000)),
+        ("grpc.min_reconnect_backoff_ms", int(settings.reconnect_min_s * 1000)),
+        ("grpc.max_reconnect_backoff_ms", int(settings.reconnect_max_s * 1000)),
+        # Our own layer retries; gRPC's would hide attempts from it.
+        ("grpc.enable_retries", 0),
+        # A channel of its own: gRPC shares subchannels between channels with equal options.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    return grpc.aio.insecure_channel(settings.address, options=options)

@@ -1,0 +1,285 @@
+"""The embedding service, typed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.typing import NDArray
+
+from torchless.clients.call import CallContext
+from torchless.clients.channel import open_channel
+from torchless.clients.settings import ChannelSettings
+from torchless.clients.translate import our_errors
+from torchless.contracts import matrix
+from torchless.contracts.embedding.v1 import embedding_pb2 as pb
+from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
+from torchless.contracts.errors import TorchlessError, invalid_input
+from torchless.contracts.grpc_status import from_status
+from torchless.contracts.types.v1.types_pb2 import Timings, TokenIds
+
+if TYPE_CHECKING:
+    from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceAsyncStub
+
+SERVICE_NAME = "torchless.embedding.v1.EmbeddingService"
+
+
+class InputType(IntEnum):
+    """What a text is for; picks the model's prompt."""
+
+    UNSPECIFIED = pb.INPUT_TYPE_UNSPECIFIED
+    QUERY = pb.INPUT_TYPE_QUERY
+    DOCUMENT = pb.INPUT_TYPE_DOCUMENT
+
+
+class Truncation(IntEnum):
+    """What happens to an input longer than the model reads."""
+
+    RIGHT = pb.TRUNCATION_RIGHT
+    LEFT = pb.TRUNCATION_LEFT
+    NONE = pb.TRUNCATION_NONE
+
+
+class Granularity(IntEnum):
+    """One vector an input, or one a token."""
+
+    TEXT = pb.GRANULARITY_TEXT
+    TOKEN = pb.GRANULARITY_TOKEN
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedOptions:
+    """How inputs are embedded; the defaults are the service's."""
+
+    model: str = ""
+    """Model id; empty: the service's default model."""
+    input_type: InputType = InputType.UNSPECIFIED
+    """What the inputs are for. Ignored where `prompt_name` is given."""
+    prompt_name: str = ""
+    """One of the model's prompts; empty: the one of `input_type`."""
+    normalize: bool = True
+    """Scale each vector to length 1."""
+    dimensions: int = 0
+    """Leading dimensions to keep, one that the model supports; 0: all."""
+    truncation: Truncation = Truncation.RIGHT
+    """What happens to inputs longer than the model reads."""
+    granularity: Granularity = Granularity.TEXT
+    """One vector an input, or one a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What `embed` answers."""
+
+    vectors: NDArray[np.float32]
+    """Read-only. Shape (inputs, dimensions), or (sum of token_counts, dimensions) for token granularity."""
+    token_counts: list[int]
+    """Tokens that the model read for each input, special tokens and prompt included."""
+    model: str
+    """Id of the model that answered."""
+    revision: str
+    """Its pinned revision."""
+    timings: Timings = field(default_factory=Timings)
+    """Where the time went inside the service, in milliseconds."""
+
+    def per_input(self) -> list[NDArray[np.float32]]:
+        """For token granularity: one array an input, shape (tokens, dimensions)."""
+        ends = np.cumsum(self.token_counts)[:-1]
+        return np.split(self.vectors, ends)
+
+
+class EmbeddingClient:
+    """Calls one embedding service.
+
+        async with EmbeddingClient("localhost:50051") as client:
+            answer = await client.embed(["a text"])
+
+    Every method raises `TorchlessError` and nothing else; its kind says whose fault it was.
+
+    Args:
+        channel: Settings of the channel, or just an address.
+    """
+
+    def __init__(self, channel: ChannelSettings | str) -> None:
+        self._settings = ChannelSettings(address=channel) if isinstance(channel, str) else channel
+        self._channel = open_channel(self._settings)
+        self._stub: EmbeddingServiceAsyncStub = EmbeddingServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the channel; calls in flight end with UNREACHABLE."""
+        await self._channel.close()
+
+    async def embed(
+        self,
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        options: EmbedOptions = EmbedOptions(),
+        context: CallContext = CallContext(),
+    ) -> Embeddings:
+        """Vectors of `inputs`, in their order.
+
+        Args:
+            inputs: Texts, or token ids of the model's own vocabulary, without special tokens.
+            options: How.
+            context: For whom, and how long they wait.
+        """
+        with our_errors("embedding"):
+            response = await self._stub.GenerateEmbeddings(
+                _request(inputs, options), timeout=self._timeout(context), metadata=context.metadata()
+            )
+        return _embeddings(response)
+
+    async def embed_stream(
+        self,
+        frames: AsyncIterable[Sequence[str]],
+        options: EmbedOptions = EmbedOptions(),
+        context: CallContext = CallContext(),
+    ) -> AsyncIterator[Embeddings | TorchlessError]:
+        """Vectors of many frames of texts, one answer a frame, in the order of the frames.
+
+        The next frame is asked for only when the service has room for it. A frame that the service refuses yields the
+        error in its place and the stream goes on; a fault of the service raises. There is no deadline unless `context`
+        has one: a bulk run takes what it takes.
+        """
+
+        async def requests() -> AsyncIterator[pb.StreamEmbeddingsRequest]:
+            sequence = 0
+            async for frame in frames:
+                yield pb.StreamEmbeddingsRequest(sequence=sequence, request=_request(frame, options))
+                sequence += 1
+
+        with our_errors("embedding"):
+            call = self._stub.StreamEmbeddings(requests(), timeout=context.deadline_s, metadata=context.metadata())
+            async for answer in call:
+                if answer.WhichOneof("result") == "error":
+                    yield from_status(answer.error)
+                else:
+                    yield _embeddings(answer.response)
+
+    async def count_tokens(
+        self, texts: Sequence[str], options: EmbedOptions = EmbedOptions(), context: CallContext = CallContext()
+    ) -> list[int]:
+        """Tokens of each text before any truncation, prompt and special tokens included."""
+        request = pb.CountTokensRequest(
+            model=options.model,
+            texts=_texts(texts),
+            input_type=pb.InputType.ValueType(options.input_type),
+            prompt_name=options.prompt_name,
+        )
+        with our_errors("embedding"):
+            response = await self._stub.CountTokens(
+                request, timeout=self._timeout(context), metadata=context.metadata()
+            )
+        return list(response.token_counts)
+
+    async def tokenize(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str = "",
+        add_special_tokens: bool = True,
+        prompt_name: str = "",
+        context: CallContext = CallContext(),
+    ) -> list[list[pb.Token]]:
+        """The tokens of each text; see `Token` in the contract for their fields."""
+        request = pb.TokenizeRequest(
+            model=model, texts=_texts(texts), add_special_tokens=add_special_tokens, prompt_name=prompt_name
+        )
+        with our_errors("embedding"):
+            response = await self._stub.Tokenize(request, timeout=self._timeout(context), metadata=context.metadata())
+        return [list(text.tokens) for text in response.texts]
+
+    async def detokenize(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        *,
+        model: str = "",
+        skip_special_tokens: bool = True,
+        context: CallContext = CallContext(),
+    ) -> list[str]:
+        """The text of each sequence of ids."""
+        request = pb.DetokenizeRequest(
+            model=model, token_ids=_token_ids(token_ids), skip_special_tokens=skip_special_tokens
+        )
+        with our_errors("embedding"):
+            response = await self._stub.Detokenize(request, timeout=self._timeout(context), metadata=context.metadata())
+        return list(response.texts)
+
+    async def list_models(self, context: CallContext = CallContext()) -> list[pb.Model]:
+        """The models served, the default one first; see `Model` in the contract for their fields."""
+        with our_errors("embedding"):
+            response = await self._stub.ListModels(
+                pb.ListModelsRequest(), timeout=self._timeout(context), metadata=context.metadata()
+            )
+        return list(response.models)
+
+    async def ready(self, context: CallContext = CallContext()) -> bool:
+        """Whether the service says that it is SERVING (grpc.health.v1).
+
+        Raises:
+            TorchlessError: UNREACHABLE or DEADLINE, when it says nothing.
+        """
+        with our_errors("embedding"):
+            response = await self._health.Check(  # type: ignore[attr-defined]  # absent from the stub
+                health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=self._timeout(context)
+            )
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def _timeout(self, context: CallContext) -> float:
+        return self._settings.deadline_s if context.deadline_s is None else context.deadline_s
+
+
+def _request(inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOptions) -> pb.GenerateEmbeddingsRequest:
+    request = pb.GenerateEmbeddingsRequest(
+        model=options.model,
+        input_type=pb.InputType.ValueType(options.input_type),
+        prompt_name=options.prompt_name,
+        normalize=options.normalize,
+        dimensions=options.dimensions,
+        truncation=pb.Truncation.ValueType(options.truncation),
+        granularity=pb.Granularity.ValueType(options.granularity),
+    )
+    if inputs and isinstance(inputs[0], str):
+        request.texts.extend(_texts(inputs))  # type: ignore[arg-type]
+    else:
+        request.token_ids.extend(_token_ids(inputs))  # type: ignore[arg-type]
+    return request
+
+
+def _texts(texts: Sequence[str]) -> Sequence[str]:
+    for index, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise invalid_input(f"texts[{index}]", "is not valid Unicode: it holds half of a surrogate pair") from error
+    return texts
+
+
+def _token_ids(sequences: Sequence[Sequence[int]]) -> list[TokenIds]:
+    try:
+        return [TokenIds(ids=ids) for ids in sequences]
+    except ValueError as error:  # past the range of an unsigned 32-bit number
+        raise invalid_input("token_ids", "each id is a whole number from 0 to 4294967295") from error
+
+
+def _embeddings(response: pb.GenerateEmbeddingsResponse) -> Embeddings:
+    return Embeddings(
+        vectors=matrix.from_message(response.embeddings),
+        token_counts=list(response.token_counts),
+        model=response.model,
+        revision=response.revision,
+        timings=response.timings,
+    )

@@ -1,0 +1,1 @@
+"""What crosses a wire: the services' messages, and the closed list of error kinds."""

@@ -1,0 +1,32 @@
+"""The `Matrix` message to and from numpy, without a copy where the machine is little-endian."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.types.v1.types_pb2 import Matrix
+
+_WIRE_DTYPE = np.dtype("<f4")
+
+
+def to_message(array: NDArray[np.float32]) -> Matrix:
+    """A message for `array`, shape (rows, dimensions), float32."""
+    rows, dimensions = array.shape
+    return Matrix(rows=rows, dimensions=dimensions, data=array.astype(_WIRE_DTYPE, order="C", copy=False).tobytes())
+
+
+def from_message(message: Matrix) -> NDArray[np.float32]:
+    """A read-only view of the message's bytes, shape (rows, dimensions), float32.
+
+    Raises:
+        TorchlessError: INTERNAL, when the bytes are not rows * dimensions * 4.
+    """
+    expected = message.rows * message.dimensions * _WIRE_DTYPE.itemsize
+    if len(message.data) != expected:
+        raise TorchlessError(
+            ErrorKind.INTERNAL, "the service answered a matrix whose bytes do not fit its rows and dimensions"
+        )
+    flat = np.frombuffer(message.data, dtype=_WIRE_DTYPE)
+    return flat.reshape(message.rows, message.dimensions).astype(np.float32, copy=False)
