@@ -1,0 +1,85 @@
+"""Writes the lock files from `pyproject.toml`, keeping the versions they have where those still fit.
+
+    python -m requirements.lock [--upgrade]
+
+Versions are chosen by pip-compile, from whatever index pip is set up for; nothing of that set-up is written down.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """One lock file: the project's own dependencies and some of its extras."""
+
+    path: str
+    """The file, relative to the root."""
+    extras: tuple[str, ...]
+    """Extras of `pyproject.toml` that it holds."""
+    agrees_with: str | None = None
+    """A lock whose versions this one takes over."""
+
+
+LOCKS = (
+    Lock("requirements/gateway.txt", ("gateway", "cli")),
+    Lock("bentos/embedding/requirements.txt", ("embedding",)),
+    Lock("requirements/gateway-test.txt", ("gateway", "cli", "test"), agrees_with="requirements/gateway.txt"),
+    Lock("requirements/bentos-test.txt", ("embedding", "test"), agrees_with="bentos/embedding/requirements.txt"),
+)
+
+OF_A_CUDA_BUILD = re.compile(r"(nvidia-(?!ml-py\b)|triton\b|cuda-)")
+"""Start of the names of packages that only a CUDA build of torch asks for. BentoML asks for nvidia-ml-py: it is pure
+Python, reads the driver's figures through NVML and brings no CUDA."""
+
+_HEADER = """\
+# Written by `make lock` from pyproject.toml (extras: {extras}) for Python 3.11 on Linux; do not edit.
+# Why an unusual version is asked for stands beside it in pyproject.toml.
+"""
+_TORCH_HEADER = """\
+# torch has no local version such as +cpu here, and the nvidia-*, cuda-* and triton packages are left out: which build
+# fits is the machine's affair. Install it first, `pip install torch==<as below>`; a CUDA build brings those with it.
+"""
+
+
+def compile_lock(lock: Lock, *, upgrade: bool) -> None:
+    """Runs pip-compile for one lock and puts the result into our form."""
+    command = [sys.executable, "-m", "piptools", "compile", "--quiet", "--strip-extras", "--allow-unsafe"]
+    command += ["--no-header", "--no-emit-options", "--no-emit-index-url", "--no-emit-find-links"]
+    command += ["--no-emit-trusted-host", *(f"--extra={extra}" for extra in lock.extras)]
+    if lock.agrees_with is not None:
+        command.append(f"--constraint={lock.agrees_with}")
+    if upgrade:
+        command.append("--upgrade")
+    command += [f"--output-file={lock.path}", "pyproject.toml"]
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})  # noqa: S603
+    path = ROOT / lock.path
+    path.write_text(in_our_form(path.read_text(), lock.extras))
+
+
+def in_our_form(compiled: str, extras: tuple[str, ...]) -> str:
+    """pip-compile's output under our header, without what ties it to one build of torch."""
+    entries = re.split(r"^(?=[A-Za-z0-9])", compiled, flags=re.MULTILINE)[1:]
+    kept = [entry for entry in entries if not OF_A_CUDA_BUILD.match(entry)]
+    body = re.sub(r"^(torch==[^+\s]+)\+\S+", r"\1", "".join(kept), flags=re.MULTILINE)
+    note = _TORCH_HEADER if re.search(r"^torch==", body, flags=re.MULTILINE) else ""
+    return _HEADER.format(extras=", ".join(extras)) + note + body
+
+
+def main() -> None:
+    """Writes every lock, those first that others agree with."""
+    for lock in LOCKS:
+        print(f"==> {lock.path}", flush=True)
+        compile_lock(lock, upgrade="--upgrade" in sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()
