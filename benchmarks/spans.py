@@ -1,0 +1,48 @@
+"""What a window of load measured: spans of time, one a request, and the numbers that follow from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Span = tuple[float, float]
+"""When a request was sent and when its answer was there, in seconds after the window opened; negative: before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Throughput and latency of one window."""
+
+    per_second: float
+    """Requests a second."""
+    p50_ms: float
+    """Median latency in milliseconds."""
+    p95_ms: float
+    """95th percentile."""
+    p99_ms: float
+    """99th percentile."""
+    requests: int
+    """Requests answered inside the window; the percentiles are of these."""
+
+
+def numbers(spans: Sequence[Span], seconds: float) -> Numbers:
+    """Throughput and latency over a window of `seconds`.
+
+    A request that was only in part inside the window counts in part. Counting whole answers would make the throughput
+    of a batching server jump by a whole batch with the moment at which the window closes.
+
+    Raises:
+        ValueError: No request was answered inside the window.
+    """
+    latencies = sorted(1000 * (done - sent) for sent, done in spans if 0 <= done < seconds)
+    if not latencies:
+        raise ValueError(f"no request was answered within {seconds} s; measure for longer")
+    inside = sum(max(0.0, min(done, seconds) - max(sent, 0.0)) / (done - sent) for sent, done in spans)
+    p50, p95, p99 = (percentile(latencies, share) for share in (0.50, 0.95, 0.99))
+    return Numbers(inside / seconds, p50, p95, p99, len(latencies))
+
+
+def percentile(ascending: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile: the smallest value that at least `share` of the values do not exceed."""
+    return ascending[max(0, math.ceil(share * len(ascending)) - 1)]

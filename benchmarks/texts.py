@@ -1,0 +1,59 @@
+"""Passages to embed: made up from word lists, always the same for the same seed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from random import Random
+
+_SUBJECTS = (
+    "The night nurse", "A tired courier", "The harbour pilot", "Our new archivist", "The bridge inspector",
+    "A young geologist", "The village baker", "An old watchmaker", "The duty engineer", "A visiting surgeon",
+    "The pump operator", "My neighbour",
+)  # fmt: skip
+_VERBS = (
+    "checked", "moved", "described", "repaired", "measured", "forgot", "labelled", "compared", "returned", "counted",
+    "sold", "recorded",
+)  # fmt: skip
+_OBJECTS = (
+    "the spare valves", "a box of letters", "three water samples", "the broken clock", "every patient chart",
+    "a map of the coast", "the morning delivery", "two cracked beams", "the sensor readings", "a list of names",
+    "the winter stock", "an empty crate",
+)  # fmt: skip
+_CLAUSES = (
+    "before the storm", "near the east gate", "without any help", "in the cold store", "after the second alarm",
+    "for the auditor", "under a bright lamp", "as the tide went out", "because the label was wrong",
+    "while the ward was quiet", "on a paper form", "with a borrowed scale", "at half past six",
+    "along the river road", "from the upper shelf", "despite the long delay",
+)  # fmt: skip
+
+
+class Length(StrEnum):
+    """How long a passage is; the tokens are those of the default model, special tokens included."""
+
+    SHORT = "short"
+    """10 to 30 tokens, 19 on average."""
+    LONG = "long"
+    """About 200 tokens, all nearly the same."""
+
+
+_WORDS = {Length.SHORT: (6, 19), Length.LONG: (168, 178)}
+
+
+def passages(count: int, length: Length, seed: int) -> list[str]:
+    """`count` passages. Their lengths vary evenly within what `length` says."""
+    draw = Random(f"{length}-{seed}")  # noqa: S311  # not a secret
+    return [_passage(draw, draw.randint(*_WORDS[length])) for _ in range(count)]
+
+
+def _passage(draw: Random, words: int) -> str:
+    sentences = [_sentence(draw)]
+    while sum(len(sentence) for sentence in sentences) < words:
+        if draw.random() < 0.6:
+            sentences[-1] += draw.choice(_CLAUSES).split()
+        else:
+            sentences.append(_sentence(draw))
+    return " ".join(" ".join(sentence) + "." for sentence in sentences)
+
+
+def _sentence(draw: Random) -> list[str]:
+    return " ".join((draw.choice(_SUBJECTS), draw.choice(_VERBS), draw.choice(_OBJECTS))).split()
