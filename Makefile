@@ -1,0 +1,95 @@
+# Two environments, always: .venv/gateway has no torch in it, .venv/bentos does.
+PYTHON ?= python3.11
+GATEWAY := .venv/gateway/bin/python
+BENTOS := .venv/bentos/bin/python
+
+# Environments of the running programs, and the tools for checks and tests laid over them. Each is made once, and made
+# anew from nothing when its lock changes.
+GATEWAY_ENV := .venv/gateway/.made
+BENTOS_ENV := .venv/bentos/.made
+GATEWAY_TEST_ENV := .venv/gateway/.made-test
+BENTOS_TEST_ENV := .venv/bentos/.made-test
+
+PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
+# The lock names every package, so pip has nothing to resolve; `pip check` proves that nothing is missing.
+FROM_LOCK := $(PIP_INSTALL) --no-deps --requirement
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(GATEWAY_ENV) $(BENTOS_ENV) ## Start the stack, answer three questions from real passages, stop
+	@$(GATEWAY) -m demo
+
+.PHONY: up
+up: $(GATEWAY_ENV) $(BENTOS_ENV) ## Start the stack and keep it up until Ctrl-C
+	@$(GATEWAY) -m torchless.cli up
+
+.PHONY: test
+test: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Run every test, in both environments
+	@echo "==> tests that need torch, in .venv/bentos"
+	@bentos=0; $(BENTOS) -m pytest -m "torch and not gpu" || bentos=$$?; \
+	echo "==> tests that need no torch, in .venv/gateway"; \
+	if [ $$bentos -ne 0 ]; then echo "(the tests in .venv/bentos failed: see above)"; fi; \
+	$(GATEWAY) -m pytest -m "not torch and not gpu" && exit $$bentos
+
+.PHONY: lint
+lint: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Check style, types, imports between rooms and the stubs
+	$(GATEWAY) -m ruff check .
+	$(GATEWAY) -m ruff format --check .
+	$(GATEWAY) -m mypy torchless gateway demo requirements
+	$(BENTOS) -m mypy bentos
+	.venv/gateway/bin/lint-imports
+	$(GATEWAY) -m torchless.contracts.generate --check
+
+.PHONY: lock
+lock: $(GATEWAY_TEST_ENV) ## Write the lock files anew from pyproject.toml, keeping versions that still fit
+	$(GATEWAY) -m requirements.lock
+
+.PHONY: stubs
+stubs: $(GATEWAY_TEST_ENV) ## Write the gRPC stubs anew from the protos
+	$(GATEWAY) -m torchless.contracts.generate
+
+.PHONY: bench
+bench: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Measure the stack beside direct calls of the model
+	$(GATEWAY) -m benchmarks
+
+.PHONY: clean
+clean: ## Remove the environments, caches and the state of the stack
+	rm -rf .venv .torchless .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+
+$(GATEWAY_ENV): requirements/gateway.txt
+	@echo "==> .venv/gateway: making the environment without torch"
+	@$(PYTHON) -m venv --clear .venv/gateway
+	@echo "==> .venv/gateway: installing $$(grep -c '==' $<) packages"
+	@$(GATEWAY) $(FROM_LOCK) $<
+	@echo "==> .venv/gateway: installing torchless itself"
+	@$(GATEWAY) $(PIP_INSTALL) --no-deps --editable .
+	@$(GATEWAY) -m pip --disable-pip-version-check check
+	@touch $@
+
+$(BENTOS_ENV): bentos/embedding/requirements.txt
+	@echo "==> .venv/bentos: making the environment with torch"
+	@$(PYTHON) -m venv --clear .venv/bentos
+	@echo "==> .venv/bentos: installing torch, the largest package"
+	@$(BENTOS) $(PIP_INSTALL) --constraint $< torch
+	@echo "==> .venv/bentos: installing $$(grep -c '==' $<) packages"
+	@$(BENTOS) $(FROM_LOCK) $<
+	@$(BENTOS) -m pip --disable-pip-version-check check
+	@touch $@
+
+$(GATEWAY_TEST_ENV): requirements/gateway-test.txt $(GATEWAY_ENV)
+	@echo "==> .venv/gateway: adding the tools for checks and tests"
+	@$(GATEWAY) $(FROM_LOCK) $<
+	@$(GATEWAY) -m pip --disable-pip-version-check check
+	@touch $@
+
+$(BENTOS_TEST_ENV): requirements/bentos-test.txt $(BENTOS_ENV)
+	@echo "==> .venv/bentos: adding the tools for checks and tests"
+	@$(BENTOS) $(FROM_LOCK) $<
+	@$(BENTOS) -m pip --disable-pip-version-check check
+	@touch $@

@@ -1,0 +1,121 @@
+"""The gateway's HTTP API, as far as the command and the demo use it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+
+class GatewayError(Exception):
+    """The gateway did not answer, or refused; the message is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """What the gateway says about one service behind it."""
+
+    name: str
+    """The service."""
+    ready: bool
+    """Whether it answers calls now."""
+    reason: str
+    """Why not; empty when it is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Answer of `/health/ready`."""
+
+    ready: bool
+    """Whether everything is."""
+    services: tuple[ServiceState, ...]
+    """The services behind the gateway."""
+
+
+class GatewayClient:
+    """Calls one gateway.
+
+        async with GatewayClient("http://127.0.0.1:3000") as gateway:
+            vectors = await gateway.embed(["a text"])
+
+    Args:
+        url: Base URL.
+        timeout_s: Seconds that an answer may take.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 60.0) -> None:
+        self._url = url
+        # No proxy: `trust_env` would send a call to this machine through one.
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def readiness(self) -> Readiness:
+        """How the gateway and the services behind it are.
+
+        Raises:
+            GatewayError: Nothing answers there, or something that is no gateway.
+        """
+        response = await self._send("GET", "/health/ready")
+        services = _object(response).get("services")
+        if not isinstance(services, dict) or not all(isinstance(state, dict) for state in services.values()):
+            raise GatewayError(f"{self._url} answers, but is no torchless gateway")
+        states = (
+            ServiceState(name, bool(state.get("ready")), str(state.get("reason") or ""))
+            for name, state in services.items()
+        )
+        return Readiness(response.status_code == httpx.codes.OK, tuple(states))
+
+    async def embed(self, texts: Sequence[str], *, model: str = "", dimensions: int = 0) -> NDArray[np.float32]:
+        """Vectors of `texts`, shape (texts, dimensions), through `POST /v1/embeddings`.
+
+        Args:
+            texts: What to embed.
+            model: Model id; empty: the gateway's default.
+            dimensions: Leading dimensions to keep; 0: all.
+
+        Raises:
+            GatewayError: It does not answer, or refuses; then with its own words.
+        """
+        body: dict[str, Any] = {"input": list(texts), "encoding_format": "base64"}
+        body |= {"model": model} if model else {}
+        body |= {"dimensions": dimensions} if dimensions else {}
+        response = await self._send("POST", "/v1/embeddings", json=body)
+        answer = _object(response)
+        if response.status_code != httpx.codes.OK:
+            error = answer.get("error")
+            said = error.get("message") if isinstance(error, dict) else None
+            raise GatewayError(str(said or f"the gateway answered with HTTP status {response.status_code}"))
+        rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+        return np.stack([np.frombuffer(base64.b64decode(row["embedding"]), dtype="<f4") for row in rows])
+
+    async def _send(self, method: str, path: str, json: Any = None) -> httpx.Response:
+        try:
+            return await self._http.request(method, path, json=json)
+        except httpx.TimeoutException as error:
+            raise GatewayError(f"{self._url} does not answer in time") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise GatewayError(
+                f"nothing answers at {self._url}: start the stack with `torchless up`, or name another with --gateway"
+            ) from error
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}

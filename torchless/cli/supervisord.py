@@ -1,0 +1,221 @@
+"""Runs services under supervisord (http://supervisord.org): writes its configuration, asks it, and stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, cast
+
+from torchless.cli.errors import StackError
+from torchless.cli.leftovers import VARIABLE
+from torchless.cli.services import Service
+
+STEADY_AFTER_S = 5
+"""A service that lives this long, in seconds, counts as started: its tries are counted from zero again."""
+_SOCKET = "supervisor.sock"
+
+
+class State(StrEnum):
+    """States of a process, as supervisord names them."""
+
+    STOPPED = "STOPPED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    BACKOFF = "BACKOFF"
+    STOPPING = "STOPPING"
+    EXITED = "EXITED"
+    FATAL = "FATAL"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What supervisord knows about a service's process."""
+
+    name: str
+    """The service's name."""
+    state: State
+    """Its state."""
+    pid: int
+    """Its process id; 0: there is none."""
+    exit_status: int
+    """Status of its last exit; -1: a signal ended it; 0 also while it runs."""
+    stopped_at: int
+    """When it last ended, in seconds since 1970; 0: never."""
+    spawn_error: str
+    """Why it could not be started at all; empty: it could."""
+
+
+class Supervisord:
+    """One supervisord with its services, as a child of this process.
+
+    Args:
+        services: What it runs, in the order in which they start.
+        folder: Where its configuration and the logs go; must be there.
+        directory: The folder in which services start.
+        marker: Value of `TORCHLESS_STACK` in every process below it.
+        grace_s: Seconds that a service has to stop before it is killed.
+        start_retries: How often a service that dies at once is started again; before try n it waits n seconds.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        folder: Path,
+        *,
+        directory: Path,
+        marker: str,
+        grace_s: int,
+        start_retries: int,
+    ) -> None:
+        self._services = services
+        self._folder = folder
+        self._directory = directory
+        self._marker = marker
+        self._grace_s = grace_s
+        self._start_retries = start_retries
+        self._socket_folder: Path | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def log(self, name: str) -> Path:
+        """The file with what the service `name` prints."""
+        return self._folder / f"{name}.log"
+
+    async def start(self, wait_s: float = 15.0) -> None:
+        """Starts supervisord and with it every service; returns when it answers.
+
+        Raises:
+            StackError: It does not answer within `wait_s` seconds.
+        """
+        # Not below `folder`: the path of a unix socket may have only about a hundred characters.
+        self._socket_folder = Path(tempfile.mkdtemp(prefix="torchless-"))
+        (self._folder / "supervisord.conf").write_text(self._configuration(self._socket_folder))
+        for service in self._services:
+            self.log(service.name).unlink(missing_ok=True)
+            (self._folder / f"{service.name}-bentoml").mkdir(exist_ok=True)
+        log = self._folder / "supervisord.out"
+        self._child = self._spawn(log)
+        until = time.monotonic() + wait_s
+        while not self.processes():
+            if not self.alive or time.monotonic() > until:
+                raise StackError(f"supervisord did not start; see {log}")
+            await asyncio.sleep(0.05)
+
+    def processes(self) -> list[Process]:
+        """The state of every service's process; empty when supervisord does not answer."""
+        from supervisor.xmlrpc import SupervisorTransport
+
+        transport = SupervisorTransport(None, None, f"unix://{self._socket_folder}/{_SOCKET}")
+        proxy = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
+        with contextlib.closing(transport):
+            try:
+                answer = cast(list[dict[str, Any]], proxy.supervisor.getAllProcessInfo())
+            except (OSError, HTTPException, xmlrpc.client.Error):
+                return []  # not up yet, or on its way out
+        return [
+            Process(i["name"], State(i["statename"]), i["pid"], i["exitstatus"], i["stop"], i["spawnerr"])
+            for i in answer
+        ]
+
+    @property
+    def alive(self) -> bool:
+        """Whether supervisord itself runs."""
+        return self._child is not None and self._child.poll() is None
+
+    def _spawn(self, log: Path) -> subprocess.Popen[bytes]:
+        configuration = str(self._folder / "supervisord.conf")
+        with log.open("wb") as output:
+            return subprocess.Popen(  # noqa: S603  # our own Python and our own file
+                [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", configuration],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, VARIABLE: self._marker},
+                # A Ctrl-C in the terminal is for us alone: we stop it, in order.
+                start_new_session=True,
+            )
+
+    def ask_to_stop(self) -> None:
+        """Begins to stop the services, the last one first, and then supervisord."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.terminate()
+
+    def wait(self, seconds: float) -> None:
+        """Waits until supervisord has ended, but no longer than `seconds`."""
+        if self._child is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(seconds)
+
+    def kill(self) -> None:
+        """Ends supervisord at once; its services are left to whoever sweeps them up."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+        if self._socket_folder is not None:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+
+    def _configuration(self, socket_folder: Path) -> str:
+        lines = [
+            "[unix_http_server]",
+            f"file = {_plain(socket_folder / _SOCKET)}",
+            "[supervisord]",
+            "nodaemon = true",
+            f"directory = {_plain(self._directory)}",
+            f"logfile = {_plain(self._folder / 'supervisord.log')}",
+            f"pidfile = {_plain(self._folder / 'supervisord.pid')}",
+            "[rpcinterface:supervisor]",
+            "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
+        ]
+        for priority, service in enumerate(self._services):
+            lines += self._program(service, priority)
+        return "\n".join(lines) + "\n"
+
+    def _program(self, service: Service, priority: int) -> list[str]:
+        home = self._folder / f"{service.name}-bentoml"
+        variables = {
+            "BENTOML_HOME": str(home),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "PYTHONUNBUFFERED": "1",
+            VARIABLE: f"{self._marker}/{service.name}",
+            **service.environment,
+        }
+        # `env` sets the variables: supervisord's own way to write them has no quoting that holds for every value.
+        env = shutil.which("env") or "/usr/bin/env"
+        command = shlex.join([env, *(f"{key}={value}" for key, value in variables.items()), *service.command])
+        return [
+            f"[program:{service.name}]",
+            f"command = {_plain(command)}",
+            f"priority = {priority}",
+            "autorestart = true",
+            f"startsecs = {STEADY_AFTER_S}",
+            f"startretries = {self._start_retries}",
+            "stopsignal = TERM",
+            f"stopwaitsecs = {self._grace_s}",
+            "killasgroup = true",
+            "redirect_stderr = true",
+            f"stdout_logfile = {_plain(self.log(service.name))}",
+            "stdout_logfile_maxbytes = 20MB",
+            "stdout_logfile_backups = 1",
+        ]
+
+
+def _plain(value: object) -> str:
+    """`value` as it has to be written for supervisord to read it back unchanged."""
+    text = str(value)
+    if re.search(r"\n|\s[;#]", text):
+        raise StackError(f"supervisord cannot hold a line break, or a ';' or '#' after a space: {text!r}")
+    return text.replace("%", "%%")
