@@ -1,0 +1,59 @@
+"""Puts the gateway together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from gateway.errors import family_of
+from gateway.faults import GatewayDefectError, MethodNotAllowedError, UnknownRouteError
+from gateway.instruments import Instruments, InstrumentsMiddleware
+from gateway.openapi import openapi_document
+from gateway.request_context import RequestIdMiddleware
+from gateway.routes import cohere, docs, health, metrics, openai, tei
+from gateway.services import Services
+from torchless import __version__
+
+_DESCRIPTION = "Embeddings over the HTTP APIs of OpenAI, text-embeddings-inference and Cohere."
+
+
+def compose(services: Services) -> FastAPI:
+    """The HTTP application over `services`."""
+    app = FastAPI(
+        title="Torchless gateway", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None
+    )
+    app.state.services = services
+    app.state.instruments = Instruments()
+    for family in (openai, tei, cohere, health, metrics, docs):
+        app.include_router(family.router)
+    app.add_middleware(InstrumentsMiddleware, instruments=app.state.instruments)
+    app.add_middleware(RequestIdMiddleware)
+    app.add_exception_handler(HTTPException, _unanswered)
+    app.add_exception_handler(Exception, _failed)
+
+    def document() -> dict[str, Any]:
+        app.openapi_schema = app.openapi_schema or openapi_document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+    return app
+
+
+async def close(app: FastAPI) -> None:
+    """Ends what `compose` was given and made."""
+    app.state.instruments.close()
+    await app.state.services.close()
+
+
+async def _unanswered(request: Request, error: Exception) -> Response:
+    """No route matched, or none for the method."""
+    headers = dict(getattr(error, "headers", None) or {})
+    wrong_method = getattr(error, "status_code", 404) == 405
+    return family_of(request.url.path).answer(MethodNotAllowedError() if wrong_method else UnknownRouteError(), headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return family_of(request.url.path).answer(GatewayDefectError())

@@ -1,0 +1,135 @@
+"""Embedding as every API family of the gateway needs it; knows no HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from gateway.faults import EmptyInputError
+from gateway.settings import LimitSettings, ModelSettings
+from torchless.clients.call import CallContext
+from torchless.clients.embedding import EmbeddingClient, Embeddings, EmbedOptions
+from torchless.contracts.errors import FieldViolation, TorchlessError, input_too_large
+
+Inputs = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
+"""One input or several, as texts or as token ids."""
+
+
+class InputLimits:
+    """Turns what a request holds into a list of inputs within the limits.
+
+    Args:
+        limits: The limits.
+    """
+
+    def __init__(self, limits: LimitSettings) -> None:
+        self._limits = limits
+
+    def texts(self, given: str | Sequence[str], field: str) -> Sequence[str]:
+        """Texts of the request's `field`, a single one as a list of one.
+
+        Raises:
+            EmptyInputError: There is none, or one has no character.
+            TorchlessError: INPUT_TOO_LARGE, when there are too many or one is too long.
+        """
+        if isinstance(given, str):
+            self._check(given, field, "characters")
+            return [given]
+        self._check_number(given, field)
+        for index, text in enumerate(given):
+            self._check(text, f"{field}[{index}]", "characters")
+        return given
+
+    def token_ids(self, given: Sequence[int] | Sequence[Sequence[int]], field: str) -> Sequence[Sequence[int]]:
+        """Token ids of the request's `field`, a single sequence as a list of one; raises as `texts`."""
+        if given and isinstance(given[0], int):
+            self._check(given, field, "token ids")
+            return [given]  # type: ignore[list-item]
+        self._check_number(given, field)
+        for index, ids in enumerate(given):
+            self._check(ids, f"{field}[{index}]", "token ids")  # type: ignore[arg-type]
+        return given  # type: ignore[return-value]
+
+    def _check_number(self, given: Sequence[object], field: str) -> None:
+        if not given:
+            raise EmptyInputError(field, "is empty; send at least one input")
+        if len(given) > self._limits.items:
+            raise input_too_large(field, f"holds {len(given)} inputs; one request takes at most {self._limits.items}")
+
+    def _check(self, given: str | Sequence[object], field: str, unit: str) -> None:
+        if not given:
+            raise EmptyInputError(field, f"has no {unit}; an input is never empty")
+        if len(given) > self._limits.characters:
+            raise input_too_large(field, f"has {len(given)} {unit}; an input takes at most {self._limits.characters}")
+
+
+class Embedder:
+    """Embeds what requests hold.
+
+    Args:
+        client: The embedding service.
+        limits: Limits of a request.
+        models: Names of models.
+    """
+
+    def __init__(self, client: EmbeddingClient, limits: LimitSettings, models: ModelSettings) -> None:
+        self._client = client
+        self._aliases = models.aliases
+        self.limits = InputLimits(limits)
+
+    def model_id(self, name: str) -> str:
+        """The id that a model's name in a request stands for; empty: the default model."""
+        return self._aliases.get(name, name)
+
+    async def embed(
+        self,
+        inputs: Inputs,
+        options: EmbedOptions,
+        context: CallContext,
+        *,
+        field: str,
+        renamed: Mapping[str, str] | None = None,
+    ) -> Embeddings:
+        """Vectors of `inputs`, in their order.
+
+        Args:
+            inputs: One or several; token ids are of the model's own vocabulary.
+            options: How; its model may be an alias.
+            context: For whom, and how long they wait.
+            field: Name of the request's field that holds `inputs`; errors use it.
+            renamed: Names that the request has for other fields of the service's.
+
+        Raises:
+            TorchlessError: As the service, or because a limit is passed.
+        """
+        single = isinstance(inputs, str) or (bool(inputs) and isinstance(inputs[0], int))
+        batch: Sequence[str] | Sequence[Sequence[int]]
+        if isinstance(inputs, str) or (inputs and isinstance(inputs[0], str)):
+            batch = self.limits.texts(inputs, field)  # type: ignore[arg-type]
+        else:
+            batch = self.limits.token_ids(inputs, field)  # type: ignore[arg-type]
+        try:
+            return await self._client.embed(batch, replace(options, model=self.model_id(options.model)), context)
+        except TorchlessError as error:
+            names = {"texts": field, "token_ids": field, **(renamed or {})}
+            if single:
+                names = {"texts[0]": field, "token_ids[0]": field, **names}
+            raise _in_words_of_the_request(error, names) from error
+
+
+def _in_words_of_the_request(error: TorchlessError, names: Mapping[str, str]) -> TorchlessError:
+    """`error` with the service's field names replaced by those that the caller wrote."""
+    message, violations = error.message, []
+    for violation in error.violations:
+        theirs = next((name for name in names if violation.field.startswith(name)), None)
+        field = violation.field if theirs is None else names[theirs] + violation.field[len(theirs) :]
+        if message.startswith(violation.field):
+            message = field + message[len(violation.field) :]
+        violations.append(FieldViolation(field, violation.description))
+    return TorchlessError(
+        error.kind,
+        message,
+        violations=tuple(violations),
+        retry_after_s=error.retry_after_s,
+        metadata=error.metadata,
+    )

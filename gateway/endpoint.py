@@ -1,0 +1,155 @@
+"""The path of every request through the gateway: admit, read, validate, work, answer, whatever goes wrong.
+
+Routes hand over a handler that takes a validated body and a `Call` and returns a response. FastAPI describes the
+routes; it does not read bodies, because pydantic reads JSON straight from the bytes and a body limit comes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from gateway.disconnect import cancelled_by_disconnect
+from gateway.errors import ErrorFamily
+from gateway.faults import BodyTooLargeError, GatewayDefectError, MalformedRequestError
+from gateway.openapi import described_get, described_post
+from gateway.request_context import RequestContext, request_context
+from gateway.services import Services
+from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
+
+logger = logging.getLogger(__name__)
+Body = TypeVar("Body", bound=BaseModel)
+_HUNG_UP = 499
+"""Seen by nobody but the metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a handler works with, beside the body."""
+
+    services: Services
+    """The services."""
+    context: RequestContext
+    """Id, trace and deadline of the request."""
+    path_params: Mapping[str, Any]
+    """Parts of the path that the route names."""
+
+
+def post(
+    router: APIRouter,
+    *paths: str,
+    family: ErrorFamily,
+    body: type[Body],
+    answer: Any,
+    examples: Mapping[str, Any],
+) -> Callable[[Callable[[Body, Call], Coroutine[Any, Any, Response]]], Callable[..., Any]]:
+    """Registers a handler for POST `paths`. Its docstring describes the route.
+
+    Args:
+        router: Where.
+        paths: The paths, the first one canonical.
+        family: How errors look.
+        body: What the route takes.
+        answer: What it answers, for the API's description.
+        examples: Bodies by what they show.
+    """
+
+    def register(handler: Callable[[Body, Call], Coroutine[Any, Any, Response]]) -> Callable[..., Any]:
+        async def endpoint(request: Request) -> Response:
+            return await _answered(request, family, _work_on_body(request, body, handler))
+
+        for path in paths:
+            router.add_api_route(
+                path,
+                endpoint,
+                **described_post(path, handler, family=family, body=body, answer=answer, examples=examples),
+            )
+        return handler
+
+    return register
+
+
+def get(
+    router: APIRouter, *paths: str, family: ErrorFamily, answer: Any, statuses: tuple[int, ...] = ()
+) -> Callable[[Callable[[Call], Awaitable[Response]]], Callable[..., Any]]:
+    """Registers a handler for GET `paths`; `statuses` are those besides 200 and 500 that it may answer."""
+
+    def register(handler: Callable[[Call], Awaitable[Response]]) -> Callable[..., Any]:
+        async def endpoint(request: Request) -> Response:
+            async def work() -> Response:
+                return await handler(_call(request))
+
+            return await _answered(request, family, work())
+
+        for path in paths:
+            router.add_api_route(
+                path, endpoint, **described_get(path, handler, family=family, answer=answer, statuses=statuses)
+            )
+        return handler
+
+    return register
+
+
+async def _answered(request: Request, family: ErrorFamily, work: Awaitable[Response]) -> Response:
+    try:
+        return await work
+    except BodyTooLargeError as error:
+        # Closing ends the sending: a connection kept alive would have to read the rest of the body.
+        return family.answer(error, {"connection": "close"})
+    except TorchlessError as error:
+        return family.answer(error)
+    except ClientDisconnect:
+        return Response(status_code=_HUNG_UP)
+    except Exception as error:
+        # The message may hold what the caller sent, so only its type and the places are logged.
+        logger.error(
+            "request %s failed: %s\n%s",
+            request.state.request_id,
+            type(error).__name__,
+            "".join(traceback.format_tb(error.__traceback__)),
+        )
+        return family.answer(GatewayDefectError())
+
+
+async def _work_on_body(
+    request: Request, model: type[Body], handler: Callable[[Body, Call], Coroutine[Any, Any, Response]]
+) -> Response:
+    call = _call(request)
+    with call.services.admission:
+        try:
+            async with asyncio.timeout_at(call.context.expires_at):
+                raw = await call.services.body_limit.read(request.scope, request.receive)
+        except TimeoutError as error:
+            raise TorchlessError(ErrorKind.DEADLINE, "the request's body did not arrive within its time") from error
+        body = _parsed(model, raw)
+        return await cancelled_by_disconnect(request.receive, handler(body, call))
+
+
+def _call(request: Request) -> Call:
+    services: Services = request.app.state.services
+    return Call(services, request_context(request.scope, services.settings.limits), request.path_params)
+
+
+def _parsed(model: type[Body], raw: bytes) -> Body:
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        violations = tuple(
+            FieldViolation(_dotted(e["loc"]), e["msg"])
+            for e in error.errors(include_url=False, include_context=False, include_input=False)
+        )
+    message = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations[:5])
+    raise MalformedRequestError(message, tuple(v for v in violations if v.field))
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")

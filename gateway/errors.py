@@ -1,0 +1,130 @@
+"""Errors as each API family has them: status, body and headers. The only place that knows.
+
+Bodies: OpenAI's https://platform.openai.com/docs/guides/error-codes, text-embeddings-inference's `ErrorResponse`
+(router/src/lib.rs), Cohere's https://docs.cohere.com/reference/errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from gateway.faults import (
+    EmptyInputError,
+    GatewayDefectError,
+    MalformedRequestError,
+    MethodNotAllowedError,
+    UnknownRouteError,
+    UntokenizableInputError,
+)
+from gateway.schemas import cohere, openai, tei
+from torchless.contracts.errors import HTTP_STATUS, ErrorKind, TorchlessError
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorFamily:
+    """How one API family answers errors."""
+
+    name: str
+    """For logs and the documentation."""
+    status: Callable[[TorchlessError], int]
+    """The HTTP status of an error."""
+    body: Callable[[TorchlessError, int], Mapping[str, Any]]
+    """The JSON body of an error with its status."""
+    schema: type[BaseModel]
+    """What `body` makes, for the API's description."""
+    statuses: tuple[int, ...]
+    """All that `status` gives for routes that embed, for the API's description."""
+
+    def answer(self, error: TorchlessError, headers: Mapping[str, str] | None = None) -> Response:
+        """The response for `error`; 429 and 503 carry Retry-After in whole seconds."""
+        status = self.status(error)
+        sent = dict(headers or {})
+        if status in {429, 503}:
+            sent["retry-after"] = str(max(1, math.ceil(error.retry_after_s or 1)))
+        body = orjson.dumps(self.body(error, status), option=orjson.OPT_NON_STR_KEYS)
+        return Response(body, status, sent, media_type="application/json")
+
+
+def _plain_status(error: TorchlessError) -> int:
+    return 405 if isinstance(error, MethodNotAllowedError) else HTTP_STATUS[error.kind]
+
+
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_OPENAI_CODES = {
+    ErrorKind.INPUT_TOO_LARGE: "request_too_large",
+    ErrorKind.NOT_FOUND: "not_found",
+    ErrorKind.OVERLOADED: "overloaded",
+    ErrorKind.RATE_LIMITED: "rate_limit_exceeded",
+    ErrorKind.GPU_UNAVAILABLE: "gpu_unavailable",
+    ErrorKind.UNREACHABLE: "service_unavailable",
+    ErrorKind.CIRCUIT_OPEN: "service_unavailable",
+    ErrorKind.DEADLINE: "timeout",
+    ErrorKind.INTERNAL: "internal_error",
+}
+
+
+def _openai_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
+    param = error.violations[0].field if error.violations else None
+    code = _OPENAI_CODES.get(error.kind)
+    if error.kind is ErrorKind.NOT_FOUND and not isinstance(error, UnknownRouteError):
+        param, code = "model", "model_not_found"
+    kind = _OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": error.message, "type": kind, "param": param, "code": code}}
+
+
+def _tei_status(error: TorchlessError) -> int:
+    if isinstance(error, MalformedRequestError | UntokenizableInputError):
+        return 422
+    if isinstance(error, EmptyInputError):
+        return 400
+    if error.kind is ErrorKind.INVALID_INPUT and not isinstance(error, MethodNotAllowedError):
+        return 413
+    if error.kind is ErrorKind.INTERNAL and not isinstance(error, GatewayDefectError):
+        return 424
+    return _plain_status(error)
+
+
+_TEI_TYPES = {
+    400: "Empty",
+    404: "Validation",
+    405: "Validation",
+    413: "Validation",
+    424: "Backend",
+    429: "Overloaded",
+    500: "Backend",
+    503: "Unhealthy",
+    504: "Backend",
+}
+
+
+def _tei_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
+    kind = "Tokenizer" if isinstance(error, UntokenizableInputError) else _TEI_TYPES.get(status, "Validation")
+    return {"error": error.message, "error_type": kind}
+
+
+def _cohere_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
+    return {"message": error.message}
+
+
+_PLAIN_STATUSES = (400, 404, 413, 429, 500, 503, 504)
+OPENAI = ErrorFamily("OpenAI", _plain_status, _openai_body, openai.ErrorAnswer, _PLAIN_STATUSES)
+TEI = ErrorFamily(
+    "text-embeddings-inference", _tei_status, _tei_body, tei.ErrorAnswer, (400, 404, 413, 422, 424, 429, 500, 503, 504)
+)
+COHERE = ErrorFamily("Cohere", _plain_status, _cohere_body, cohere.ErrorAnswer, _PLAIN_STATUSES)
+
+
+def family_of(path: str) -> ErrorFamily:
+    """The family whose errors a path answers when no route of its own does."""
+    if path.startswith("/v2/") or path == "/v1/embed":
+        return COHERE
+    if path.startswith(("/v1/", "/embeddings", "/models")):
+        return OPENAI
+    return TEI

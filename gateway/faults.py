@@ -1,0 +1,56 @@
+"""Errors that the gateway itself finds, where an API family answers them unlike others of their kind."""
+
+from __future__ import annotations
+
+from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
+
+
+class BodyTooLargeError(TorchlessError):
+    """The caller's fault: the body is larger than the limit. The rest of it is still on the way."""
+
+    def __init__(self, mib: float) -> None:
+        violation = FieldViolation("body", f"is larger than {mib:g} MiB; send fewer or shorter inputs")
+        super().__init__(ErrorKind.INPUT_TOO_LARGE, f"body: {violation.description}", violations=(violation,))
+
+
+class MalformedRequestError(TorchlessError):
+    """The caller's fault: the body or a header cannot be read as what the route takes."""
+
+    def __init__(self, message: str, violations: tuple[FieldViolation, ...] = ()) -> None:
+        super().__init__(ErrorKind.INVALID_INPUT, message, violations=violations)
+
+
+class EmptyInputError(TorchlessError):
+    """The caller's fault: nothing to work on, or an input without a character."""
+
+    def __init__(self, field: str, description: str) -> None:
+        violation = FieldViolation(field, description)
+        super().__init__(ErrorKind.INVALID_INPUT, f"{field}: {description}", violations=(violation,))
+
+
+class UntokenizableInputError(TorchlessError):
+    """The caller's fault: the vocabulary cannot read it, or does not hold it."""
+
+    def __init__(self, error: TorchlessError) -> None:
+        super().__init__(error.kind, error.message, violations=error.violations, metadata=error.metadata)
+
+
+class MethodNotAllowedError(TorchlessError):
+    """The caller's fault: the route is there, but not for this method."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorKind.INVALID_INPUT, "this route does not answer this method; see the Allow header")
+
+
+class UnknownRouteError(TorchlessError):
+    """The caller's fault: nothing is served under this path."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorKind.NOT_FOUND, "there is no such route; GET /docs lists those that there are")
+
+
+class GatewayDefectError(TorchlessError):
+    """Our own fault, here and not in a service; the cause is in the log."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorKind.INTERNAL, "the gateway failed; its log names the request by its x-request-id")

@@ -1,0 +1,92 @@
+"""The gateway's own metrics, for Prometheus.
+
+Labels are the route as it is declared, never the path that was asked for, so their number is bounded. With several
+workers, `PROMETHEUS_MULTIPROC_DIR` (BentoML sets it) names the folder through which they share their counts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+_METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
+_BUCKETS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class Instruments:
+    """The metrics of one gateway process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        labels = ("method", "route", "status")
+        self.requests = Counter("torchless_gateway_requests", "Requests answered", labels, registry=self._registry)
+        self.seconds = Histogram(
+            "torchless_gateway_request_seconds",
+            "Time from a request's arrival to the end of its answer, in seconds",
+            ("method", "route"),
+            registry=self._registry,
+            buckets=_BUCKETS,
+        )
+        self.in_flight = Gauge(
+            "torchless_gateway_requests_in_flight",
+            "Requests that are being worked on",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+
+    def exposition(self) -> bytes:
+        """The metrics of all workers in Prometheus' text format."""
+        registry = self._registry
+        if os.environ.get(_MULTIPROCESS):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+    def close(self) -> None:
+        """Takes this process's requests in flight out of the sum."""
+        if os.environ.get(_MULTIPROCESS):
+            mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+class InstrumentsMiddleware:
+    """Counts and times every HTTP request.
+
+    Args:
+        app: What answers.
+        instruments: Where to count.
+    """
+
+    def __init__(self, app: ASGIApp, instruments: Instruments) -> None:
+        self._app = app
+        self._instruments = instruments
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request (https://asgi.readthedocs.io)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+        started = time.perf_counter()
+
+        async def send_and_see(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._instruments.in_flight.inc()
+        try:
+            await self._app(scope, receive, send_and_see)
+        finally:
+            self._instruments.in_flight.dec()
+            # Behind BentoML's mount a path that no route of ours has is the mount's own, whose path is empty.
+            route = getattr(scope.get("route"), "path", "") or "unmatched"
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._instruments.requests.labels(method, route, status).inc()
+            self._instruments.seconds.labels(method, route).observe(time.perf_counter() - started)

@@ -1,0 +1,1 @@
+"""One file an API family; handlers translate and call, and nothing else."""

@@ -1,0 +1,50 @@
+"""Whether the gateway lives, and whether what it needs is ready."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from gateway.encoding.json import json_response
+from gateway.endpoint import Call, get
+from gateway.errors import TEI
+from gateway.schemas.health import Alive, Readiness
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+router = APIRouter()
+
+
+@get(router, "/health/live", family=TEI, answer=Alive)
+async def live(call: Call) -> Response:
+    """Whether the gateway answers. Calls no service."""
+    return json_response({"status": "alive"})
+
+
+@get(router, "/health/ready", family=TEI, answer=Readiness)
+async def ready(call: Call) -> Response:
+    """Whether each service behind the gateway is ready, and why not.
+
+    The status is 503 while one is not; the body is the same.
+    """
+    reason = await _reason_embedding_is_not_ready(call)
+    state = {"ready": not reason, "reason": reason}
+    return json_response({"ready": not reason, "services": {"embedding": state}}, 503 if reason else 200)
+
+
+@get(router, "/health", family=TEI, answer=dict[str, str], statuses=(503,))
+async def health(call: Call) -> Response:
+    """Whether texts can be embedded, as text-embeddings-inference and infinity say it."""
+    if await _reason_embedding_is_not_ready(call):
+        raise TorchlessError(ErrorKind.UNREACHABLE, "unhealthy")
+    return json_response({})
+
+
+async def _reason_embedding_is_not_ready(call: Call) -> str | None:
+    timeout_s = call.services.settings.health.timeout_s
+    try:
+        serving = await call.services.embedding.ready(replace(call.context.for_call(), deadline_s=timeout_s))
+    except TorchlessError as error:
+        return error.message
+    return None if serving else "the embedding service is up, but not ready: its models are not loaded, or cannot be"

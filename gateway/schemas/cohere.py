@@ -1,0 +1,126 @@
+"""Cohere's embed API, versions 1 and 2, as far as it concerns texts.
+
+Source: https://docs.cohere.com/reference/embed and https://docs.cohere.com/v1/reference/embed
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gateway.schemas.inputs import AnswerModel, NullIsAbsent, RequestModel, Text, Texts
+
+EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
+EmbeddingTypes = Annotated[list[EmbeddingType], Field(min_length=1)]
+
+
+class _EmbedFields(RequestModel):
+    model: Annotated[str, *NullIsAbsent] = ""
+    """Id of a model, or one of the configured aliases. Absent: the default model."""
+    input_type: Annotated[Literal["search_query", "search_document", "classification", "clustering"], *NullIsAbsent] = (
+        "classification"
+    )
+    """What the inputs are for: picks the model's prompt. Images are not embedded here."""
+    truncate: Annotated[Literal["NONE", "START", "END"], *NullIsAbsent] = "END"
+    """Which end of an over-long input is cut; NONE: refuse it."""
+
+
+class EmbedV1Request(_EmbedFields):
+    """Version 1."""
+
+    texts: Texts
+    """The inputs."""
+    embedding_types: EmbeddingTypes | None = None
+    """Forms to answer in. Absent: one list of float vectors."""
+
+
+class TextContent(RequestModel):
+    """One part of a mixed input."""
+
+    type: Literal["text"]
+    """Only text is embedded here."""
+    text: Text
+    """The text."""
+
+
+class MixedInput(RequestModel):
+    """An input made of parts; their texts are joined by line breaks."""
+
+    content: Annotated[list[TextContent], Field(min_length=1)]
+    """The parts."""
+
+
+class EmbedV2Request(_EmbedFields):
+    """Version 2. One of `texts` and `inputs` is given."""
+
+    texts: Texts | None = None
+    """The inputs."""
+    inputs: Annotated[list[MixedInput], Field(json_schema_extra={"minItems": 1})] | None = None
+    """The inputs, in Cohere's form for mixed content."""
+    embedding_types: Annotated[EmbeddingTypes, *NullIsAbsent] = Field(default=["float"])
+    """Forms to answer in."""
+    output_dimension: Annotated[int, Field(ge=0, le=2**31 - 1), *NullIsAbsent] = 0
+    """Leading dimensions to keep, where the model supports it. Absent or 0: all."""
+
+
+class ApiVersion(AnswerModel):
+    """Version of the API."""
+
+    version: str
+    """`1` or `2`."""
+
+
+class BilledUnits(AnswerModel):
+    """What the request cost."""
+
+    input_tokens: int
+    """Tokens that the model read."""
+
+
+class Meta(AnswerModel):
+    """About the answer."""
+
+    api_version: ApiVersion
+    """Version of the API."""
+    billed_units: BilledUnits
+    """What the request cost."""
+
+
+class EmbeddingsByType(AnswerModel):
+    """The vectors in each form that was asked for, in the order of the inputs."""
+
+    float: list[list[float]] | None = None
+    """float32."""
+    int8: list[list[int]] | None = None
+    """-128 to 127; see `gateway.encoding.quantization`."""
+    uint8: list[list[int]] | None = None
+    """0 to 255."""
+    binary: list[list[int]] | None = None
+    """One bit a dimension, eight in a byte, as -128 to 127."""
+    ubinary: list[list[int]] | None = None
+    """One bit a dimension, eight in a byte, as 0 to 255."""
+    base64: list[str] | None = None
+    """base64 of little-endian float32."""
+
+
+class EmbedAnswer(AnswerModel):
+    """The vectors; a plain list of float vectors where version 1 is asked for no forms."""
+
+    id: str
+    """Id of the request."""
+    embeddings: EmbeddingsByType | list[list[float]]
+    """The vectors."""
+    texts: list[str]
+    """The inputs."""
+    meta: Meta
+    """About the answer."""
+    response_type: Literal["embeddings_floats", "embeddings_by_type"]
+    """Which of the two forms `embeddings` has."""
+
+
+class ErrorAnswer(AnswerModel):
+    """Cohere's error body."""
+
+    message: str
+    """What was wrong and what to change."""

@@ -1,0 +1,86 @@
+"""Types that the requests of several API families share.
+
+Bodies are read strictly: a number is not a text and "1" is not a number. Unknown fields are ignored, and a field that
+is null counts as absent, as the services do whose clients these APIs serve. Empty inputs and limits are not checked
+here but where the request is worked on, because each family answers them differently.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticUseDefault
+from pydantic_core.core_schema import custom_error_schema
+
+
+class RequestModel(BaseModel):
+    """Base of request bodies."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, use_attribute_docstrings=True)
+
+
+class AnswerModel(BaseModel):
+    """Base of answers. They describe the API; answers themselves are written by `gateway.encoding`."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class _Nullable:
+    """Shows in the API's description that null is taken too."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema), {"type": "null"}]}
+
+
+def _default_for_null(value: Any) -> Any:
+    if value is None:
+        raise PydanticUseDefault
+    return value
+
+
+NullIsAbsent = (BeforeValidator(_default_for_null), _Nullable())
+"""Annotations of a field whose default stands for null."""
+
+
+class OneMessage:
+    """Replaces the errors of every branch of a union by one message.
+
+    Args:
+        message: What the field takes, for the caller.
+    """
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return custom_error_schema(handler(source), custom_error_type="union", custom_error_message=self._message)
+
+
+_SHOWN_NOT_EMPTY_LIST = Field(json_schema_extra={"minItems": 1})
+Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
+"""One input."""
+Texts = Annotated[list[Text], _SHOWN_NOT_EMPTY_LIST]
+"""Several inputs."""
+TokenId = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""An id of some vocabulary."""
+Ids = Annotated[list[TokenId], _SHOWN_NOT_EMPTY_LIST]
+"""One input as token ids."""
+IdLists = Annotated[list[Ids], _SHOWN_NOT_EMPTY_LIST]
+"""Several inputs as token ids."""
+
+Inputs = Annotated[
+    Text | Texts | Ids | IdLists,
+    Field(union_mode="left_to_right"),
+    OneMessage("must be a text, a list of texts, a list of token ids or a list of lists of token ids"),
+]
+"""What embeddings are made of: one or several inputs, as texts or as token ids."""
+TextInputs = Annotated[Text | Texts, Field(union_mode="left_to_right"), OneMessage("must be a text or a list of texts")]
+"""One or several texts."""
+IdInputs = Annotated[
+    Ids | IdLists,
+    Field(union_mode="left_to_right"),
+    OneMessage("must be a list of token ids or a list of lists of token ids, each from 0 to 4294967295"),
+]
+"""One or several inputs as token ids."""

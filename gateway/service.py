@@ -1,0 +1,37 @@
+"""The gateway as a BentoML service: `bentoml serve gateway.service:Gateway`."""
+
+from __future__ import annotations
+
+import bentoml
+
+from gateway.deferred import DeferredApplication
+from gateway.settings import GatewaySettings
+
+settings = GatewaySettings.load()
+application = DeferredApplication(settings)
+
+
+@bentoml.service(
+    name="torchless-gateway",
+    workers=settings.workers,
+    # Its own deadlines are answered in each API's form; BentoML's must not come first.
+    traffic={"timeout": settings.limits.max_deadline_s + 60},
+    # The gateway has its own metrics under the same path.
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    # A span a request that nothing collects.
+    tracing={"excluded_urls": ".*"},
+)
+@bentoml.asgi_app(application, path="/")
+class Gateway:
+    """HTTP in, gRPC out; everything is in `gateway.app`."""
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def open(self) -> None:
+        """Opens the application in this worker."""
+        await application.open()
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    async def close(self) -> None:
+        """Closes it."""
+        await application.close()

@@ -1,0 +1,44 @@
+"""What the routes work with: one object, made when the gateway opens and closed when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from gateway.admission import Admission
+from gateway.body_limit import BodyLimit
+from gateway.embedder import Embedder
+from gateway.settings import GatewaySettings
+from torchless.clients.embedding import EmbeddingClient
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The clients of the services behind the gateway, and what stands between them and the routes."""
+
+    settings: GatewaySettings
+    """The gateway's settings."""
+    embedding: EmbeddingClient
+    """The embedding service."""
+    embedder: Embedder
+    """Embedding with limits, aliases and the caller's field names."""
+    body_limit: BodyLimit
+    """Reads bodies."""
+    admission: Admission
+    """Bounds the requests at work."""
+
+    @classmethod
+    def open(cls, settings: GatewaySettings) -> Self:
+        """Made inside the running event loop; connects with the first call."""
+        client = EmbeddingClient(settings.embedding)
+        return cls(
+            settings=settings,
+            embedding=client,
+            embedder=Embedder(client, settings.limits, settings.models),
+            body_limit=BodyLimit(settings.limits.body_mib),
+            admission=Admission(settings.limits.concurrent_requests),
+        )
+
+    async def close(self) -> None:
+        """Closes every client."""
+        await self.embedding.close()

@@ -1,0 +1,91 @@
+"""Settings of the gateway: environment prefix `TORCHLESS_GATEWAY_`, values in `configs/gateway.yaml`."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from torchless.clients.settings import ChannelSettings
+from torchless.settings import ProgramSettings, SettingsGroup
+
+
+class EmbeddingChannelSettings(ChannelSettings):
+    """The gRPC channel to the embedding service."""
+
+    address: str = "127.0.0.1:50051"
+    """Where the embedding service listens: `host:port`, or any gRPC target such as `dns:///name:port`."""
+
+
+class LimitSettings(SettingsGroup):
+    """How much one request, and all of them together, may ask for."""
+
+    body_mib: float = Field(default=32.0, gt=0, le=1024)
+    """Largest request body, in MiB. It is refused while it is read, not after."""
+    items: int = Field(default=2048, ge=1)
+    """Most inputs in one request."""
+    characters: int = Field(default=100_000, ge=1)
+    """Longest input in Unicode code points, and most token ids of one input."""
+    concurrent_requests: int = Field(default=1024, ge=1)
+    """Most requests with a body that one worker works on at once; more are answered 429."""
+    deadline_s: float = Field(default=30.0, gt=0, le=3600)
+    """Deadline of a request whose caller names none in `x-request-timeout-s`, in seconds."""
+    max_deadline_s: float = Field(default=600.0, gt=0, le=3600)
+    """Longest deadline that a caller may name, in seconds; longer ones become this."""
+
+
+class ModelSettings(SettingsGroup):
+    """Names by which requests may call models."""
+
+    aliases: dict[str, str] = Field(default_factory=lambda: {"default/not-specified": ""})
+    """Other names for models: each stands for the id beside it; an empty id is the service's default model.
+    `default/not-specified` is what infinity's client sends when its user names no model."""
+
+
+class OpenAISettings(SettingsGroup):
+    """The OpenAI routes."""
+
+    token_id_vocabulary: Literal["cl100k_base", "model"] = "cl100k_base"  # noqa: S105  # not that kind of token
+    """How token ids in `input` are read: as cl100k_base, which OpenAI's clients send, or as the model's own."""
+
+    @property
+    def reads_cl100k(self) -> bool:
+        """Whether token ids are cl100k_base's."""
+        return self.token_id_vocabulary == "cl100k_base"  # noqa: S105
+
+
+class TEISettings(SettingsGroup):
+    """The routes of text-embeddings-inference, whose requests name no model."""
+
+    model: str = ""
+    """Id of the model they use; empty: the service's default model."""
+    auto_truncate: bool = True
+    """Whether over-long inputs are cut where a request does not say."""
+
+
+class HealthSettings(SettingsGroup):
+    """Readiness checks."""
+
+    timeout_s: float = Field(default=2.0, gt=0, le=60)
+    """Time that each service has to answer a readiness check, in seconds."""
+
+
+class GatewaySettings(ProgramSettings):
+    """All settings of the gateway."""
+
+    env_prefix: ClassVar[str] = "TORCHLESS_GATEWAY_"
+
+    workers: int = Field(default=1, ge=1, le=64)
+    """Worker processes, each with its own event loop and its own channels."""
+    embedding: EmbeddingChannelSettings = EmbeddingChannelSettings()
+    """The channel to the embedding service."""
+    limits: LimitSettings = LimitSettings()
+    """How much a request may ask for."""
+    models: ModelSettings = ModelSettings()
+    """Names of models."""
+    openai: OpenAISettings = OpenAISettings()
+    """The OpenAI routes."""
+    tei: TEISettings = TEISettings()
+    """The text-embeddings-inference routes."""
+    health: HealthSettings = HealthSettings()
+    """Readiness checks."""

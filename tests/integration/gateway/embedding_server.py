@@ -1,0 +1,193 @@
+"""A small embedding service over real gRPC: deterministic vectors, and what tests need to see and to provoke."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_status import rpc_status
+from numpy.typing import NDArray
+
+from torchless.clients.embedding import SERVICE_NAME
+from torchless.contracts import matrix
+from torchless.contracts.embedding.v1 import embedding_pb2 as pb
+from torchless.contracts.embedding.v1.embedding_pb2_grpc import (
+    EmbeddingServiceServicer,
+    add_EmbeddingServiceServicer_to_server,
+)
+from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large, invalid_input
+from torchless.contracts.grpc_status import to_status
+
+MODEL = pb.Model(
+    id="tests/letters",
+    revision="1",
+    dimensions=16,
+    max_tokens=64,
+    matryoshka_dimensions=[8],
+    prompt_names=["query"],
+    device="cpu",
+    dtype="float32",
+    pooling="mean",
+    max_batch_tokens=4096,
+    created=1_700_000_000,
+    vocabulary_size=1000,
+)
+PROMPTS = {"query": "query: "}
+
+
+def tokens_of(text: str) -> list[str]:
+    """A token a word, between two special tokens."""
+    return ["[CLS]", *text.split(), "[SEP]"]
+
+
+def vector_of(text: str, *, dimensions: int = 16, normalize: bool = True) -> NDArray[np.float32]:
+    """The vector of `text`, shape (dimensions,), float32: a function of the text alone."""
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+    vector = np.random.default_rng(seed).standard_normal(16).astype(np.float32)[:dimensions]
+    return vector / np.linalg.norm(vector) if normalize else vector
+
+
+class LettersServicer(EmbeddingServiceServicer):
+    """Answers with `vector_of`.
+
+    Set `failure` to have every call refused with it, `delay_s` to have it wait; `cancelled` is set once a call was
+    cancelled while it waited, `begun` once one waits.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.failure: TorchlessError | None = None
+        self.delay_s = 0.0
+        self.begun = threading.Event()
+        self.cancelled = threading.Event()
+        self.metadata: dict[str, str] = {}
+        self.deadline_s: float | None = None
+        self.requests: list[Any] = []
+
+    async def GenerateEmbeddings(self, request: pb.GenerateEmbeddingsRequest, context: Any) -> Any:  # noqa: N802
+        async with self._call(request, context):
+            self._check(request)
+            prompt = PROMPTS.get(request.prompt_name, "")
+            if request.token_ids:
+                texts = [" ".join(str(i) for i in one.ids) for one in request.token_ids]
+            else:
+                texts = [prompt + text for text in request.texts]
+            by_token = request.granularity == pb.GRANULARITY_TOKEN
+            dimensions = request.dimensions or 16
+            counts = [min(len(tokens_of(text)), MODEL.max_tokens) for text in texts]
+            parts = [
+                part
+                for text, count in zip(texts, counts, strict=True)
+                for part in (tokens_of(text)[:count] if by_token else [text])
+            ]
+            vectors = np.stack([vector_of(p, dimensions=dimensions, normalize=request.normalize) for p in parts])
+            return pb.GenerateEmbeddingsResponse(
+                model=MODEL.id, revision=MODEL.revision, embeddings=matrix.to_message(vectors), token_counts=counts
+            )
+
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Any) -> Any:  # noqa: N802
+        async with self._call(request, context):
+            if request.prompt_name and request.prompt_name not in PROMPTS:
+                raise invalid_input("prompt_name", "the model has no such prompt")
+            return pb.TokenizeResponse(model=MODEL.id, texts=[self._tokenized(request, t) for t in request.texts])
+
+    async def Detokenize(self, request: pb.DetokenizeRequest, context: Any) -> Any:  # noqa: N802
+        async with self._call(request, context):
+            for row, one in enumerate(request.token_ids):
+                for column, token_id in enumerate(one.ids):
+                    if token_id >= MODEL.vocabulary_size:
+                        raise invalid_input(f"token_ids[{row}][{column}]", "is not in the model's vocabulary")
+            texts = [" ".join(str(i) for i in one.ids) for one in request.token_ids]
+            return pb.DetokenizeResponse(model=MODEL.id, texts=texts)
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> Any:  # noqa: N802
+        async with self._call(request, context):
+            return pb.ListModelsResponse(models=[MODEL])
+
+    @asynccontextmanager
+    async def _call(self, request: Any, context: Any) -> AsyncIterator[None]:
+        self.metadata = dict(context.invocation_metadata())
+        self.deadline_s = context.time_remaining()
+        self.requests.append(request)
+        try:
+            if self.delay_s:
+                self.begun.set()
+                await asyncio.sleep(self.delay_s)
+            if self.failure is not None:
+                raise self.failure
+            yield
+        except TorchlessError as error:
+            await context.abort_with_status(rpc_status.to_status(to_status(error)))
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    @staticmethod
+    def _check(request: pb.GenerateEmbeddingsRequest) -> None:
+        if request.model not in {"", MODEL.id}:
+            raise TorchlessError(ErrorKind.NOT_FOUND, f"the model {request.model!r} is not served")
+        if request.dimensions not in {0, 8, 16}:
+            raise invalid_input("dimensions", "the model supports 16 and 8")
+        if request.prompt_name and request.prompt_name not in PROMPTS:
+            raise invalid_input("prompt_name", "the model has no such prompt")
+        for index, text in enumerate(request.texts):
+            if request.truncation == pb.TRUNCATION_NONE and len(tokens_of(text)) > MODEL.max_tokens:
+                raise input_too_large(f"texts[{index}]", f"has {len(tokens_of(text))} tokens; the model reads 64")
+
+    @staticmethod
+    def _tokenized(request: pb.TokenizeRequest, text: str) -> pb.TokenizedText:
+        tokens, start = [], 0
+        prompted = PROMPTS.get(request.prompt_name, "") + text
+        for number, word in enumerate(prompted.split()):
+            start = prompted.index(word, start)
+            tokens.append(pb.Token(id=number + 3, text=word, start=start, stop=start + len(word)))
+        if request.add_special_tokens:
+            special = [pb.Token(id=i, text=t, special=True) for i, t in ((1, "[CLS]"), (2, "[SEP]"))]
+            tokens = [special[0], *tokens, special[1]]
+        return pb.TokenizedText(tokens=tokens)
+
+
+class EmbeddingServer:
+    """The servicer on a port of its own, on an event loop of its own thread.
+
+    `address` is where it listens; `servicer` is what tests set and look at.
+    """
+
+    def __init__(self) -> None:
+        self.servicer = LettersServicer()
+        self.address = ""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._server.stop(0), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def set_serving(self, serving: bool) -> None:
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        asyncio.run_coroutine_threadsafe(self._health.set(SERVICE_NAME, state), self._loop).result(10)
+
+    async def _start(self) -> None:
+        self._server = grpc.aio.server()
+        add_EmbeddingServiceServicer_to_server(self.servicer, self._server)  # type: ignore[no-untyped-call]
+        self._health = health_aio.HealthServicer()
+        await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        await self._server.start()
