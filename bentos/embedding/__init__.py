@@ -1,0 +1,1 @@
+"""The embedding bento: texts to vectors."""

@@ -1,0 +1,181 @@
+"""The contract's methods: translate, call the embedder, translate back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import grpc
+
+from bentos.embedding.embedder import EmbedAnswer, Embedder, EmbedJob, Purpose
+from bentos.embedding.model import EmbeddingModel, ModelCard, Side, TokenPiece
+from bentos.embedding.settings import EmbeddingSettings, ModelSettings
+from bentos.serving.streams import in_order
+from torchless.contracts import matrix
+from torchless.contracts.embedding.v1 import embedding_pb2 as pb
+from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceServicer
+from torchless.contracts.errors import CALLERS_FAULT, TorchlessError
+from torchless.contracts.grpc_status import to_status
+from torchless.contracts.types.v1.types_pb2 import Timings
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_PURPOSES: dict[int, Purpose] = {pb.INPUT_TYPE_QUERY: "query", pb.INPUT_TYPE_DOCUMENT: "document"}
+_SIDES: dict[int, Side | None] = {pb.TRUNCATION_LEFT: "left", pb.TRUNCATION_NONE: None}
+
+
+class EmbeddingServicer(EmbeddingServiceServicer):
+    """`torchless.embedding.v1.EmbeddingService`, and the capability that the serving side starts and stops.
+
+    Args:
+        settings: The bento's settings.
+        load: Loads one model; called on a thread, since it takes seconds.
+    """
+
+    def __init__(self, settings: EmbeddingSettings, load: Callable[[ModelSettings], EmbeddingModel]) -> None:
+        self._settings = settings
+        self._load = load
+        self._embedder: Embedder | None = None
+
+    async def start(self) -> None:
+        """Loads the models and warms them up."""
+        models = [(own, await asyncio.to_thread(self._load, own)) for own in self._settings.models]
+        embedder = Embedder(models, self._settings)
+        await embedder.start()
+        self._embedder = embedder
+
+    async def stop(self) -> None:
+        """Ends the embedder's threads."""
+        if self._embedder is not None:
+            await self._embedder.stop()
+
+    @property
+    def _ready(self) -> Embedder:
+        if self._embedder is None:
+            raise RuntimeError("a call was let through before start() returned")
+        return self._embedder
+
+    async def GenerateEmbeddings(  # noqa: N802
+        self, request: pb.GenerateEmbeddingsRequest, context: Context
+    ) -> pb.GenerateEmbeddingsResponse:
+        """One vector an input, or one a token."""
+        started = time.monotonic()
+        answer = await self._ready.embed(_job(request), flow=_tenant(context), expires_at=_expires_at(context))
+        return _response(answer, started)
+
+    async def StreamEmbeddings(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.StreamEmbeddingsRequest], context: Context
+    ) -> AsyncIterator[pb.StreamEmbeddingsResponse]:
+        """Frames of inputs, answered in their order."""
+        flow = _tenant(context) or f"stream-{id(context)}"
+        expires_at = _expires_at(context)
+
+        async def answer(frame: pb.StreamEmbeddingsRequest) -> pb.StreamEmbeddingsResponse:
+            started = time.monotonic()
+            try:
+                made = await self._ready.embed(
+                    _job(frame.request), flow=flow, expires_at=expires_at, wait_for_room=True
+                )
+            except TorchlessError as error:
+                if error.kind not in CALLERS_FAULT:
+                    raise
+                return pb.StreamEmbeddingsResponse(sequence=frame.sequence, error=to_status(error))
+            return pb.StreamEmbeddingsResponse(sequence=frame.sequence, response=_response(made, started))
+
+        async for each in in_order(request_iterator, answer, self._settings.stream_window):
+            yield each
+
+    async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:  # noqa: N802
+        """Tokens of each text before truncation."""
+        card, counts = await self._ready.count_tokens(
+            request.texts, request.model, _PURPOSES.get(request.input_type), request.prompt_name
+        )
+        return pb.CountTokensResponse(model=card.id, token_counts=counts)
+
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:  # noqa: N802
+        """The tokens of each text."""
+        embedder = self._ready
+        model = embedder.find(request.model)
+        embedder.check_texts(request.texts)
+        special = request.add_special_tokens if request.HasField("add_special_tokens") else True
+        texts = embedder.prompted(request.texts, request.prompt_name, model.card)
+        pieces = await embedder.beside_the_device(lambda: model.tokenize(texts, special))
+        return pb.TokenizeResponse(model=model.card.id, texts=[_tokenized(each) for each in pieces])
+
+    async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:  # noqa: N802
+        """The text of each sequence of ids."""
+        embedder = self._ready
+        model = embedder.find(request.model)
+        ids = [list(each.ids) for each in request.token_ids]
+        embedder.check_token_ids(ids, model.card)
+        skip = request.skip_special_tokens if request.HasField("skip_special_tokens") else True
+        texts = await embedder.beside_the_device(lambda: model.detokenize(ids, skip))
+        return pb.DetokenizeResponse(model=model.card.id, texts=texts)
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
+        """The models, the default one first."""
+        return pb.ListModelsResponse(models=[_model(card) for card in self._ready.cards()])
+
+
+def _job(request: pb.GenerateEmbeddingsRequest) -> EmbedJob:
+    return EmbedJob(
+        texts=list(request.texts),
+        token_ids=[list(each.ids) for each in request.token_ids],
+        model=request.model,
+        purpose=_PURPOSES.get(request.input_type),
+        prompt_name=request.prompt_name,
+        normalize=request.normalize if request.HasField("normalize") else True,
+        dimensions=request.dimensions,
+        truncate=_SIDES.get(request.truncation, "right"),
+        per_token=request.granularity == pb.GRANULARITY_TOKEN,
+    )
+
+
+def _response(answer: EmbedAnswer, started: float) -> pb.GenerateEmbeddingsResponse:
+    return pb.GenerateEmbeddingsResponse(
+        model=answer.card.id,
+        revision=answer.card.revision,
+        embeddings=matrix.to_message(answer.vectors),
+        token_counts=answer.token_counts,
+        timings=Timings(
+            queue_ms=answer.queue_s * 1000,
+            tokenization_ms=answer.tokenization_s * 1000,
+            inference_ms=answer.inference_s * 1000,
+            total_ms=(time.monotonic() - started) * 1000,
+        ),
+    )
+
+
+def _tokenized(pieces: Sequence[TokenPiece]) -> pb.TokenizedText:
+    tokens = [pb.Token(id=p.id, text=p.text, special=p.special, start=p.start, stop=p.stop) for p in pieces]
+    return pb.TokenizedText(tokens=tokens)
+
+
+def _model(card: ModelCard) -> pb.Model:
+    return pb.Model(
+        id=card.id,
+        revision=card.revision,
+        dimensions=card.dimensions,
+        max_tokens=card.max_tokens,
+        matryoshka_dimensions=card.matryoshka_dimensions,
+        prompt_names=sorted(card.prompts),
+        device=card.device,
+        dtype=card.dtype,
+        pooling=card.pooling,
+        max_batch_tokens=card.max_batch_tokens,
+        created=card.created,
+        vocabulary_size=card.vocabulary_size,
+    )
+
+
+def _tenant(context: Context) -> str:
+    metadata = dict(context.invocation_metadata() or ())
+    value = metadata.get("x-tenant-id", "")
+    return value if isinstance(value, str) else value.decode("ascii", "replace")
+
+
+def _expires_at(context: Context) -> float | None:
+    left = context.time_remaining()
+    return None if left is None else time.monotonic() + left

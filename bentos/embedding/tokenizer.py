@@ -1,0 +1,71 @@
+"""Tokenization with the `tokenizers` library, which releases the GIL and knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer
+
+from bentos.embedding.model import EncodedText, Side, TokenPiece
+
+
+class HubTokenizer:
+    """A model's tokenizer, in one copy for each way of truncating, because that is a state of the copy.
+
+    Args:
+        serialized: The tokenizer as JSON, as `tokenizers.Tokenizer.to_str` gives it.
+        max_tokens: Length to which inputs are cut, special tokens included.
+    """
+
+    def __init__(self, serialized: str, max_tokens: int) -> None:
+        self._whole = _bare(serialized)
+        self._cut: dict[Side, Tokenizer] = {}
+        sides: tuple[Side, ...] = ("left", "right")
+        for side in sides:
+            self._cut[side] = _bare(serialized)
+            self._cut[side].enable_truncation(max_tokens, direction=side)
+        self._special_ids = frozenset(
+            number for number, token in self._whole.get_added_tokens_decoder().items() if token.special
+        )
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids are below it."""
+        return int(self._whole.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, texts: Sequence[str], truncate: Side | None) -> list[EncodedText]:
+        """Ids of each text, special tokens included, cut unless `truncate` is None."""
+        tokenizer = self._whole if truncate is None else self._cut[truncate]
+        encodings = tokenizer.encode_batch_fast(list(texts))
+        return [EncodedText(e.ids, sum(len(o.ids) for o in e.overflowing)) for e in encodings]
+
+    def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[TokenPiece]]:
+        """Tokens of each text with their places, never cut."""
+        encodings = self._whole.encode_batch(list(texts), add_special_tokens=add_special_tokens)
+        return [
+            [self._piece(text, *facts) for facts in zip(e.ids, e.tokens, e.offsets, e.special_tokens_mask, strict=True)]
+            for text, e in zip(texts, encodings, strict=True)
+        ]
+
+    def detokenize(self, ids: Sequence[Sequence[int]], skip_special_tokens: bool) -> list[str]:
+        """The text of each sequence."""
+        return list(self._whole.decode_batch([list(one) for one in ids], skip_special_tokens=skip_special_tokens))
+
+    def leading_tokens(self, prompt: str) -> int:
+        """Tokens of `prompt` with what comes before it and without what comes after, as pooling leaves prompts out."""
+        ids = self._whole.encode(prompt).ids
+        ends_special = bool(ids) and ids[-1] in self._special_ids
+        return len(ids) - 1 if ends_special else len(ids)
+
+    def _piece(self, text: str, number: int, token: str, offsets: tuple[int, int], mask: int) -> TokenPiece:
+        if mask or number in self._special_ids:
+            return TokenPiece(number, token, special=True, start=None, stop=None)
+        start, stop = offsets
+        return TokenPiece(number, text[start:stop], special=False, start=start, stop=stop)
+
+
+def _bare(serialized: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(serialized)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

@@ -1,0 +1,233 @@
+"""Decides which waiting items make the next pass over the device.
+
+Pure: no thread, no clock, no device, so that it is tested like any scheduler. The rules:
+
+* A pass holds items of one lane (one model), at most `max_items`, at most `max_tokens` counted with padding: its
+  longest item times its number of items.
+* The *anchor*, an item that must be in the pass, comes from the flow whose turn it is, and within the flow from the
+  request whose turn it is; both then go to the back. Whoever waits is therefore the anchor after at most as many passes
+  as others waited before it, whatever arrives meanwhile: nothing starves. (Round robin, as in Shreedhar and Varghese,
+  "Efficient fair queueing using deficit round-robin", 1995.)
+* The rest of the pass is filled from whoever has the fewest tokens in it, so that a bulk request leaves room for small
+  ones. Each request offers the item nearest in length to the anchor; one that would pad the pass too much stays.
+* A request larger than a pass is served over several; nothing is ever joined across lanes.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True)
+class PassLimits:
+    """What one pass of a lane may hold."""
+
+    max_tokens: int
+    """Tokens, padding included."""
+    max_items: int
+    """Items."""
+    padding_share: float
+    """Largest part of what an item adds to the pass that may be padding, in [0, 1)."""
+    free_padding_tokens: int
+    """Padding of the whole pass that is allowed whatever its share, in tokens."""
+
+    def allow(self, made: Pass[P], length: int) -> bool:
+        """Whether an item of `length` tokens may join `made`: within the limits, and without much padding."""
+        items, longest = len(made.items) + 1, max(made.longest, length)
+        padded = items * longest
+        if items > self.max_items or padded > self.max_tokens:
+            return False
+        if padded - made.tokens - length <= self.free_padding_tokens:
+            return True
+        added = padded - made.padded_tokens
+        return added - length <= self.padding_share * added
+
+
+@dataclass(eq=False, slots=True)
+class Work(Generic[P]):
+    """One request's items, waiting for the device."""
+
+    lane: Hashable
+    """Items share a pass only within a lane."""
+    lengths: Sequence[int]
+    """Tokens of each item, each >= 1."""
+    payloads: Sequence[P]
+    """What the device needs of each item."""
+    flow: Hashable = None
+    """Whose request it is, for fairness between callers; None: the request stands for itself."""
+    expires_at: float | None = None
+    """Time, on the caller's clock, after which nobody waits for the answer; None: never."""
+    waiting: list[int] = field(init=False)
+    """Indices of the items not yet taken, shortest first."""
+
+    def __post_init__(self) -> None:
+        self.waiting = sorted(range(len(self.lengths)), key=self.lengths.__getitem__)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of the items not yet taken."""
+        return sum(self.lengths[i] for i in self.waiting)
+
+    def nearest(self, length: int) -> int:
+        """Position in `waiting` of the item nearest in length to `length`; of two equally near the shorter."""
+        right = bisect_left(self.waiting, length, key=self.lengths.__getitem__)
+        if right == len(self.waiting):
+            return right - 1
+        if right == 0:
+            return 0
+        before, after = self.lengths[self.waiting[right - 1]], self.lengths[self.waiting[right]]
+        return right - 1 if length - before <= after - length else right
+
+
+@dataclass(slots=True)
+class Pass(Generic[P]):
+    """Items that go over the device together."""
+
+    lane: Hashable
+    items: list[tuple[Work[P], int]] = field(default_factory=list)
+    """Request and index of each item."""
+    longest: int = 0
+    """Tokens of the longest item."""
+    tokens: int = 0
+    """Tokens without padding."""
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens with padding, which is what the device computes."""
+        return self.longest * len(self.items)
+
+    @property
+    def payloads(self) -> list[P]:
+        """What the device needs, in the order of `items`."""
+        return [work.payloads[index] for work, index in self.items]
+
+
+class Scheduler(Generic[P]):
+    """The waiting requests, and the next pass from among them.
+
+    Args:
+        limits: What a pass of a lane may hold. An item longer than a lane's `max_tokens` is refused by `add`.
+    """
+
+    def __init__(self, limits: Callable[[Any], PassLimits]) -> None:
+        self._limits = limits
+        self._flows: dict[Hashable, deque[Work[P]]] = {}  # insertion order is the order of turns
+        self.waiting_tokens = 0
+        self.waiting_items = 0
+        self.waiting_requests = 0
+
+    def add(self, work: Work[P]) -> None:
+        """Lets `work` wait.
+
+        Raises:
+            ValueError: An item alone is larger than a pass may be, or there is no item.
+        """
+        limit = self._limits(work.lane).max_tokens
+        if not work.lengths or max(work.lengths) > limit:
+            raise ValueError(f"every item must have 1 to {limit} tokens, and there must be one")
+        self._flows.setdefault(_flow_of(work), deque()).append(work)
+        self.waiting_requests += 1
+        self.waiting_items += len(work.waiting)
+        self.waiting_tokens += work.waiting_tokens
+
+    def drop(self, work: Work[P]) -> int:
+        """Forgets what `work` still has waiting, and returns how many tokens that were; twice is once.
+
+        Items already in a pass are not affected.
+        """
+        queue = self._flows.get(_flow_of(work))
+        if queue is None or work not in queue:
+            return 0
+        tokens = work.waiting_tokens
+        self.waiting_items -= len(work.waiting)
+        self.waiting_tokens -= tokens
+        work.waiting = []
+        self._leave(work)
+        return tokens
+
+    def drop_expired(self, now: float) -> list[tuple[Work[P], int]]:
+        """Drops the requests whose answer nobody waits for any more; returns each with its dropped tokens."""
+        expired = [work for work in self._all() if work.expires_at is not None and work.expires_at <= now]
+        return [(work, self.drop(work)) for work in expired]
+
+    def next_pass(self) -> Pass[P] | None:
+        """Takes the next pass; None when nothing waits."""
+        if not self._flows:
+            return None
+        flow, queue = next(iter(self._flows.items()))
+        first = queue[0]
+        made: Pass[P] = Pass(first.lane)
+        # The longest first: a request split over passes then goes from long to short, each pass padded least.
+        self._take(made, first, len(first.waiting) - 1)
+        if first.waiting:
+            queue.rotate(-1)
+        if flow in self._flows:
+            self._flows[flow] = self._flows.pop(flow)
+        self._fill(made, anchor=first)
+        return made
+
+    def has_full_pass(self) -> bool:
+        """Whether as much waits as a pass holds, so that waiting for more would gain nothing."""
+        if not self._flows:
+            return False
+        limits = self._limits(next(iter(self._flows.values()))[0].lane)
+        return self.waiting_items >= limits.max_items or self.waiting_tokens >= limits.max_tokens
+
+    def _fill(self, made: Pass[P], anchor: Work[P]) -> None:
+        limits = self._limits(made.lane)
+        target = made.longest
+        in_flow: dict[Hashable, int] = {_flow_of(anchor): made.tokens}
+        in_work: dict[Work[P], int] = {anchor: made.tokens}
+        turns = [
+            (in_flow.get(_flow_of(work), 0), in_work.get(work, 0), order, work)
+            for order, work in enumerate(self._all())
+            if work.lane == made.lane
+        ]
+        heapq.heapify(turns)
+        while turns and len(made.items) < limits.max_items:
+            flow_tokens, work_tokens, order, work = heapq.heappop(turns)
+            flow = _flow_of(work)
+            if flow_tokens != in_flow.get(flow, 0):  # another request of the flow was served since
+                heapq.heappush(turns, (in_flow[flow], work_tokens, order, work))
+                continue
+            position = work.nearest(target)
+            length = work.lengths[work.waiting[position]]
+            if not limits.allow(made, length):
+                continue  # what it has left fits no better: out of this pass
+            self._take(made, work, position)
+            in_flow[flow] = in_flow.get(flow, 0) + length
+            if work.waiting:
+                heapq.heappush(turns, (in_flow[flow], work_tokens + length, order, work))
+
+    def _take(self, made: Pass[P], work: Work[P], position: int) -> None:
+        index = work.waiting.pop(position)
+        length = work.lengths[index]
+        made.items.append((work, index))
+        made.longest = max(made.longest, length)
+        made.tokens += length
+        self.waiting_items -= 1
+        self.waiting_tokens -= length
+        if not work.waiting:
+            self._leave(work)
+
+    def _leave(self, work: Work[P]) -> None:
+        flow = _flow_of(work)
+        queue = self._flows[flow]
+        queue.remove(work)
+        self.waiting_requests -= 1
+        if not queue:
+            del self._flows[flow]
+
+    def _all(self) -> Iterable[Work[P]]:
+        return [work for queue in self._flows.values() for work in queue]
+
+
+def _flow_of(work: Work[P]) -> Hashable:
+    return work if work.flow is None else work.flow

@@ -1,0 +1,25 @@
+"""Settings of the batcher."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from torchless.settings import SettingsGroup
+
+
+class BatchingSettings(SettingsGroup):
+    """How requests share the device, and when they are refused."""
+
+    max_items: int = Field(default=64, ge=1, le=65_536)
+    """Most items in one pass over the device."""
+    padding_share: float = Field(default=0.25, ge=0, lt=1)
+    """Largest part of what an item adds to a pass that may be padding. 0.25 suits a CPU, where padding costs as much as
+    text; a GPU that is far from full takes 0.9."""
+    free_padding_tokens: int = Field(default=128, ge=0)
+    """Padding of a whole pass that is always allowed, in tokens: about what starting another pass costs."""
+    window_ms: float = Field(default=0.0, ge=0, le=1000)
+    """Time that an idle device waits for company after the first item arrives, in milliseconds; 0: none."""
+    max_waiting_tokens: int = Field(default=262_144, ge=1)
+    """Tokens that may wait for the device; a request past that is refused with OVERLOADED, a bulk stream waits."""
+    max_waiting_requests: int = Field(default=1024, ge=1)
+    """Requests that may wait for the device; past that they are refused likewise."""

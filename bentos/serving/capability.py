@@ -1,0 +1,38 @@
+"""What a bento's own code looks like from the serving side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+
+
+class Capability(Protocol):
+    """One bento's servicer together with the model behind it.
+
+    It is made in the serving process, before the model is loaded; making it costs nothing.
+    """
+
+    async def start(self) -> None:
+        """Loads and warms up. The service says NOT_SERVING until this returns.
+
+        Raises:
+            TorchlessError: It cannot; calls are answered with this error and the service stays NOT_SERVING.
+        """
+
+    async def stop(self) -> None:
+        """Lets go of the device; no call is in flight any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """How a capability is put on a gRPC server."""
+
+    full_name: str
+    """The gRPC service's full name, for health and reflection."""
+    make: Callable[[], Capability]
+    """Makes the capability, which is also the servicer."""
+    add_to_server: Callable[[Any, grpc.aio.Server], None]
+    """The generated `add_...Servicer_to_server`."""

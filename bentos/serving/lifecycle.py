@@ -1,0 +1,116 @@
+"""The life of a serving process: load beside the open port, serve, drain on SIGTERM, leave.
+
+BentoML says SERVING as soon as the port is open and does not drain, so both are done here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from grpc_health.v1 import health_pb2
+
+from bentos.serving.capability import Capability
+from bentos.serving.readiness import Readiness
+from bentos.serving.settings import ServingSettings
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+logger = logging.getLogger(__name__)
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Lifecycle:
+    """Ties one capability to the server that BentoML runs it on.
+
+    Args:
+        full_name: The gRPC service whose health this keeps.
+        capability: What is started and stopped.
+        readiness: What calls are asked against.
+        settings: Drain times.
+    """
+
+    def __init__(self, full_name: str, capability: Capability, readiness: Readiness, settings: ServingSettings) -> None:
+        self._full_name = full_name
+        self._capability = capability
+        self._readiness = readiness
+        self._settings = settings
+        self._server: Any = None
+        self._set_health: Any = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def attach(self, server: Any) -> None:
+        """Takes charge of BentoML's gRPC server, which is about to open its port; on its event loop."""
+        self._server = server
+        self._readiness.on_change = lambda: self._spawn(self._announce())
+        self._set_health = server.health_servicer.set
+        server.health_servicer.set = self._set_what_is_true
+        server.wait_for_termination = self._until_stopped(server.wait_for_termination)
+        self._spawn(self._start())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        _leave_with_parent()
+
+    async def _set_what_is_true(self, service: str, status: Any) -> None:
+        # BentoML marks every name SERVING before it opens the port, which is not true yet of ours and of the whole, "".
+        if service in {self._full_name, ""} and not self._readiness.ready:
+            status = _NOT_SERVING
+        await self._set_health(service, status)
+
+    async def _announce(self) -> None:
+        status = _SERVING if self._readiness.ready else _NOT_SERVING
+        for name in (self._full_name, ""):
+            await self._set_health(name, status)
+
+    async def _start(self) -> None:
+        try:
+            await self._capability.start()
+            self._readiness.become_ready()
+            logger.info("%s is ready", self._full_name)
+        except TorchlessError as error:
+            logger.error("not serving: %s", error.message)
+            self._readiness.fail(error)
+        except Exception:
+            logger.exception("not serving: the model could not be loaded")
+            self._readiness.fail(
+                TorchlessError(ErrorKind.UNREACHABLE, "the service could not load its model; its log says why")
+            )
+
+    def _on_signal(self) -> None:
+        if not self._tasks or not any(task.get_name() == "drain" for task in self._tasks):
+            self._spawn(self._drain(), name="drain")
+
+    async def _drain(self) -> None:
+        await self._set_health(self._full_name, _NOT_SERVING)
+        await self._set_health("", _NOT_SERVING)
+        await asyncio.sleep(self._settings.drain_delay_s)
+        self._readiness.leave()
+        # Refuses new calls at once, returns when those in flight are done or the grace period is over.
+        await self._server.stop(self._settings.drain_grace_s)
+
+    def _until_stopped(self, terminated: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[None]]:
+        # BentoML leaves as soon as the server has terminated; its own shutdown hooks never run.
+        async def wait() -> None:
+            await terminated()
+            await self._capability.stop()
+
+        return wait
+
+    def _spawn(self, work: Any, name: str | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _leave_with_parent() -> None:
+    """Has the kernel send SIGTERM when BentoML's supervisor dies, which would otherwise leave this process behind."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        logger.warning("cannot ask to be stopped with the parent process: errno %d", ctypes.get_errno())

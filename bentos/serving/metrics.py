@@ -1,0 +1,75 @@
+"""Prometheus metrics of a bento, and the endpoint that serves them.
+
+BentoML's own interceptor passes over mounted servicers, so these are ours. No label holds a caller's value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Protocol
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_TOKENS = (16, 64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
+
+CALLS = Counter(
+    "torchless_calls", "Calls by method and outcome (OK, CANCELLED or the error kind).", ["method", "outcome"]
+)
+CALL_SECONDS = Histogram("torchless_call_seconds", "Duration of calls, in seconds.", ["method"], buckets=_SECONDS)
+IN_FLIGHT = Gauge("torchless_calls_in_flight", "Calls being served.", ["method"])
+
+_LABELS = ["service", "model"]
+_BATCH_ITEMS = Histogram("torchless_batch_items", "Items in a pass over the device.", _LABELS, buckets=_ITEMS)
+_BATCH_TOKENS = Histogram("torchless_batch_tokens", "Tokens in a pass, padding included.", _LABELS, buckets=_TOKENS)
+_PADDING_TOKENS = Counter("torchless_padding_tokens", "Padding computed, in tokens.", _LABELS)
+_BATCH_SECONDS = Histogram("torchless_batch_seconds", "Duration of passes, in seconds.", _LABELS, buckets=_SECONDS)
+_QUEUE_SECONDS = Histogram(
+    "torchless_queue_seconds",
+    "From admission until the last item went to the device, in seconds.",
+    _LABELS,
+    buckets=_SECONDS,
+)
+_WAITING_TOKENS = Gauge("torchless_waiting_tokens", "Tokens that wait for the device.", ["service"])
+
+
+class Waiting(Protocol):
+    """Whatever tells how many tokens wait."""
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens that wait for the device."""
+
+
+class BatchMetrics:
+    """Records what the device was given; the batcher's observer.
+
+    Args:
+        service: Name of the capability, for instance `embedding`.
+    """
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    def watch(self, batcher: Waiting) -> None:
+        """Reads the waiting tokens of `batcher` whenever metrics are asked for."""
+        _WAITING_TOKENS.labels(self._service).set_function(lambda: batcher.waiting_tokens)
+
+    def pass_done(self, lane: Hashable, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        """Records one pass."""
+        labels = (self._service, str(lane))
+        _BATCH_ITEMS.labels(*labels).observe(items)
+        _BATCH_TOKENS.labels(*labels).observe(padded_tokens)
+        _PADDING_TOKENS.labels(*labels).inc(padded_tokens - tokens)
+        _BATCH_SECONDS.labels(*labels).observe(seconds)
+
+    def queued(self, model: str, seconds: float) -> None:
+        """Records how long a request waited for the device."""
+        _QUEUE_SECONDS.labels(self._service, model).observe(seconds)
+
+
+def serve_metrics(host: str, port: int) -> None:
+    """Serves all metrics of this process over HTTP, on a thread of its own; nothing when `port` is 0."""
+    if port:
+        start_http_server(port, addr=host)

@@ -1,0 +1,73 @@
+"""A capability as a BentoML service that `bentoml serve-grpc` can serve.
+
+BentoML 1.4 serves gRPC for `bentoml.legacy.Service` only. Whatever that takes stays in this file and in `lifecycle`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import bentoml
+import grpc
+from bentoml._internal.configuration.containers import BentoMLContainer
+
+from bentos.serving.capability import Capability, Mount
+from bentos.serving.interceptor import CallInterceptor
+from bentos.serving.lifecycle import Lifecycle
+from bentos.serving.metrics import serve_metrics
+from bentos.serving.readiness import Readiness
+from bentos.serving.settings import ServingSettings
+from torchless.telemetry.logs import configure_logging
+
+_MIB = 1024 * 1024
+_SHORTEST_PING_INTERVAL_MS = 10_000
+
+
+def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
+    """A service named `name` with the mounted capability.
+
+    Imported by BentoML's supervisor as well as by its worker, so nothing is made here but the description.
+    """
+    _configure_bentoml(settings)
+    with warnings.catch_warnings():
+        # Deprecated in favour of a kind of service that cannot be served over gRPC.
+        warnings.simplefilter("ignore")
+        service = bentoml.legacy.Service(name)
+    readiness = Readiness()
+
+    def add(capability: Capability, server: grpc.aio.Server) -> None:
+        configure_logging(settings.log_level)
+        mount.add_to_server(capability, server)
+        Lifecycle(mount.full_name, capability, readiness, settings).attach(server)
+        serve_metrics(settings.metrics_host, settings.metrics_port)
+
+    service.add_grpc_interceptor(CallInterceptor, readiness=readiness)
+    service.mount_grpc_servicer(mount.make, add, [mount.full_name])
+    return service
+
+
+def _configure_bentoml(settings: ServingSettings) -> None:
+    config = BentoMLContainer.config.api_server
+    # BentoML's access log answers a failed handler with a message type of its own, wrong for any other service.
+    config.logging.access.enabled.set(False)
+    # Its metrics pass over mounted servicers, and cost a process.
+    config.metrics.enabled.set(False)
+    config.grpc.max_message_length.set(settings.max_message_mib * _MIB)
+    _allow_keepalive_pings()
+
+
+def _allow_keepalive_pings() -> None:
+    # BentoML has no setting for it. Without, gRPC hangs up on a client that pings more often than every five minutes.
+    from bentoml._internal.server import grpc_app
+
+    theirs = grpc_app.Server.options
+    if not isinstance(theirs, property) or getattr(theirs.fget, "with_pings", False):
+        return
+
+    def options(server: Any) -> Any:
+        ping = ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS)
+        return (*theirs.fget(server), ping)  # type: ignore[misc]
+
+    options.with_pings = True  # type: ignore[attr-defined]
+    grpc_app.Server.options = property(options)

@@ -1,0 +1,173 @@
+"""The scheduler's promises, held over arbitrary traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bentos.serving.batching.scheduler import Pass, PassLimits, Scheduler, Work
+
+BUDGET = 64
+LIMITS = PassLimits(max_tokens=BUDGET, max_items=6, padding_share=0.25, free_padding_tokens=8)
+
+lengths = st.lists(st.integers(1, BUDGET), min_size=1, max_size=20)
+requests = st.tuples(st.sampled_from(["a", "b"]), lengths, st.sampled_from([None, "bulk", "small"]))
+traffic = st.lists(requests, min_size=1, max_size=15)
+
+
+def scheduler(limits: PassLimits = LIMITS) -> Scheduler[int]:
+    return Scheduler(lambda lane: limits)
+
+
+def work(lane: Hashable, sizes: list[int], flow: Hashable = None, expires_at: float | None = None) -> Work[int]:
+    return Work(lane, sizes, list(range(len(sizes))), flow, expires_at)
+
+
+def drain(subject: Scheduler[int]) -> list[Pass[int]]:
+    made = []
+    while (one := subject.next_pass()) is not None:
+        made.append(one)
+    return made
+
+
+@given(traffic)
+def test_every_item_is_served_once_and_nothing_else(incoming: list[tuple[str, list[int], str | None]]) -> None:
+    subject = scheduler()
+    works = [work(*each) for each in incoming]
+    for each in works:
+        subject.add(each)
+    served = [item for one in drain(subject) for item in one.items]
+    wanted = {(each, index) for each in works for index in range(len(each.lengths))}
+    assert len(served) == len(wanted)
+    assert set(served) == wanted
+    assert (subject.waiting_items, subject.waiting_tokens, subject.waiting_requests) == (0, 0, 0)
+
+
+@given(traffic)
+def test_a_pass_keeps_to_its_lane_and_within_its_limits(incoming: list[tuple[str, list[int], str | None]]) -> None:
+    subject = scheduler()
+    for each in incoming:
+        subject.add(work(*each))
+    for one in drain(subject):
+        sizes = [w.lengths[i] for w, i in one.items]
+        assert {w.lane for w, _ in one.items} == {one.lane}
+        assert 1 <= len(sizes) <= LIMITS.max_items
+        assert one.padded_tokens == max(sizes) * len(sizes) <= BUDGET
+        padding = one.padded_tokens - sum(sizes)
+        assert padding <= LIMITS.free_padding_tokens + LIMITS.padding_share * one.padded_tokens
+
+
+@given(traffic)
+def test_counts_follow_what_waits(incoming: list[tuple[str, list[int], str | None]]) -> None:
+    subject = scheduler()
+    works = [work(*each) for each in incoming]
+    for each in works:
+        subject.add(each)
+    while True:
+        assert subject.waiting_items == sum(len(w.waiting) for w in works)
+        assert subject.waiting_tokens == sum(w.waiting_tokens for w in works)
+        assert subject.waiting_requests == sum(bool(w.waiting) for w in works)
+        if subject.next_pass() is None:
+            break
+
+
+@given(traffic, lengths)
+@settings(max_examples=50)
+def test_nobody_starves_however_much_arrives(incoming: list[tuple[str, list[int], str | None]], mine: list[int]) -> None:
+    """With a fresh request before every pass, the k-th turn of a request still comes within a bound.
+
+    F requests stand before its first turn. Between its turns every newcomer is served once while as many and F more arrive,
+    so F, 2F, 3F, ... passes lie between turns.
+    """
+    subject = scheduler()
+    for each in incoming:
+        subject.add(work(*each))
+    patient = work("a", mine)
+    subject.add(patient)
+    before = len(incoming) + 1
+    turns = len(mine)
+    bound = before * (turns + 1) * (turns + 2) // 2
+    passes = 0
+    while patient.waiting:
+        subject.add(work("a", [BUDGET]))  # as long as a pass holds, so it can share with nobody
+        subject.next_pass()
+        passes += 1
+        assert passes <= bound
+
+
+def test_a_newcomer_waits_one_turn_each_of_those_before_it_and_not_for_their_whole_requests() -> None:
+    subject = scheduler()
+    for _ in range(3):
+        subject.add(work("a", [BUDGET] * 50))
+    newcomer = work("a", [BUDGET])
+    subject.add(newcomer)
+    served_by = [next(iter(one.items))[0] for one in (subject.next_pass() for _ in range(4)) if one]
+    assert served_by[3] is newcomer
+
+
+def test_a_bulk_request_leaves_room_in_the_pass_for_small_ones() -> None:
+    subject = scheduler(PassLimits(max_tokens=1000, max_items=6, padding_share=0.25, free_padding_tokens=8))
+    bulk = work("a", [10] * 100)
+    small = [work("a", [10]) for _ in range(4)]
+    subject.add(bulk)
+    for each in small:
+        subject.add(each)
+    first = subject.next_pass()
+    assert first is not None
+    assert {w for w, _ in first.items} == {bulk, *small}
+
+
+def test_a_tenant_with_many_requests_gets_no_more_turns_than_one_with_few() -> None:
+    subject = scheduler()
+    crowd = [work("a", [BUDGET], flow="crowd") for _ in range(10)]
+    for each in crowd:
+        subject.add(each)
+    for _ in range(2):
+        subject.add(work("a", [BUDGET], flow="alone"))
+    flows = [one.items[0][0].flow for one in drain(subject)[:4]]
+    assert flows == ["crowd", "alone", "crowd", "alone"]
+
+
+def test_items_of_like_length_share_a_pass() -> None:
+    subject = scheduler(PassLimits(max_tokens=400, max_items=6, padding_share=0.25, free_padding_tokens=8))
+    subject.add(work("a", [10, 100, 11, 98, 9, 99]))
+    long, short = drain(subject)
+    assert sorted(w.lengths[i] for w, i in long.items) == [98, 99, 100]
+    assert sorted(w.lengths[i] for w, i in short.items) == [9, 10, 11]
+
+
+@given(traffic, st.data())
+def test_dropped_work_is_never_served(incoming: list[tuple[str, list[int], str | None]], data: st.DataObject) -> None:
+    subject = scheduler()
+    works = [work(*each) for each in incoming]
+    for each in works:
+        subject.add(each)
+    subject.next_pass()
+    gone = data.draw(st.sampled_from(works))
+    left = gone.waiting_tokens
+    assert subject.drop(gone) == left
+    assert subject.drop(gone) == 0
+    assert all(w is not gone for one in drain(subject) for w, _ in one.items)
+    assert subject.waiting_tokens == 0
+
+
+def test_expired_work_is_dropped_and_named() -> None:
+    subject = scheduler()
+    late, timely, patient = work("a", [3, 4], expires_at=10), work("a", [5], expires_at=11), work("a", [6])
+    for each in (late, timely, patient):
+        subject.add(each)
+    assert subject.drop_expired(10) == [(late, 7)]
+    assert {w for one in drain(subject) for w, _ in one.items} == {timely, patient}
+
+
+def test_an_item_larger_than_a_pass_is_refused() -> None:
+    subject = scheduler()
+    try:
+        subject.add(work("a", [BUDGET + 1]))
+    except ValueError as error:
+        assert "1 to 64 tokens" in str(error)
+    else:
+        raise AssertionError("an item larger than a pass was taken")
+    assert subject.waiting_requests == 0
