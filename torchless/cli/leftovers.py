@@ -7,6 +7,8 @@ supervisor was killed. What every process of a stack inherits is a variable in i
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 
 import psutil
 
@@ -51,12 +53,29 @@ def sweep(marker: str, *, except_below: int | None = None, grace_s: float = 2.0)
         ended += len(left)
         for process in left:
             _signal(process, kill=False)
-        _, stubborn = psutil.wait_procs(left, timeout=grace_s)
-        for process in stubborn:
+        for process in still_running(left, grace_s):
             _signal(process, kill=True)
-        psutil.wait_procs(stubborn, timeout=grace_s)
+        still_running(left, grace_s)
         grace_s = 0.5
     return ended
+
+
+def still_running(processes: Sequence[psutil.Process], wait_s: float) -> list[psutil.Process]:
+    """Those of `processes` that have not ended within `wait_s` seconds.
+
+    A process that has ended but that nobody has asked about (a zombie) does not count: an orphan's is the machine's.
+    """
+    until = time.monotonic() + wait_s
+    while (left := [process for process in processes if _runs(process)]) and time.monotonic() < until:
+        time.sleep(0.02)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _signal(process: psutil.Process, *, kill: bool) -> None:

@@ -43,8 +43,8 @@ class Died:
 
     service: Service
     """Which."""
-    exit_status: int | None
-    """Its exit status, -1 after a signal; None when it was started again before it could be asked."""
+    how: str
+    """How it ended, as supervisord puts it, for instance `exit status 1` or `terminated by SIGKILL`."""
     log_tail: tuple[str, ...]
     """The last lines that it printed."""
 
@@ -220,13 +220,12 @@ class Stack:
         raise StackError(f"supervisord ended on its own; see supervisord.log in {self._folder}")
 
     async def _on_death(self, process: Process) -> None:
-        log_tail = tail(self.log(process.name))
+        how = self._supervisord.how_it_ended(process.name)
+        self._events.put_nowait(Died(self._services[process.name], how, tail(self.log(process.name))))
         self._waiting[process.name] = time.monotonic()
-        # Workers that the dead process left would hold its port.
-        marker, alive = f"{self._marker}/{process.name}", process.pid or None
+        # Workers that the dead process left would hold its port; those of its successor are below supervisord.
+        marker, alive = f"{self._marker}/{process.name}", self._supervisord.pid
         await asyncio.to_thread(leftovers.sweep, marker, except_below=alive)
-        over = process.state in (State.EXITED, State.BACKOFF, State.FATAL)
-        self._events.put_nowait(Died(self._services[process.name], process.exit_status if over else None, log_tail))
 
     async def _watch_readiness(self, service: Service) -> None:
         while True:

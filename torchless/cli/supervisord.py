@@ -52,8 +52,6 @@ class Process:
     """Its state."""
     pid: int
     """Its process id; 0: there is none."""
-    exit_status: int
-    """Status of its last exit; -1: a signal ended it; 0 also while it runs."""
     stopped_at: int
     """When it last ended, in seconds since 1970; 0: never."""
     spawn_error: str
@@ -88,6 +86,7 @@ class Supervisord:
         self._marker = marker
         self._grace_s = grace_s
         self._start_retries = start_retries
+        self._own_log = folder / "supervisord.log"
         self._socket_folder: Path | None = None
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -107,6 +106,7 @@ class Supervisord:
         for service in self._services:
             self.log(service.name).unlink(missing_ok=True)
             (self._folder / f"{service.name}-bentoml").mkdir(exist_ok=True)
+        self._own_log.unlink(missing_ok=True)
         log = self._folder / "supervisord.out"
         self._child = self._spawn(log)
         until = time.monotonic() + wait_s
@@ -126,10 +126,17 @@ class Supervisord:
                 answer = cast(list[dict[str, Any]], proxy.supervisor.getAllProcessInfo())
             except (OSError, HTTPException, xmlrpc.client.Error):
                 return []  # not up yet, or on its way out
-        return [
-            Process(i["name"], State(i["statename"]), i["pid"], i["exitstatus"], i["stop"], i["spawnerr"])
-            for i in answer
-        ]
+        return [Process(i["name"], State(i["statename"]), i["pid"], i["stop"], i["spawnerr"]) for i in answer]
+
+    def how_it_ended(self, name: str) -> str:
+        """How the last process of the service `name` ended; only supervisord's log says so for one that died early."""
+        said = re.findall(rf"exited: {re.escape(name)} \((.+?);", self._own_log.read_text(errors="replace"))
+        return said[-1] if said else "unknown how"
+
+    @property
+    def pid(self) -> int | None:
+        """Id of supervisord's process; None before it is started."""
+        return None if self._child is None else self._child.pid
 
     @property
     def alive(self) -> bool:
@@ -175,7 +182,7 @@ class Supervisord:
             "[supervisord]",
             "nodaemon = true",
             f"directory = {_plain(self._directory)}",
-            f"logfile = {_plain(self._folder / 'supervisord.log')}",
+            f"logfile = {_plain(self._own_log)}",
             f"pidfile = {_plain(self._folder / 'supervisord.pid')}",
             "[rpcinterface:supervisor]",
             "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",

@@ -83,8 +83,7 @@ def show(event: Event, console: Console) -> None:
     """One line for an event; for a death also the end of the log."""
     name = event.service.name
     if isinstance(event, Died):
-        how = "" if event.exit_status is None else _how_it_ended(event.exit_status)
-        console.print(f"[bold red]{name}[/] died{how} and is started again; the end of its log:")
+        console.print(f"[bold red]{name}[/] died ({escape(event.how)}) and is started again; the end of its log:")
         for line in event.log_tail or ("(nothing)",):
             console.print(f"  [dim]{escape(line)}[/]", highlight=False)
     elif isinstance(event, GivenUp):
@@ -92,10 +91,6 @@ def show(event: Event, console: Console) -> None:
         console.print(f"[bold red]{name}[/] is given up{reason}; the others go on")
     else:
         console.print(f"[green]{name}[/] is ready after {event.after_s:.1f} s")
-
-
-def _how_it_ended(exit_status: int) -> str:
-    return " of a signal" if exit_status < 0 else f" with exit status {exit_status}"
 
 
 def urls(services: Sequence[Service]) -> Table:

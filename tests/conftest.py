@@ -1,0 +1,44 @@
+"""Which tests run in which environment, and what a missing program means."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+HAS_TORCH = find_spec("torch") is not None
+ON_CI = os.environ.get("CI", "").lower() in ("1", "true")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leaves out files whose imports the running environment does not have.
+
+    With torch, the gateway's packages are missing: only files with a test marked `torch` are read. Without it, files
+    that are marked as a whole are left out.
+    """
+    if not collection_path.name.startswith("test_"):
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    if HAS_TORCH:
+        return "mark.torch" not in text or None
+    return re.search(r"^pytestmark\b.*\bmark\.torch\b", text, flags=re.MULTILINE) is not None or None
+
+
+def require_program(name: str, package: str) -> str:
+    """The path of the program `name`; without it the test is skipped, on CI it fails.
+
+    Args:
+        name: The program, as a shell finds it.
+        package: What to install to have it.
+    """
+    path = shutil.which(name)
+    if path is None:
+        reason = f"{name} is not installed: it comes with {package}"
+        if ON_CI:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path

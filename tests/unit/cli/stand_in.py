@@ -1,0 +1,28 @@
+"""A small program in the place of a bento: listens, and like BentoML has a worker in a session of its own.
+
+python stand_in.py PORT [--stubborn] | --crash
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+
+
+def main() -> None:
+    if "--crash" in sys.argv:
+        print("the model folder is empty", flush=True)
+        raise SystemExit(3)
+    if "--stubborn" in sys.argv:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as server:
+        print(f"listening on {sys.argv[1]}", flush=True)
+        while True:
+            server.accept()[0].close()
+
+
+if __name__ == "__main__":
+    main()
