@@ -9,6 +9,7 @@ GATEWAY_ENV := .venv/gateway/.made
 BENTOS_ENV := .venv/bentos/.made
 GATEWAY_TEST_ENV := .venv/gateway/.made-test
 BENTOS_TEST_ENV := .venv/bentos/.made-test
+PEERS_ENV := .venv/peers/.made
 
 PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 # The lock names every package, so pip has nothing to resolve; `pip check` proves that nothing is missing.
@@ -55,7 +56,7 @@ stubs: $(GATEWAY_TEST_ENV) ## Write the gRPC stubs anew from the protos
 	$(GATEWAY) -m torchless.contracts.generate
 
 .PHONY: bench
-bench: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Measure the stack beside direct calls of the model
+bench: $(GATEWAY_ENV) $(BENTOS_ENV) $(PEERS_ENV) ## Measure the stack beside direct calls of the model and infinity
 	$(GATEWAY) -m benchmarks
 
 .PHONY: clean
@@ -80,6 +81,16 @@ $(BENTOS_ENV): bentos/embedding/requirements.txt
 	@echo "==> .venv/bentos: installing $$(grep -c '==' $<) packages"
 	@$(BENTOS) $(FROM_LOCK) $<
 	@$(BENTOS) -m pip --disable-pip-version-check check
+	@touch $@
+
+$(PEERS_ENV): requirements/peers.txt
+	@echo "==> .venv/peers: making the environment with infinity, which make bench compares with"
+	@$(PYTHON) -m venv --clear .venv/peers
+	@echo "==> .venv/peers: installing torch, the largest package"
+	@.venv/peers/bin/python $(PIP_INSTALL) --constraint $< torch
+	@echo "==> .venv/peers: installing $$(grep -c '==' $<) packages"
+	@.venv/peers/bin/python $(FROM_LOCK) $<
+	@.venv/peers/bin/python -m pip --disable-pip-version-check check
 	@touch $@
 
 $(GATEWAY_TEST_ENV): requirements/gateway-test.txt $(GATEWAY_ENV)

@@ -23,7 +23,7 @@ class Numbers:
     p99_ms: float
     """99th percentile."""
     requests: int
-    """Requests answered inside the window; the percentiles are of these."""
+    """Requests that were at least in part inside the window; the percentiles are of these."""
 
 
 def numbers(spans: Sequence[Span], seconds: float) -> Numbers:
@@ -33,14 +33,15 @@ def numbers(spans: Sequence[Span], seconds: float) -> Numbers:
     of a batching server jump by a whole batch with the moment at which the window closes.
 
     Raises:
-        ValueError: No request was answered inside the window.
+        ValueError: There was no load in the window.
     """
-    latencies = sorted(1000 * (done - sent) for sent, done in spans if 0 <= done < seconds)
-    if not latencies:
-        raise ValueError(f"no request was answered within {seconds} s; measure for longer")
-    inside = sum(max(0.0, min(done, seconds) - max(sent, 0.0)) / (done - sent) for sent, done in spans)
+    inside = [(sent, done) for sent, done in spans if sent < seconds and done > 0]
+    if not inside:
+        raise ValueError("no request was in flight inside the window")
+    latencies = sorted(1000 * (done - sent) for sent, done in inside)
+    parts = sum((min(done, seconds) - max(sent, 0.0)) / (done - sent) for sent, done in inside)
     p50, p95, p99 = (percentile(latencies, share) for share in (0.50, 0.95, 0.99))
-    return Numbers(inside / seconds, p50, p95, p99, len(latencies))
+    return Numbers(parts / seconds, p50, p95, p99, len(latencies))
 
 
 def percentile(ascending: Sequence[float], share: float) -> float:

@@ -1,0 +1,141 @@
+"""The run as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from benchmarks.cpu import STRANGERS
+from benchmarks.footprint import Memory
+from benchmarks.results import Results
+from benchmarks.samples import Row, Spread
+
+_HEAD = (
+    "contestant",
+    "requests/s",
+    "p50 ms",
+    "p95 ms",
+    "p99 ms",
+    "of direct",
+    "added p50 ms",
+    "batch",
+    "load generator, cores",
+)
+
+
+def to_markdown(results: Results, chart: str) -> str:
+    """Tables of everything; `chart` is the file name of the chart beside it."""
+    parts = [
+        "# Benchmark",
+        _setting(results),
+        f"![Throughput and latency]({chart})",
+        *_cases(results.rows),
+        "## Aims",
+        _table(("aim", "measured", ""), ((v.aim, v.measured, "met" if v.met else "missed") for v in results.verdicts)),
+        "## Batches that the device saw",
+        _batches(results.rows),
+        "## The gateway by itself",
+        _footprint(results),
+        "## How it was measured",
+        _method(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _setting(results: Results) -> str:
+    machine = results.machine
+    changes = ", with uncommitted changes" if machine["uncommitted_changes"] else ""
+    versions = "; ".join(
+        f"{name}: " + ", ".join(f"{package} {version}" for package, version in packages.items())
+        for name, packages in results.versions.items()
+    )
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}, "
+        f"Python {machine['python']}, commit {machine['commit']}{changes}. Weights: all-MiniLM-L6-v2, float32, "
+        f"{results.threads} threads. {versions}."
+    )
+
+
+def _cases(rows: Sequence[Row]) -> Iterable[str]:
+    for case in dict.fromkeys(row.case for row in rows):
+        yield f"## {case}"
+        yield _table(_HEAD, (_cells(row) for row in rows if row.case == case))
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.contestant,
+        _spread(row.requests_per_second, 1),
+        *(f"{value.median:.1f}" for value in (row.p50_ms, row.p95_ms, row.p99_ms)),
+        _spread(row.ratio, 2),
+        f"{row.added_p50_ms.median:+.2f}",
+        "" if row.mean_batch is None else f"{row.mean_batch:.1f}",
+        f"{row.load_cores:.2f}",
+    )
+
+
+def _batches(rows: Sequence[Row]) -> str:
+    cells = []
+    for row in rows:
+        if row.batches is not None:
+            shares = ", ".join(f"{size}: {share:.0%}" for size, share in row.batches.items())
+            cells.append((row.case, row.contestant, f"{row.mean_batch:.1f}", shares))
+    return _table(("load", "contestant", "mean", "share of the passes by items in a pass"), cells)
+
+
+def _footprint(results: Results) -> str:
+    starts = sorted(results.starts_s)
+    text = (
+        f"From the start of the process to the first answer of `/health/live`: {median(starts):.2f} s (median of "
+        f"{len(starts)}, {starts[0]:.2f} to {starts[-1]:.2f})."
+    )
+    head = ("process", "resident MiB, idle", "after all load", "proportional MiB, idle", "after all load")
+    idle, used = _by_role(results.memory_idle), _by_role(results.memory_used)
+    cells = ((role, *(f"{mib:.0f}" for mib in _figures(idle[role], used[role]))) for role in idle if role in used)
+    return f"{text}\n\n{_table(head, cells)}"
+
+
+def _figures(idle: Memory, used: Memory) -> tuple[float, ...]:
+    return idle.resident_mib, used.resident_mib, idle.proportional_mib, used.proportional_mib
+
+
+def _method(results: Results) -> str:
+    plan = results.plan
+    strangers = [sample.cores[STRANGERS] for sample in results.samples]
+    tokens = "; ".join(f"{n}: {t['mean']:.1f} ({t['least']} to {t['most']})" for n, t in results.tokens.items())
+    lines = [
+        f"{plan.rounds} rounds of {plan.seconds} s windows after {plan.warm_up_s} s of load; contestants follow one "
+        "another within a load, in the opposite order every other round. Figures are medians over the rounds, in "
+        "brackets the least and the most; a comparison with the direct call is made within a round.",
+        f"Tokens of a text, special ones included: {tokens}. Everybody gets the same texts in the same order.",
+        "`in flight`: each answered request is followed by the next at once. The direct call gets as many texts in one "
+        "call, so its latency is that of the whole batch. Load and contestants share the cores: what the load "
+        "generator uses is not there for a service, while the direct call has all of it.",
+        "Nobody is stopped meanwhile; those not measured are idle: together they kept "
+        f"{median(results.idle_cores):.3f} cores busy at the median and {max(results.idle_cores):.3f} at most. "
+        f"Strangers to the benchmark, the system's own work included, kept {median(strangers):.2f} cores busy at the "
+        f"median and {max(strangers):.2f} at most.",
+        "Least cosine with the direct call's vectors: "
+        + "; ".join(f"{name} {cosine:.7f}" for name, cosine in results.fidelity.items())
+        + ".",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _by_role(memory: Sequence[Memory]) -> dict[str, Memory]:
+    numbered: dict[str, Memory] = {}
+    for process in memory:
+        count = sum(name.split(" ")[0] == process.role for name in numbered)
+        numbered[process.role if not count else f"{process.role} {count + 1}"] = process
+    return numbered
+
+
+def _spread(value: Spread, digits: int) -> str:
+    if value.least == value.most:
+        return f"{value.median:.{digits}f}"
+    return f"{value.median:.{digits}f} ({value.least:.{digits}f}-{value.most:.{digits}f})"
+
+
+def _table(head: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

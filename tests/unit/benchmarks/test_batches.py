@@ -1,0 +1,49 @@
+"""Batch sizes out of Prometheus metrics."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from benchmarks.batches import parse_passes, total
+
+
+@pytest.fixture
+def histogram() -> tuple[CollectorRegistry, Histogram]:
+    registry = CollectorRegistry()
+    labels, buckets = ["service", "model"], (1, 2, 4, 8)
+    return registry, Histogram("torchless_batch_items", "Items.", labels, buckets=buckets, registry=registry)
+
+
+def test_the_difference_of_two_readings_is_what_happened_between(
+    histogram: tuple[CollectorRegistry, Histogram],
+) -> None:
+    registry, items = histogram
+    items.labels("embedding", "a").observe(1)
+    before = parse_passes(generate_latest(registry).decode())
+    for size in (1, 3, 4, 20):
+        items.labels("embedding", "a").observe(size)
+    passes = parse_passes(generate_latest(registry).decode()) - before
+    assert passes.mean == 7
+    assert passes.shares() == {"1": 0.25, "3-4": 0.5, "over 8": 0.25}
+
+
+def test_models_are_taken_together(histogram: tuple[CollectorRegistry, Histogram]) -> None:
+    registry, items = histogram
+    items.labels("embedding", "a").observe(2)
+    items.labels("embedding", "b").observe(6)
+    passes = parse_passes(generate_latest(registry).decode())
+    assert passes.mean == 4
+    assert total([passes, passes]).shares() == {"2": 0.5, "5-8": 0.5}
+
+
+def test_a_service_that_made_no_pass_has_no_mean() -> None:
+    with pytest.raises(ValueError, match="no pass"):
+        _ = parse_passes("").mean
+
+
+def test_the_first_reading_may_come_before_the_first_pass(histogram: tuple[CollectorRegistry, Histogram]) -> None:
+    registry, items = histogram
+    before = parse_passes(generate_latest(registry).decode())
+    items.labels("embedding", "a").observe(8)
+    assert (parse_passes(generate_latest(registry).decode()) - before).shares() == {"5-8": 1.0}
