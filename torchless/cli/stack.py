@@ -82,7 +82,7 @@ class Stack:
         folder: Path,
         *,
         directory: Path,
-        grace_s: int = 15,
+        grace_s: int = 40,
         start_retries: int = 8,
     ) -> None:
         self._services = {service.name: service for service in services}

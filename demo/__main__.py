@@ -1,0 +1,116 @@
+"""Starts the stack, finds the passages that answer three questions, and stops it again.
+
+    python -m demo
+
+Runs beside a stack that is up: it takes free ports and a state folder of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from torchless.cli.errors import StackError
+from torchless.cli.gateway_api import GatewayClient, GatewayError
+from torchless.cli.services import StackSettings, stack_services
+from torchless.cli.stack import Stack
+from torchless.cli.up import show_until_ready, stopped_by_signal
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parent
+BEST = 3
+"""Passages shown for each question."""
+
+
+def main() -> None:
+    """Runs the demonstration; exit status 1 if the stack or a call fails, 130 after a signal."""
+    console = Console()
+    try:
+        finished = asyncio.run(demonstrate(console))
+    except (StackError, GatewayError) as error:
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(1) from error
+    if not finished:
+        raise SystemExit(130)
+
+
+async def demonstrate(console: Console) -> bool:
+    """Starts the stack, asks, prints and stops; False when a signal cut it short.
+
+    Raises:
+        StackError: The stack does not start.
+        GatewayError: The gateway refuses a call.
+    """
+    settings = layout()
+    stack = Stack(stack_services(settings), PROJECT / ".torchless/demo", directory=PROJECT)
+    async with stopped_by_signal() as stop, stack:
+        asking = asyncio.create_task(_ask(stack, settings.gateway_url, console))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([asking, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if asking.done():
+            await asking
+        else:
+            asking.cancel()
+        console.print("stopping")
+    return not stop.is_set()
+
+
+def layout() -> StackSettings:
+    """The stack on free ports, without the metrics port."""
+    gateway, embedding = free_ports(2)
+    return StackSettings(
+        project=PROJECT,
+        gateway_python=Path(sys.executable),
+        bentos_python=PROJECT / ".venv/bentos/bin/python",
+        gateway_port=gateway,
+        embedding_port=embedding,
+        metrics_port=0,
+    )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nothing listens on."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+async def _ask(stack: Stack, url: str, console: Console) -> None:
+    await show_until_ready(stack, console)
+    passages, questions = _lines("passages.txt"), _lines("questions.txt")
+    async with GatewayClient(url) as gateway:
+        index = await gateway.embed(passages)
+        console.print(
+            f"\nembedded {len(passages)} passages: {index.shape[1]} numbers each, over POST {url}/v1/embeddings\n"
+        )
+        asked = await gateway.embed(questions)
+    for question, vector in zip(questions, asked, strict=True):
+        console.print(_ranked(question, passages, index @ vector))
+
+
+def _ranked(question: str, passages: Sequence[str], scores: NDArray[np.float32]) -> Table:
+    """The passages with the highest scores; vectors have length 1, so the product is the cosine of their angle."""
+    table = Table("score", "passage", title=escape(question), title_justify="left", title_style="bold", expand=True)
+    for place in np.argsort(-scores)[:BEST]:
+        table.add_row(f"{scores[place]:.3f}", escape(passages[place]))
+    return table
+
+
+def _lines(name: str) -> list[str]:
+    return (HERE / name).read_text(encoding="utf-8").splitlines()
+
+
+if __name__ == "__main__":
+    main()
