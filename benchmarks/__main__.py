@@ -54,7 +54,8 @@ def bench(  # noqa: PLR0917  # each is an option of the command line
     (output / f"{name}.json").write_bytes(to_json(results))
     (output / f"{name}.svg").write_text(to_svg(results.rows, [case.name for case in SHORT]))
     (output / f"{name}.md").write_text(to_markdown(results, chart=f"{name}.svg"))
-    console.print(*summary(results))
+    for table in summary(results):
+        console.print(table)
     console.print(f"Written: {output / name}.md, .json and .svg", highlight=False)
 
 

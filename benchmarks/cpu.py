@@ -12,6 +12,8 @@ from benchmarks.processes import tree
 
 STRANGERS = "strangers"
 """Name for all processes that are not of the benchmark."""
+STOLEN = "stolen"
+"""Name for what the hypervisor gave to other machines while this one had work for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Reading:
     at: float
     """The moment, in seconds."""
     used: Mapping[str, float]
-    """Seconds of each tree, and of strangers."""
+    """Seconds of each tree, of strangers, and those stolen."""
 
 
 def read(trees: Mapping[str, int]) -> Reading:
@@ -29,7 +31,7 @@ def read(trees: Mapping[str, int]) -> Reading:
     busy = psutil.cpu_times()
     total = busy.user + busy.system + busy.nice
     used = {name: sum(_seconds(process) for process in tree(pid)) for name, pid in trees.items()}
-    return Reading(time.perf_counter(), {**used, STRANGERS: total - sum(used.values())})
+    return Reading(time.perf_counter(), {**used, STRANGERS: total - sum(used.values()), STOLEN: busy.steal})
 
 
 def cores_between(before: Reading, after: Reading) -> dict[str, float]:

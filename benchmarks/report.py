@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from benchmarks.cpu import STRANGERS
+from benchmarks.cpu import STOLEN, STRANGERS
 from benchmarks.footprint import Memory
 from benchmarks.results import Results
 from benchmarks.samples import Row, Spread
@@ -101,7 +101,7 @@ def _figures(idle: Memory, used: Memory) -> tuple[float, ...]:
 
 def _method(results: Results) -> str:
     plan = results.plan
-    strangers = [sample.cores[STRANGERS] for sample in results.samples]
+    strangers, stolen = ([sample.cores[name] for sample in results.samples] for name in (STRANGERS, STOLEN))
     tokens = "; ".join(f"{n}: {t['mean']:.1f} ({t['least']} to {t['most']})" for n, t in results.tokens.items())
     lines = [
         f"{plan.rounds} rounds of {plan.seconds} s windows after {plan.warm_up_s} s of load; contestants follow one "
@@ -114,7 +114,8 @@ def _method(results: Results) -> str:
         "Nobody is stopped meanwhile; those not measured are idle: together they kept "
         f"{median(results.idle_cores):.3f} cores busy at the median and {max(results.idle_cores):.3f} at most. "
         f"Strangers to the benchmark, the system's own work included, kept {median(strangers):.2f} cores busy at the "
-        f"median and {max(strangers):.2f} at most.",
+        f"median and {max(strangers):.2f} at most; the hypervisor took {median(stolen):.2f} and {max(stolen):.2f}. The "
+        "more of either, the less the figures say.",
         "Least cosine with the direct call's vectors: "
         + "; ".join(f"{name} {cosine:.7f}" for name, cosine in results.fidelity.items())
         + ".",

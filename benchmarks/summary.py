@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.table import Table
 
 from benchmarks.results import Results
 
+_HEAD = ("requests/s", "p50 ms", "p95 ms", "p99 ms", "of direct", "added ms", "batch")
 
-def summary(results: Results) -> tuple[Table, Table]:
-    """The figures, and the aims."""
-    figures = Table("load", "contestant", "requests/s", "p50 ms", "p95 ms", "p99 ms", "of direct", "added ms", "batch")
-    for row in results.rows:
-        figures.add_row(
-            row.case,
-            row.contestant,
-            f"{row.requests_per_second.median:.1f}",
-            f"{row.p50_ms.median:.1f}",
-            f"{row.p95_ms.median:.1f}",
-            f"{row.p99_ms.median:.1f}",
-            f"{row.ratio.median:.2f}",
-            f"{row.added_p50_ms.median:+.2f}",
-            "" if row.mean_batch is None else f"{row.mean_batch:.1f}",
-            end_section=row is max((r for r in results.rows if r.case == row.case), key=results.rows.index),
-        )
-    aims = Table("aim", "measured", "")
+
+def summary(results: Results) -> Iterator[Table]:
+    """One table a load, and the aims."""
+    for case in dict.fromkeys(row.case for row in results.rows):
+        figures = Table(title=case, title_justify="left")
+        figures.add_column("contestant", min_width=16)
+        for name in _HEAD:
+            figures.add_column(name, justify="right")
+        for row in results.rows:
+            if row.case == case:
+                latency = (f"{value.median:.1f}" for value in (row.p50_ms, row.p95_ms, row.p99_ms))
+                batch = "" if row.mean_batch is None else f"{row.mean_batch:.1f}"
+                compared = (f"{row.ratio.median:.2f}", f"{row.added_p50_ms.median:+.2f}")
+                figures.add_row(row.contestant, f"{row.requests_per_second.median:.1f}", *latency, *compared, batch)
+        yield figures
+    aims = Table("", "measured", "aim")
     for verdict in results.verdicts:
-        aims.add_row(verdict.aim, verdict.measured, "[green]met[/]" if verdict.met else "[red]missed[/]")
-    return figures, aims
+        aims.add_row("[green]met[/]" if verdict.met else "[red]missed[/]", verdict.measured, verdict.aim)
+    yield aims

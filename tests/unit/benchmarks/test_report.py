@@ -12,7 +12,7 @@ from benchmarks.aims import HTTP, verdicts
 from benchmarks.batches import Passes
 from benchmarks.chart import to_svg
 from benchmarks.contestants import DIRECT, GRPC
-from benchmarks.cpu import STRANGERS
+from benchmarks.cpu import STOLEN, STRANGERS
 from benchmarks.footprint import Memory
 from benchmarks.plan import SHORT, Plan
 from benchmarks.report import to_markdown
@@ -26,7 +26,7 @@ LOAD = "load generator"
 def sample(contestant: str, case: str, number: int, texts: float, p50: float) -> Sample:
     requests = Numbers(per_second=texts, p50_ms=p50, p95_ms=2 * p50, p99_ms=3 * p50, requests=100)
     passes = Passes(10, 40, {4.0: 10.0}) if contestant == GRPC else None
-    return Sample(contestant, case, number, texts, requests, {LOAD: 0.1, STRANGERS: 0.0}, passes)
+    return Sample(contestant, case, number, texts, requests, {LOAD: 0.1, STRANGERS: 0.0, STOLEN: 0.0}, passes)
 
 
 @pytest.fixture
