@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from gateway.faults import EmptyInputError
@@ -13,6 +14,9 @@ from torchless.contracts.errors import FieldViolation, TorchlessError, input_too
 
 Inputs = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 """One input or several, as texts or as token ids."""
+Batch = Sequence[str] | Sequence[Sequence[int]]
+"""Several inputs."""
+_INPUT = re.compile(r"(?:texts|token_ids)\[(\d+)\]")
 
 
 class InputLimits:
@@ -102,29 +106,41 @@ class Embedder:
         Raises:
             TorchlessError: As the service, or because a limit is passed.
         """
-        single = isinstance(inputs, str) or (bool(inputs) and isinstance(inputs[0], int))
-        batch: Sequence[str] | Sequence[Sequence[int]]
         if isinstance(inputs, str) or (inputs and isinstance(inputs[0], str)):
-            batch = self.limits.texts(inputs, field)  # type: ignore[arg-type]
+            batch: Batch = self.limits.texts(inputs, field)  # type: ignore[arg-type]
         else:
             batch = self.limits.token_ids(inputs, field)  # type: ignore[arg-type]
+        single = isinstance(inputs, str) or isinstance(inputs[0], int)
+        return await self.embed_batch(
+            batch, options, context, name=lambda index: field if single else f"{field}[{index}]", renamed=renamed
+        )
+
+    async def embed_batch(
+        self,
+        batch: Batch,
+        options: EmbedOptions,
+        context: CallContext,
+        *,
+        name: Callable[[int], str],
+        renamed: Mapping[str, str] | None = None,
+    ) -> Embeddings:
+        """As `embed`, for inputs that are within the limits; `name` is what the request calls the input at an index."""
         try:
             return await self._client.embed(batch, replace(options, model=self.model_id(options.model)), context)
         except TorchlessError as error:
-            names = {"texts": field, "token_ids": field, **(renamed or {})}
-            if single:
-                names = {"texts[0]": field, "token_ids[0]": field, **names}
-            raise _in_words_of_the_request(error, names) from error
+            raise _in_words_of_the_request(error, name, renamed or {}) from error
 
 
-def _in_words_of_the_request(error: TorchlessError, names: Mapping[str, str]) -> TorchlessError:
+def _in_words_of_the_request(
+    error: TorchlessError, name: Callable[[int], str], renamed: Mapping[str, str]
+) -> TorchlessError:
     """`error` with the service's field names replaced by those that the caller wrote."""
     message, violations = error.message, []
     for violation in error.violations:
-        theirs = next((name for name in names if violation.field.startswith(name)), None)
-        field = violation.field if theirs is None else names[theirs] + violation.field[len(theirs) :]
-        if message.startswith(violation.field):
-            message = field + message[len(violation.field) :]
+        field = renamed.get(violation.field, violation.field)
+        if found := _INPUT.match(field):
+            field = name(int(found[1])) + field[found.end() :]
+        message = message.replace(f"{violation.field}:", f"{field}:", 1)
         violations.append(FieldViolation(field, violation.description))
     return TorchlessError(
         error.kind,

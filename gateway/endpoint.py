@@ -21,6 +21,7 @@ from starlette.responses import Response
 from gateway.disconnect import cancelled_by_disconnect
 from gateway.errors import ErrorFamily
 from gateway.faults import BodyTooLargeError, GatewayDefectError, MalformedRequestError
+from gateway.last_answer import LastAnswer
 from gateway.openapi import described_get, described_post
 from gateway.request_context import RequestContext, request_context
 from gateway.services import Services
@@ -103,8 +104,7 @@ async def _answered(request: Request, family: ErrorFamily, work: Awaitable[Respo
     try:
         return await work
     except BodyTooLargeError as error:
-        # Closing ends the sending: a connection kept alive would have to read the rest of the body.
-        return family.answer(error, {"connection": "close"})
+        return LastAnswer(family.answer(error))
     except TorchlessError as error:
         return family.answer(error)
     except ClientDisconnect:

@@ -61,8 +61,11 @@ async def similarity(body: SimilarityRequest, call: Call) -> Response:
     limits = call.services.embedder.limits
     source = limits.texts(body.inputs.source_sentence, "inputs.source_sentence")
     sentences = limits.texts(body.inputs.sentences, "inputs.sentences")
-    answer = await call.services.embedder.embed(
-        [*source, *sentences], _options(body.parameters, call), call.context.for_call(), field="sentences"
+    answer = await call.services.embedder.embed_batch(
+        [*source, *sentences],
+        _options(body.parameters, call),
+        call.context.for_call(),
+        name=lambda index: f"inputs.sentences[{index - 1}]" if index else "inputs.source_sentence",
     )
     vectors = finite(answer.vectors)
     return json_response(vectors[1:] @ vectors[0], headers=_timings(answer))

@@ -60,6 +60,8 @@ class EmbedV2Request(_EmbedFields):
     """The inputs, in Cohere's form for mixed content."""
     embedding_types: Annotated[EmbeddingTypes, *NullIsAbsent] = Field(default=["float"])
     """Forms to answer in."""
+    max_tokens: None = None
+    """Not supported: inputs are cut where the model stops reading."""
     output_dimension: Annotated[int, Field(ge=0, le=2**31 - 1), *NullIsAbsent] = 0
     """Leading dimensions to keep, where the model supports it. Absent or 0: all."""
 

@@ -95,6 +95,14 @@ class LettersServicer(EmbeddingServiceServicer):
                 model=MODEL.id, revision=MODEL.revision, embeddings=matrix.to_message(vectors), token_counts=counts
             )
 
+    async def StreamEmbeddings(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the gateway does not stream")
+        yield
+
+    async def CountTokens(self, request: pb.CountTokensRequest, context: Any) -> Any:  # noqa: N802
+        async with self._call(request, context):
+            return pb.CountTokensResponse(model=MODEL.id, token_counts=[len(tokens_of(t)) for t in request.texts])
+
     async def Tokenize(self, request: pb.TokenizeRequest, context: Any) -> Any:  # noqa: N802
         async with self._call(request, context):
             if request.prompt_name and request.prompt_name not in PROMPTS:
@@ -185,7 +193,7 @@ class EmbeddingServer:
 
     async def _start(self) -> None:
         self._server = grpc.aio.server()
-        add_EmbeddingServiceServicer_to_server(self.servicer, self._server)  # type: ignore[no-untyped-call]
+        add_EmbeddingServiceServicer_to_server(self.servicer, self._server)
         self._health = health_aio.HealthServicer()
         await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

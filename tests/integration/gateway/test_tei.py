@@ -1,0 +1,131 @@
+"""The routes of text-embeddings-inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.integration.gateway.conftest import Gateway
+from tests.integration.gateway.embedding_server import MODEL, EmbeddingServer, vector_of
+from torchless.contracts.embedding.v1 import embedding_pb2 as pb
+
+LONG = " ".join(["word"] * 100)
+
+
+def vectors(answer: httpx.Response) -> Any:
+    assert answer.status_code == 200, answer.text
+    return np.array(answer.json(), dtype=np.float32)
+
+
+@pytest.mark.parametrize("path", ["/embed", "/"])
+def test_embed_answers_a_list_of_vectors(http: httpx.Client, path: str) -> None:
+    assert np.array_equal(vectors(http.post(path, json={"inputs": "one"})), [vector_of("one")])
+    several = http.post(path, json={"inputs": ["one", "two"]})
+    assert np.array_equal(vectors(several), [vector_of("one"), vector_of("two")])
+    assert several.headers["x-compute-tokens"] == "6"
+
+
+def test_embed_options(http: httpx.Client) -> None:
+    raw = http.post("/embed", json={"inputs": "one", "normalize": False})
+    assert np.array_equal(vectors(raw), [vector_of("one", normalize=False)])
+    prompted = http.post("/embed", json={"inputs": "one", "prompt_name": "query", "dimensions": 8})
+    assert np.array_equal(vectors(prompted), [vector_of("query: one", dimensions=8)])
+
+
+def test_embed_takes_token_ids_of_the_model(http: httpx.Client) -> None:
+    for given, expected in (([5, 6], [[5, 6]]), ([[5], [6, 7]], [[5], [6, 7]])):
+        assert len(vectors(http.post("/embed", json={"inputs": given}))) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "truncation"),
+    [
+        ({}, pb.TRUNCATION_RIGHT),
+        ({"truncate": None, "truncation_direction": None}, pb.TRUNCATION_RIGHT),
+        ({"truncate": True, "truncation_direction": "Left"}, pb.TRUNCATION_LEFT),
+        ({"truncate": True, "truncation_direction": "right"}, pb.TRUNCATION_RIGHT),
+        ({"truncate": False, "truncation_direction": "Left"}, pb.TRUNCATION_NONE),
+    ],
+)
+def test_truncation(http: httpx.Client, embedding: EmbeddingServer, fields: dict[str, Any], truncation: int) -> None:
+    assert http.post("/embed", json={"inputs": "one", **fields}).status_code == 200
+    assert embedding.servicer.requests[-1].truncation == truncation
+
+
+def test_an_over_long_input_is_refused_where_it_may_not_be_cut(gateway: Gateway, embedding: EmbeddingServer) -> None:
+    with gateway(embedding={"address": embedding.address}, tei={"auto_truncate": False}) as http:
+        answer = http.post("/embed", json={"inputs": ["one", LONG]})
+        cut = http.post("/embed", json={"inputs": LONG, "truncate": True})
+        assert http.get("/info").json()["auto_truncate"] is False
+    assert answer.status_code == 413
+    assert answer.json()["error_type"] == "Validation"
+    assert "inputs[1]" in answer.json()["error"]
+    assert cut.status_code == 200
+
+
+def test_embed_all_answers_a_vector_a_token(http: httpx.Client) -> None:
+    answer = http.post("/embed_all", json={"inputs": ["one two", "three"]}).json()
+    assert [len(text) for text in answer] == [4, 3]
+    assert np.array_equal(np.array(answer[0][1], dtype=np.float32), vector_of("one", normalize=False))
+
+
+def test_similarity_is_the_cosine(http: httpx.Client) -> None:
+    body = {"inputs": {"source_sentence": "one", "sentences": ["one", "two"]}, "parameters": None}
+    expected = [1.0, float(vector_of("one") @ vector_of("two"))]
+    assert np.allclose(vectors(http.post("/similarity", json=body)), expected, atol=1e-6)
+
+
+def test_similarity_names_the_sentence_at_fault(http: httpx.Client) -> None:
+    body = {
+        "inputs": {"source_sentence": "one", "sentences": ["two", LONG]},
+        "parameters": {"truncate": False},
+    }
+    answer = http.post("/similarity", json=body)
+    assert answer.status_code == 413
+    assert "inputs.sentences[1]" in answer.json()["error"]
+    body = {"inputs": {"source_sentence": LONG, "sentences": ["two"]}, "parameters": {"truncate": False}}
+    assert "inputs.source_sentence:" in http.post("/similarity", json=body).json()["error"]
+
+
+def test_tokenize_and_decode(http: httpx.Client) -> None:
+    assert http.post("/tokenize", json={"inputs": "one two"}).json() == [
+        [
+            {"id": 1, "text": "[CLS]", "special": True, "start": None, "stop": None},
+            {"id": 3, "text": "one", "special": False, "start": 0, "stop": 3},
+            {"id": 4, "text": "two", "special": False, "start": 4, "stop": 7},
+            {"id": 2, "text": "[SEP]", "special": True, "start": None, "stop": None},
+        ]
+    ]
+    plain = http.post("/tokenize", json={"inputs": ["one", "two"], "add_special_tokens": False}).json()
+    assert [[token["text"] for token in text] for text in plain] == [["one"], ["two"]]
+    assert http.post("/decode", json={"ids": [3, 4]}).json() == ["3 4"]
+    assert http.post("/decode", json={"ids": [[3], [4]], "skip_special_tokens": None}).json() == ["3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/decode", {"ids": [[3], [9999]]}), ("/tokenize", {"inputs": "one", "prompt_name": "no such"})],
+)
+def test_what_the_vocabulary_cannot_read(http: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    answer = http.post(path, json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error_type"] == "Tokenizer"
+
+
+def test_info(http: httpx.Client) -> None:
+    info = http.get("/info").json()
+    assert info["model_id"] == MODEL.id
+    assert info["model_sha"] == MODEL.revision
+    assert info["model_type"] == {"embedding": {"pooling": "mean"}}
+    assert (info["max_input_length"], info["max_batch_tokens"]) == (MODEL.max_tokens, MODEL.max_batch_tokens)
+    assert (info["max_client_batch_size"], info["auto_truncate"]) == (2048, True)
+
+
+def test_a_configured_model_that_is_not_served(gateway: Gateway, embedding: EmbeddingServer) -> None:
+    with gateway(embedding={"address": embedding.address}, tei={"model": "no/such"}) as http:
+        for answer in (http.get("/info"), http.post("/embed", json={"inputs": "one"})):
+            assert answer.status_code == 404
+            assert answer.json()["error_type"] == "Validation"
