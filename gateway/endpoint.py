@@ -20,12 +20,12 @@ from starlette.responses import Response
 
 from gateway.disconnect import cancelled_by_disconnect
 from gateway.errors import ErrorFamily
-from gateway.faults import BodyTooLargeError, GatewayDefectError, MalformedRequestError
+from gateway.faults import BodyTooLargeError, BodyTooLateError, GatewayDefectError, MalformedRequestError
 from gateway.last_answer import LastAnswer
 from gateway.openapi import described_get, described_post
 from gateway.request_context import RequestContext, request_context
 from gateway.services import Services
-from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
+from torchless.contracts.errors import FieldViolation, TorchlessError
 
 logger = logging.getLogger(__name__)
 Body = TypeVar("Body", bound=BaseModel)
@@ -103,7 +103,7 @@ def get(
 async def _answered(request: Request, family: ErrorFamily, work: Awaitable[Response]) -> Response:
     try:
         return await work
-    except BodyTooLargeError as error:
+    except (BodyTooLargeError, BodyTooLateError) as error:
         return LastAnswer(family.answer(error))
     except TorchlessError as error:
         return family.answer(error)
@@ -129,7 +129,7 @@ async def _work_on_body(
             async with asyncio.timeout_at(call.context.expires_at):
                 raw = await call.services.body_limit.read(request.scope, request.receive)
         except TimeoutError as error:
-            raise TorchlessError(ErrorKind.DEADLINE, "the request's body did not arrive within its time") from error
+            raise BodyTooLateError from error
         body = _parsed(model, raw)
         return await cancelled_by_disconnect(request.receive, handler(body, call))
 

@@ -13,6 +13,13 @@ class BodyTooLargeError(TorchlessError):
         super().__init__(ErrorKind.INPUT_TOO_LARGE, f"body: {violation.description}", violations=(violation,))
 
 
+class BodyTooLateError(TorchlessError):
+    """The caller's fault: its time was over before its body was there. The rest of it may still be on the way."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorKind.DEADLINE, "the request's body did not arrive within its time")
+
+
 class MalformedRequestError(TorchlessError):
     """The caller's fault: the body or a header cannot be read as what the route takes."""
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.errors import ErrorFamily
+from gateway.request_context import MIN_TIMEOUT_S, TIMEOUT_HEADER
 from gateway.schemas import cohere, openai, tei
 
 _BODIES: tuple[type[BaseModel], ...] = (
@@ -38,11 +39,11 @@ _MEANINGS = {
 }
 _HEADERS = [
     {
-        "name": "x-request-timeout-s",
+        "name": TIMEOUT_HEADER,
         "in": "header",
         "required": False,
         "description": "Seconds that the caller waits.",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "schema": {"type": "number", "minimum": MIN_TIMEOUT_S},
     },
     {
         "name": "x-request-id",

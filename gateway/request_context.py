@@ -21,6 +21,7 @@ from torchless.clients.call import REQUEST_ID_KEY, TRACEPARENT_KEY, CallContext
 from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
 
 TIMEOUT_HEADER = "x-request-timeout-s"
+MIN_TIMEOUT_S = 0.001
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -76,7 +77,7 @@ def request_context(scope: Scope, limits: LimitSettings) -> RequestContext:
     """The context of the request in `scope`, arriving now.
 
     Raises:
-        MalformedRequestError: `x-request-timeout-s` is not a number of seconds above 0.
+        MalformedRequestError: `x-request-timeout-s` is not a number of seconds from `MIN_TIMEOUT_S`.
     """
     headers = Headers(scope=scope)
     traceparent = headers.get(TRACEPARENT_KEY, "")
@@ -94,7 +95,7 @@ def _seconds(value: str | None, limits: LimitSettings) -> float:
         seconds = float(value)
     except ValueError:
         seconds = math.nan
-    if not seconds > 0:
-        violation = FieldViolation(TIMEOUT_HEADER, "is a number of seconds above 0")
-        raise MalformedRequestError(f"{TIMEOUT_HEADER}: is a number of seconds above 0, such as 2.5", (violation,))
+    if not seconds >= MIN_TIMEOUT_S:
+        violation = FieldViolation(TIMEOUT_HEADER, f"is a number of seconds from {MIN_TIMEOUT_S}, such as 2.5")
+        raise MalformedRequestError(f"{TIMEOUT_HEADER}: {violation.description}", (violation,))
     return min(seconds, limits.max_deadline_s)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -16,16 +15,21 @@ import uvicorn
 from gateway.deferred import DeferredApplication
 from gateway.settings import GatewaySettings
 from tests.integration.gateway.embedding_server import EmbeddingServer
+from tests.integration.gateway.loop_thread import LoopThread
 
 Gateway = Callable[..., AbstractContextManager[httpx.Client]]
 
 
 @pytest.fixture(scope="session")
-def _embedding_server() -> Iterator[EmbeddingServer]:
-    server = EmbeddingServer()
-    server.start()
-    yield server
-    server.stop()
+def _loop() -> Iterator[LoopThread]:
+    with LoopThread() as loop:
+        yield loop
+
+
+@pytest.fixture(scope="session")
+def _embedding_server(_loop: LoopThread) -> Iterator[EmbeddingServer]:
+    with EmbeddingServer(_loop) as server:
+        yield server
 
 
 @pytest.fixture
@@ -39,46 +43,49 @@ def embedding(_embedding_server: EmbeddingServer) -> Iterator[EmbeddingServer]:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn in a thread, which opens and closes the application as the BentoML service does."""
+    """Uvicorn on a port of its own, which opens and closes the application as the BentoML service does."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._application = DeferredApplication(settings)
         super().__init__(uvicorn.Config(self._application, lifespan="off", log_level="warning"))
-        self._listening = threading.Event()
-        self.socket = socket.socket()
-        self.socket.bind(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self._listening = asyncio.Event()
 
-    async def _run(self) -> None:
+    async def open(self) -> str:
+        """Its base URL, once it listens."""
         await self._application.open()
-        await self.serve(sockets=[self.socket])
-        await self._application.close()
+        self._served = asyncio.create_task(self.serve(sockets=[self._socket]))
+        await self._listening.wait()
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._listening.set()
 
-    def __enter__(self) -> str:
-        self._thread.start()
-        assert self._listening.wait(20)
-        return f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-
-    def __exit__(self, *raised: object) -> None:
+    async def close(self) -> None:
+        """Once nothing of it is left."""
         self.should_exit = True
-        self._thread.join(20)
-        self.socket.close()
-
-
-@contextmanager
-def _running(settings: dict[str, Any]) -> Iterator[httpx.Client]:
-    with _Server(GatewaySettings(**settings)) as url, httpx.Client(base_url=url, timeout=20) as client:
-        yield client
+        await self._served
+        await self._application.close()
+        self._socket.close()
 
 
 @pytest.fixture(scope="session")
-def gateway() -> Gateway:
+def gateway(_loop: LoopThread) -> Gateway:
     """Starts gateways: `with gateway(limits={"items": 3}, embedding={"address": "..."}) as client`."""
-    return lambda **settings: _running(settings)
+
+    @contextmanager
+    def running(**settings: Any) -> Iterator[httpx.Client]:
+        server = _Server(GatewaySettings(**settings))
+        url = _loop.run(server.open())
+        try:
+            with httpx.Client(base_url=url, timeout=20) as client:
+                yield client
+        finally:
+            _loop.run(server.close())
+
+    return running
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_status import rpc_status
 from numpy.typing import NDArray
 
+from tests.integration.gateway.loop_thread import LoopThread
 from torchless.clients.embedding import SERVICE_NAME
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
@@ -38,7 +39,7 @@ MODEL = pb.Model(
     pooling="mean",
     max_batch_tokens=4096,
     created=1_700_000_000,
-    vocabulary_size=1000,
+    vocabulary_size=30_522,
 )
 PROMPTS = {"query": "query: "}
 
@@ -166,30 +167,26 @@ class LettersServicer(EmbeddingServiceServicer):
 
 
 class EmbeddingServer:
-    """The servicer on a port of its own, on an event loop of its own thread.
+    """The servicer on a port of its own.
 
     `address` is where it listens; `servicer` is what tests set and look at.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: LoopThread) -> None:
         self.servicer = LettersServicer()
         self.address = ""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._loop = loop
 
-    def start(self) -> None:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+    def __enter__(self) -> EmbeddingServer:
+        self._loop.run(self._start())
+        return self
 
-    def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.stop(0), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+    def __exit__(self, *raised: object) -> None:
+        self._loop.run(self._server.stop(0))
 
     def set_serving(self, serving: bool) -> None:
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        asyncio.run_coroutine_threadsafe(self._health.set(SERVICE_NAME, state), self._loop).result(10)
+        self._loop.run(self._health.set(SERVICE_NAME, state))
 
     async def _start(self) -> None:
         self._server = grpc.aio.server()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -188,6 +189,14 @@ def test_a_deadline_is_kept(http: httpx.Client, embedding: EmbeddingServer, fami
     assert embedding.servicer.cancelled.wait(10)
 
 
+def test_a_body_that_does_not_come_is_not_waited_for(http: httpx.Client, family: str) -> None:
+    head = f"POST {FAMILIES[family][0]} HTTP/1.1\r\nhost: x\r\nx-request-timeout-s: 0.2\r\ncontent-length: 9\r\n\r\n{{"
+    with _connection(http) as connection:
+        connection.sendall(head.encode())
+        with connection.makefile("rb") as answer:
+            assert answer.read().startswith(b"HTTP/1.1 504")
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", ""])
 def test_a_timeout_that_is_no_number_of_seconds(http: httpx.Client, family: str, value: str) -> None:
     path, field = FAMILIES[family]
@@ -227,8 +236,6 @@ def test_a_caller_that_hangs_up_is_not_worked_for(http: httpx.Client, embedding:
 
 
 def _connection(http: httpx.Client) -> Any:
-    import socket
-
     return socket.create_connection((http.base_url.host, http.base_url.port or 80), timeout=10)
 
 

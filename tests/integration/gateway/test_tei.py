@@ -107,7 +107,7 @@ def test_tokenize_and_decode(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     ("path", "body"),
-    [("/decode", {"ids": [[3], [9999]]}), ("/tokenize", {"inputs": "one", "prompt_name": "no such"})],
+    [("/decode", {"ids": [[3], [99_999]]}), ("/tokenize", {"inputs": "one", "prompt_name": "no such"})],
 )
 def test_what_the_vocabulary_cannot_read(http: httpx.Client, path: str, body: dict[str, Any]) -> None:
     answer = http.post(path, json=body)

@@ -1,0 +1,96 @@
+"""The gateway against its own OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+SHORT_S = 5.0
+
+
+def no_unexplained_server_error(context: Any, response: Any, case: Any) -> None:
+    """No 5xx, but for a deadline that the case asked for."""
+    if response.status_code == 504 and float(case.headers["x-request-timeout-s"]) < SHORT_S:
+        return
+    assert response.status_code < 500, response.text
+
+
+CHECKS = [
+    no_unexplained_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+
+@pytest.fixture
+def api(http: httpx.Client) -> Any:
+    """The document as schemathesis reads it."""
+    schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
+    schema.config.update(base_url=str(http.base_url))
+    return schema
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.timeout(120)
+def test_answers_are_as_described(api: Any) -> None:
+    tested = 0
+    for result in api.get_all_operations():
+        operation = result.ok()
+
+        @settings(
+            max_examples=60,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @_given(operation)  # type: ignore[untyped-decorator]
+        def every_case(case: Any) -> None:
+            case.call_and_validate(checks=CHECKS, timeout=20)
+
+        every_case()
+        tested += 1
+    assert tested >= 17
+
+
+def _given(operation: Any) -> Any:
+    from hypothesis import given
+
+    modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
+    strategy = operation.as_strategy(generation_mode=modes[0])
+    if operation.method.upper() == "POST":
+        strategy |= operation.as_strategy(generation_mode=modes[1])
+    return given(case=strategy)
+
+
+def test_every_reference_leads_somewhere(http: httpx.Client) -> None:
+    document = http.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+
+    def references(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                yield node["$ref"]
+            for value in node.values():
+                yield from references(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from references(value)
+
+    found = set(references(document))
+    assert found
+    assert {reference.removeprefix("#/components/schemas/") for reference in found} <= set(schemas)

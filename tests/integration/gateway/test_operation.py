@@ -1,0 +1,141 @@
+"""Health, metrics, the API's description, and what travels beside a request."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+
+import httpx
+import pytest
+
+from tests.integration.gateway.conftest import Gateway
+from tests.integration.gateway.embedding_server import EmbeddingServer
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+
+def test_live_calls_no_service(gateway: Gateway, free_address: str) -> None:
+    with gateway(embedding={"address": free_address}) as http:
+        assert http.get("/health/live").json() == {"status": "alive"}
+
+
+def test_ready(http: httpx.Client) -> None:
+    answer = http.get("/health/ready")
+    assert answer.status_code == 200
+    assert answer.json() == {"ready": True, "services": {"embedding": {"ready": True, "reason": None}}}
+    assert (http.get("/health").status_code, http.get("/health").json()) == (200, {})
+
+
+def test_not_ready_while_models_load(http: httpx.Client, embedding: EmbeddingServer) -> None:
+    embedding.set_serving(False)
+    answer = http.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json()["ready"] is False
+    assert "not ready" in answer.json()["services"]["embedding"]["reason"]
+    health = http.get("/health")
+    assert (health.status_code, health.json()) == (503, {"error": "unhealthy", "error_type": "Unhealthy"})
+    embedding.set_serving(True)
+    assert http.get("/health/ready").status_code == 200
+
+
+def test_not_ready_without_the_service(gateway: Gateway, free_address: str) -> None:
+    with gateway(embedding={"address": free_address}) as http:
+        answer = http.get("/health/ready")
+    assert answer.status_code == 503
+    assert "does not answer" in answer.json()["services"]["embedding"]["reason"]
+    assert free_address not in answer.text
+
+
+def test_metrics_count_by_route_and_status(gateway: Gateway, embedding: EmbeddingServer) -> None:
+    with gateway(embedding={"address": embedding.address}) as http:
+        http.post("/v1/embeddings", json={"input": "one"})
+        http.post("/v1/embeddings", json={"input": ""})
+        http.get("/v1/models/tests/letters")
+        http.get("/no/such/route/secret")
+        answer = http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert 'requests_total{method="POST",route="/v1/embeddings",status="200"} 1.0' in answer.text
+    assert 'requests_total{method="POST",route="/v1/embeddings",status="400"} 1.0' in answer.text
+    assert 'requests_total{method="GET",route="/v1/models/{model_id:path}",status="200"} 1.0' in answer.text
+    assert 'requests_total{method="GET",route="unmatched",status="404"} 1.0' in answer.text
+    assert 'request_seconds_count{method="POST",route="/v1/embeddings"} 2.0' in answer.text
+    assert "torchless_gateway_requests_in_flight 1.0" in answer.text
+    assert "secret" not in answer.text
+
+
+def test_every_request_on_the_docs_page_works(http: httpx.Client) -> None:
+    page = http.get("/docs")
+    assert page.status_code == 200
+    assert "<script" not in page.text
+    assert http.get("/").headers["location"] == "/docs"
+    commands = [_unescaped(found) for found in re.findall(r"<pre>(curl .*?)</pre>", page.text, flags=re.DOTALL)]
+    assert len(commands) > 15
+    for command in commands:
+        words = shlex.split(command)
+        if "-d" in words:
+            body = json.loads(words[words.index("-d") + 1])
+            assert http.post(words[1], json=body).status_code == 200, command
+        else:
+            assert http.get(words[1].replace("{model_id}", "tests/letters")).status_code == 200, command
+
+
+def _unescaped(text: str) -> str:
+    from html import unescape
+
+    return unescape(text)
+
+
+def test_a_request_id_is_kept_or_made(http: httpx.Client, embedding: EmbeddingServer) -> None:
+    answer = http.post("/embed", json={"inputs": "one"}, headers={"x-request-id": "abc-1"})
+    assert answer.headers["x-request-id"] == "abc-1"
+    assert embedding.servicer.metadata["x-request-id"] == "abc-1"
+    for unusable in ("", "a b", "x" * 129, 'a"b'):
+        made = http.post("/embed", json={"inputs": "one"}, headers={"x-request-id": unusable})
+        assert re.fullmatch("[0-9a-f]{32}", made.headers["x-request-id"])
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed_on"),
+    [("00-" + "a" * 32 + "-" + "b" * 16 + "-01", True), ("nonsense", False)],
+)
+def test_a_trace_is_passed_on(http: httpx.Client, embedding: EmbeddingServer, sent: str, passed_on: bool) -> None:
+    http.post("/embed", json={"inputs": "one"}, headers={"traceparent": sent})
+    assert embedding.servicer.metadata.get("traceparent") == (sent if passed_on else None)
+
+
+def test_the_service_gets_what_is_left_of_the_deadline(http: httpx.Client, embedding: EmbeddingServer) -> None:
+    http.post("/embed", json={"inputs": "one"}, headers={"x-request-timeout-s": "7"})
+    assert embedding.servicer.deadline_s is not None
+    # gRPC rounds deadlines up on the wire.
+    assert 6 < embedding.servicer.deadline_s < 7.1
+    http.post("/embed", json={"inputs": "one"}, headers={"x-request-timeout-s": "1e9"})
+    assert 590 < embedding.servicer.deadline_s < 606
+
+
+def test_keys_are_accepted_and_ignored(http: httpx.Client) -> None:
+    answer = http.post("/v1/embeddings", json={"input": "one"}, headers={"authorization": "Bearer sk-anything"})
+    assert answer.status_code == 200
+
+
+def test_a_defect_is_logged_without_what_the_caller_sent(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "a secret text"
+
+    def defect(*given: object) -> None:
+        raise KeyError(secret)
+
+    monkeypatch.setattr("gateway.routes.openai.finite", defect)
+    answer = http.post("/v1/embeddings", json={"input": secret}, headers={"x-request-id": "abc-2"})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert "secret" not in answer.text
+    assert "abc-2" in caplog.text
+    assert "KeyError" in caplog.text
+    assert "secret text" not in caplog.text
+
+
+def test_errors_while_listing_models(http: httpx.Client, embedding: EmbeddingServer) -> None:
+    embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "not there")
+    for path in ("/v1/models", "/v1/models/x", "/models", "/info"):
+        assert http.get(path).status_code == 503
