@@ -1,0 +1,37 @@
+"""The gateway's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import GatewaySettings
+from torchless.settings import SettingsError
+
+SHIPPED = Path(__file__).parents[3] / "configs" / "gateway.yaml"
+
+
+def test_the_shipped_file_states_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = GatewaySettings()
+    monkeypatch.setenv("TORCHLESS_GATEWAY_CONFIG", str(SHIPPED))
+    assert GatewaySettings.load() == defaults
+
+
+def test_the_environment_wins_one_value_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLESS_GATEWAY_CONFIG", str(SHIPPED))
+    monkeypatch.setenv("TORCHLESS_GATEWAY_EMBEDDING__DEADLINE_S", "5")
+    monkeypatch.setenv("TORCHLESS_GATEWAY_LIMITS__ITEMS", "7")
+    settings = GatewaySettings.load()
+    assert (settings.embedding.deadline_s, settings.embedding.address) == (5, "127.0.0.1:50051")
+    assert (settings.limits.items, settings.limits.characters) == (7, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LIMITS__ITEMS", "0"), ("WORKERS", "many"), ("OPENAI__TOKEN_ID_VOCABULARY", "gpt2"), ("LIMITS__ITMES", "3")],
+)
+def test_values_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"TORCHLESS_GATEWAY_{name}", value)
+    with pytest.raises(SettingsError, match=name):
+        GatewaySettings.load()
