@@ -39,7 +39,7 @@ def load(settings: ModelSettings) -> TorchEmbeddingModel:
         SettingsError: The settings do not fit the model.
     """
     require_device(settings.device)
-    transformers_logging.disable_progress_bar()  # it would write into the log
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write into the log
     model = SentenceTransformer(
         _source(settings),
         device=settings.device,

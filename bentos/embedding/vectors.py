@@ -23,6 +23,6 @@ def finish(rows: NDArray[np.float32], dimensions: int, normalize: bool) -> NDArr
         rows = rows[:, :dimensions]
     if not normalize:
         return rows
-    lengths: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    scaled: NDArray[np.float32] = rows / np.maximum(lengths, _SHORTEST)[:, None]
+    lengths: NDArray[np.float32] = np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
+    scaled: NDArray[np.float32] = rows / np.maximum(lengths, np.float32(_SHORTEST))
     return scaled

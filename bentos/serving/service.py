@@ -33,7 +33,7 @@ def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
     with warnings.catch_warnings():
         # Deprecated in favour of a kind of service that cannot be served over gRPC.
         warnings.simplefilter("ignore")
-        service = bentoml.legacy.Service(name)
+        service: Any = bentoml.legacy.Service(name)
     readiness = Readiness()
 
     def add(capability: Capability, server: grpc.aio.Server) -> None:
@@ -61,13 +61,13 @@ def _allow_keepalive_pings() -> None:
     # BentoML has no setting for it. Without, gRPC hangs up on a client that pings more often than every five minutes.
     from bentoml._internal.server import grpc_app
 
-    theirs = grpc_app.Server.options
-    if not isinstance(theirs, property) or getattr(theirs.fget, "with_pings", False):
+    server_class: Any = grpc_app.Server
+    theirs = server_class.options.fget
+    if getattr(theirs, "allows_pings", False):
         return
 
     def options(server: Any) -> Any:
-        ping = ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS)
-        return (*theirs.fget(server), ping)  # type: ignore[misc]
+        return (*theirs(server), ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS))
 
-    options.with_pings = True  # type: ignore[attr-defined]
-    grpc_app.Server.options = property(options)
+    options.allows_pings = True  # type: ignore[attr-defined]
+    server_class.options = property(options)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from typing import TypeVar
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
 
-async def in_order(source: AsyncIterable[Q], answer: Callable[[Q], Awaitable[A]], window: int) -> AsyncIterator[A]:
+async def in_order(
+    source: AsyncIterable[Q], answer: Callable[[Q], Awaitable[A]], window: int
+) -> AsyncGenerator[A, None]:
     """The answers to what comes from `source`, in its order, each as soon as those before it are out.
 
     At most `window` are being worked on or waiting to be sent; the next is read only when one was sent, so that flow
@@ -42,9 +44,10 @@ async def in_order(source: AsyncIterable[Q], answer: Callable[[Q], Awaitable[A]]
             slots.release()
         await reader  # raises what reading raised
     finally:
-        reader.cancel()
-        if current is not None:
-            current.cancel()
+        left: list[asyncio.Task[A] | asyncio.Task[None] | None] = [reader, current]
         while not started.empty():
-            if (left := started.get_nowait()) is not None:
-                left.cancel()
+            left.append(started.get_nowait())
+        unfinished = [task for task in left if task is not None]
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)

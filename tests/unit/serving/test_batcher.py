@@ -1,0 +1,255 @@
+"""The batcher beside an event loop, with a device that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bentos.serving.batching import Batcher, BatchingSettings, PassLimits, Work
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+LIMITS = PassLimits(max_tokens=64, max_items=8, padding_share=0.5, free_padding_tokens=16)
+
+
+class Device:
+    """Doubles numbers. Holds each pass until `gate` is set."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.passes: list[list[int]] = []
+        self.poison: int | None = None
+        self.failure: Exception | None = None
+
+    def run(self, lane: Hashable, payloads: list[int]) -> Sequence[int]:
+        self.entered.set()
+        if not self.gate.wait(10):
+            raise RuntimeError("the test forgot the gate")
+        self.passes.append(payloads)
+        if self.failure is not None:
+            raise self.failure
+        if self.poison in payloads:
+            raise ValueError("poison")
+        return [2 * each for each in payloads]
+
+
+@asynccontextmanager
+async def running(
+    device: Device, clock: Callable[[], float] = time.monotonic, **options: float
+) -> AsyncIterator[Batcher[int, int]]:
+    batcher: Batcher[int, int] = Batcher(
+        device.run, lambda lane: LIMITS, BatchingSettings.model_validate(options), clock=clock
+    )
+    batcher.start()
+    try:
+        yield batcher
+    finally:
+        device.gate.set()
+        await batcher.stop()
+
+
+def work(*payloads: int, tokens: int = 4, expires_at: float | None = None, flow: str | None = None) -> Work[int]:
+    return Work("lane", [tokens] * len(payloads), list(payloads), flow, expires_at)
+
+
+def nothing_is_held(batcher: Batcher[int, int]) -> bool:
+    return (batcher.waiting_tokens, batcher.admission.tokens, batcher.admission.requests) == (0, 0, 0)
+
+
+async def test_concurrent_requests_share_passes_and_each_gets_its_own_answers() -> None:
+    device = Device()
+    async with running(device) as batcher:
+        device.gate.clear()
+        first = asyncio.create_task(batcher.submit(work(0)))
+        await asyncio.to_thread(device.entered.wait)
+        others = [asyncio.create_task(batcher.submit(work(n, n + 100))) for n in range(1, 4)]
+        await asyncio.sleep(0)
+        device.gate.set()
+        assert (await first).results == [0]
+        assert [(await each).results for each in others] == [[2, 202], [4, 204], [6, 206]]
+        assert [len(one) for one in device.passes] == [1, 6]
+        assert nothing_is_held(batcher)
+
+
+@given(st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=30), min_size=1, max_size=12))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_every_request_is_answered_in_its_own_order(requests: list[list[int]]) -> None:
+    async def scenario() -> None:
+        device = Device()
+        async with running(device) as batcher:
+            each = [Work("lane", [1 + n % 60 for n in numbers], numbers) for numbers in requests]
+            outcomes = await asyncio.gather(*(batcher.submit(one) for one in each))
+            assert [o.results for o in outcomes] == [[2 * n for n in numbers] for numbers in requests]
+            assert nothing_is_held(batcher)
+
+    asyncio.run(scenario())
+
+
+async def test_bad_input_fails_its_own_request_and_no_other() -> None:
+    device = Device()
+    async with running(device) as batcher:
+        device.poison = 13
+        device.gate.clear()
+        plug = asyncio.create_task(batcher.submit(work(0)))
+        await asyncio.to_thread(device.entered.wait)
+        each = [asyncio.create_task(batcher.submit(work(n))) for n in (1, 13, 2)]
+        await asyncio.sleep(0)
+        device.gate.set()
+        await plug
+        outcomes = await asyncio.gather(*each, return_exceptions=True)
+        assert [getattr(o, "results", None) for o in outcomes] == [[2], None, [4]]
+        assert isinstance(outcomes[1], TorchlessError)
+        assert outcomes[1].kind is ErrorKind.INTERNAL
+        assert "poison" not in outcomes[1].message
+        assert nothing_is_held(batcher)
+
+
+async def test_a_lost_device_fails_everyone_in_the_pass_without_another_try() -> None:
+    device = Device()
+    async with running(device) as batcher:
+        device.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "gone")
+        device.gate.clear()
+        plug = asyncio.create_task(batcher.submit(work(0)))
+        await asyncio.to_thread(device.entered.wait)
+        each = [asyncio.create_task(batcher.submit(work(n))) for n in (1, 2)]
+        await asyncio.sleep(0)
+        device.gate.set()
+        outcomes = await asyncio.gather(plug, *each, return_exceptions=True)
+        assert [o.kind for o in outcomes if isinstance(o, TorchlessError)] == [ErrorKind.GPU_UNAVAILABLE] * 3
+        assert len(device.passes) == 2
+
+
+async def test_what_is_cancelled_before_its_turn_costs_the_device_nothing() -> None:
+    device = Device()
+    async with running(device) as batcher:
+        device.gate.clear()
+        plug = asyncio.create_task(batcher.submit(work(0)))
+        await asyncio.to_thread(device.entered.wait)
+        doomed = asyncio.create_task(batcher.submit(work(7, 8)))
+        kept = asyncio.create_task(batcher.submit(work(9)))
+        await asyncio.sleep(0)
+        doomed.cancel()
+        await asyncio.sleep(0)
+        assert batcher.waiting_tokens == 4
+        device.gate.set()
+        assert (await plug).results + (await kept).results == [0, 18]
+        with pytest.raises(asyncio.CancelledError):
+            await doomed
+        assert device.passes == [[0], [9]]
+        assert nothing_is_held(batcher)
+
+
+async def test_what_expires_before_its_turn_hears_so_and_costs_nothing() -> None:
+    now = [100.0]
+    device = Device()
+    async with running(device, clock=lambda: now[0]) as batcher:
+        device.gate.clear()
+        plug = asyncio.create_task(batcher.submit(work(0)))
+        await asyncio.to_thread(device.entered.wait)
+        late = asyncio.create_task(batcher.submit(work(7, expires_at=105.0)))
+        timely = asyncio.create_task(batcher.submit(work(9, expires_at=500.0)))
+        await asyncio.sleep(0)
+        now[0] = 106.0
+        device.gate.set()
+        with pytest.raises(TorchlessError) as caught:
+            await late
+        assert caught.value.kind is ErrorKind.DEADLINE
+        assert (await timely).results == [18]
+        await plug
+        assert device.passes == [[0], [9]]
+        assert nothing_is_held(batcher)
+
+
+async def test_past_the_limit_requests_are_refused_at_once_with_a_hint_and_room_comes_back() -> None:
+    device = Device()
+    async with running(device, max_waiting_tokens=16) as batcher:
+        device.gate.clear()
+        plug = asyncio.create_task(batcher.submit(work(0)))
+        await asyncio.to_thread(device.entered.wait)
+        await asyncio.sleep(0.01)  # the plug's tokens no longer wait
+        fills = asyncio.create_task(batcher.submit(work(1, 2, 3, 4)))
+        await asyncio.sleep(0)
+        with pytest.raises(TorchlessError) as caught:
+            await batcher.submit(work(5))
+        assert caught.value.kind is ErrorKind.OVERLOADED
+        assert caught.value.retry_after_s is not None
+        assert 0.1 <= caught.value.retry_after_s <= 60
+        device.gate.set()
+        await asyncio.gather(plug, fills)
+        assert (await batcher.submit(work(5))).results == [10]
+        assert nothing_is_held(batcher)
+
+
+async def test_a_request_larger_than_the_whole_queue_is_told_so() -> None:
+    async with running(Device(), max_waiting_tokens=16) as batcher:
+        with pytest.raises(TorchlessError) as caught:
+            await batcher.submit(work(1, 2, 3, 4, 5))
+        assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
+        assert "20 tokens" in caught.value.message
+        assert nothing_is_held(batcher)
+
+
+async def test_a_bulk_caller_waits_for_room_and_is_let_in_as_it_comes() -> None:
+    device = Device()
+    async with running(device, max_waiting_tokens=16) as batcher:
+        device.gate.clear()
+        plug = asyncio.create_task(batcher.submit(work(0)))
+        await asyncio.to_thread(device.entered.wait)
+        await asyncio.sleep(0.01)
+        bulk = [asyncio.create_task(batcher.submit(work(n, n), wait_for_room=True)) for n in range(1, 9)]
+        await asyncio.sleep(0)
+        assert batcher.admission.tokens == 16
+        bulk[7].cancel()
+        device.gate.set()
+        answers = await asyncio.gather(plug, *bulk[:7])
+        assert [a.results for a in answers[1:]] == [[2 * n, 2 * n] for n in range(1, 8)]
+        assert nothing_is_held(batcher)
+
+
+async def test_an_item_that_fits_no_pass_leaves_no_trace() -> None:
+    async with running(Device()) as batcher:
+        with pytest.raises(ValueError, match="1 to 64 tokens"):
+            await batcher.submit(work(1, tokens=65))
+        assert nothing_is_held(batcher)
+
+
+async def test_stopping_answers_what_waits_and_refuses_what_comes() -> None:
+    device = Device()
+    async with running(device) as batcher:
+        device.gate.clear()
+        waiting = [asyncio.create_task(batcher.submit(work(n))) for n in range(20)]
+        await asyncio.to_thread(device.entered.wait)
+        stopping = asyncio.create_task(batcher.stop())
+        await asyncio.sleep(0.01)
+        with pytest.raises(TorchlessError) as caught:
+            await batcher.submit(work(99))
+        assert caught.value.kind is ErrorKind.UNREACHABLE
+        device.gate.set()
+        assert [(await each).results for each in waiting] == [[2 * n] for n in range(20)]
+        await stopping
+        assert nothing_is_held(batcher)
+
+
+async def test_with_a_window_an_idle_device_waits_for_company() -> None:
+    device = Device()
+    async with running(device, window_ms=1000) as batcher:
+        each = [asyncio.create_task(batcher.submit(work(n))) for n in range(8)]  # 8 items: a full pass, no more waiting
+        await asyncio.gather(*each)
+        assert device.passes == [list(range(8))]
+
+
+async def test_a_model_that_answers_too_little_is_an_error_and_not_a_shift() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda lane, payloads: [], lambda lane: LIMITS, BatchingSettings())
+    batcher.start()
+    with pytest.raises(TorchlessError) as caught:
+        await batcher.submit(work(1))
+    assert caught.value.kind is ErrorKind.INTERNAL
+    await batcher.stop()

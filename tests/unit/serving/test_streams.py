@@ -1,0 +1,100 @@
+"""Streams that are answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bentos.serving.streams import in_order
+
+
+async def counting(count: int, taken: list[int]) -> AsyncIterator[int]:
+    for n in range(count):
+        taken.append(n)
+        yield n
+
+
+async def test_answers_keep_the_order_whatever_finishes_first() -> None:
+    async def slow_first(n: int) -> int:
+        await asyncio.sleep(0.02 if n % 3 == 0 else 0)
+        return n * n
+
+    assert [a async for a in in_order(counting(20, []), slow_first, window=5)] == [n * n for n in range(20)]
+
+
+async def test_no_more_is_read_than_the_window_has_room_for() -> None:
+    taken: list[int] = []
+    gate = asyncio.Event()
+
+    async def gated(n: int) -> int:
+        await gate.wait()
+        return n
+
+    answers = in_order(counting(100, taken), gated, window=3)
+    first = asyncio.ensure_future(anext(answers))
+    await asyncio.sleep(0.02)
+    assert taken == [0, 1, 2]
+    gate.set()
+    assert await first == 0
+    await asyncio.sleep(0.02)
+    assert taken == [0, 1, 2]  # the first is out only when the next is asked for
+    assert await anext(answers) == 1
+    await asyncio.sleep(0.02)
+    assert taken == [0, 1, 2, 3]
+    await answers.aclose()
+
+
+async def test_an_answer_comes_before_the_next_is_sent() -> None:
+    """A caller that waits for each answer before it sends the next must not wait for ever."""
+    sent: asyncio.Queue[int] = asyncio.Queue()
+
+    async def source() -> AsyncIterator[int]:
+        while True:
+            yield await sent.get()
+
+    async def echo(n: int) -> int:
+        return n
+
+    answers = in_order(source(), echo, window=4)
+    for n in range(5):
+        sent.put_nowait(n)
+        async with asyncio.timeout(5):
+            assert await anext(answers) == n
+    await answers.aclose()
+
+
+async def test_a_fault_ends_the_stream_and_cancels_the_rest() -> None:
+    cancelled: list[int] = []
+
+    async def failing(n: int) -> int:
+        if n == 1:
+            raise ValueError("the second")
+        try:
+            await asyncio.sleep(0 if n == 0 else 60)
+        except asyncio.CancelledError:
+            cancelled.append(n)
+            raise
+        return n
+
+    answers = in_order(counting(10, []), failing, window=4)
+    assert await anext(answers) == 0
+    with pytest.raises(ValueError, match="the second"):
+        await anext(answers)
+    await asyncio.sleep(0.01)
+    assert {2, 3} <= set(cancelled) <= {2, 3, 4}
+
+
+async def test_a_fault_of_the_source_is_raised_after_what_came_before_it() -> None:
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        raise OSError("hung up")
+
+    async def echo(n: int) -> int:
+        return n
+
+    answers = in_order(broken(), echo, window=4)
+    assert await anext(answers) == 1
+    with pytest.raises(OSError, match="hung up"):
+        await anext(answers)
