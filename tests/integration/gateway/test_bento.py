@@ -1,0 +1,131 @@
+"""The gateway as BentoML builds and serves it, in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.integration.gateway.embedding_server import EmbeddingServer, vector_of
+
+ROOT = Path(__file__).parents[3]
+HEAVY = ("torch", "transformers", "sentence-transformers", "triton", "nvidia-")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BentoML's home, of this module alone."""
+    return tmp_path_factory.mktemp("bentoml")
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHLESS_", "BENTOML_"))}
+    return {**kept, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **more}
+
+
+@pytest.fixture(scope="module")
+def bento(home: Path) -> Path:
+    """The folder of a freshly built bento."""
+    subprocess.run(
+        [sys.executable, "-m", "bentoml", "build", "--version", "test", "."],
+        cwd=ROOT,
+        env=environment(home),
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    return home / "bentos" / "torchless-gateway" / "test"
+
+
+@contextmanager
+def served(target: str, working_dir: Path, address: str, home: Path, **more: str) -> Iterator[tuple[httpx.Client, int]]:
+    """A client of `bentoml serve target`, and the supervisor's process id."""
+    more = {"TORCHLESS_GATEWAY_EMBEDDING__ADDRESS": address, **more}
+    listen = ["--host", "127.0.0.1", "--port", str(_free_port())]
+    with (home / "serve.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", "serve", target, "--working-dir", str(working_dir), *listen],
+            cwd=working_dir,
+            env=environment(home, **more),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{listen[-1]}", timeout=20) as client:
+                _wait_until_live(client, process)
+                yield client, process.pid
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+def _wait_until_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it was live"
+        try:
+            if client.get("/health/live").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise AssertionError("not live after 60 s")
+
+
+def test_a_bento_holds_the_gateway_and_nothing_else(bento: Path) -> None:
+    files = {str(path.relative_to(bento / "src")) for path in (bento / "src").rglob("*") if path.is_file()}
+    assert {"gateway/service.py", "gateway/cl100k/ranks.xz", "torchless/clients/embedding.py"} <= files
+    allowed = re.compile(r"(gateway/.*|torchless/.*|configs/gateway\.yaml|bentofile\.yaml)")
+    assert [file for file in files if not allowed.fullmatch(file)] == []
+    assert not any(file.startswith("torchless/cli/") or "__pycache__" in file for file in files)
+
+
+def test_a_bentos_requirements_hold_nothing_heavy(bento: Path) -> None:
+    lines = (bento / "env" / "python" / "requirements.txt").read_text().splitlines()
+    names = [line.split("==")[0].strip().lower() for line in lines if line and not line.startswith(("#", " "))]
+    assert "bentoml" in names
+    # The bindings of NVIDIA's management library, which BentoML itself asks for: 50 kB of Python without CUDA.
+    heavy = [name for name in names if name.startswith(HEAVY) and name != "nvidia-ml-py"]
+    assert heavy == []
+
+
+def test_a_bento_serves(bento: Path, home: Path, embedding: EmbeddingServer) -> None:
+    with served(".", bento, embedding.address, home) as (http, _):
+        answer = http.post("/v1/embeddings", json={"input": ["one"]})
+        assert answer.status_code == 200
+        assert answer.json()["data"][0]["embedding"] == pytest.approx(vector_of("one").tolist(), abs=1e-7)
+        assert http.get("/nope").json()["error_type"] == "Validation"
+        assert http.get("/").headers["location"] == "/docs"
+        assert 'requests_total{method="GET",route="unmatched",status="404"} 1.0' in http.get("/metrics").text
+
+
+def test_workers_share_their_metrics_and_leave_none_behind(home: Path, embedding: EmbeddingServer) -> None:
+    more = {"TORCHLESS_GATEWAY_WORKERS": "2"}
+    with served("gateway.service:Gateway", ROOT, embedding.address, home, **more) as (http, pid):
+        processes = psutil.Process(pid).children(recursive=True)
+        for _ in range(20):
+            with httpx.Client(base_url=http.base_url) as one:
+                assert one.post("/embed", json={"inputs": "one"}).status_code == 200
+        text = http.get("/metrics").text
+        assert 'requests_total{method="POST",route="/embed",status="200"} 20.0' in text
+    workers = [process for process in processes if process.pid != pid]
+    assert len(workers) >= 2
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert alive == []
