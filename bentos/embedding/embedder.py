@@ -66,7 +66,7 @@ class EmbedAnswer:
 
 
 class Embedder:
-    """Several models on one device.
+    """Several models, each on its device.
 
     Args:
         models: The models, the default one first, each with its settings.
@@ -78,15 +78,18 @@ class Embedder:
         self._models = {model.card.id: (own, model) for own, model in models}
         self._default = models[0][1].card.id
         self._metrics = BatchMetrics("embedding")
-        self._batcher: Batcher[PassItem, NDArray[np.float32]] = Batcher(
-            self._run_pass, self._limits_of, settings.batching, self._metrics
-        )
-        self._metrics.watch(self._batcher)
+        # A device runs one pass at a time, so what shares a device shares its queue.
+        self._batchers: dict[str, Batcher[PassItem, NDArray[np.float32]]] = {
+            device: Batcher(self._run_pass, self._limits_of, settings.batching, self._metrics)
+            for device in {model.card.device for _, model in models}
+        }
+        self._metrics.watch(*self._batchers.values())
         self._threads = ThreadPoolExecutor(settings.tokenizer_threads, thread_name_prefix="tokenizer")
 
     async def start(self) -> None:
-        """Starts the device's thread and sends some passes over it, so that the first caller does not pay for them."""
-        self._batcher.start()
+        """Starts the devices' threads and sends some passes over it, so that the first caller does not pay for them."""
+        for batcher in self._batchers.values():
+            batcher.start()
         text = "a text of no importance "
         for name in self._models:
             for _ in range(self._settings.warm_up_passes):
@@ -94,8 +97,8 @@ class Embedder:
                 await self.embed(EmbedJob(texts=[text * (1 + i % 8) for i in range(32)], model=name))
 
     async def stop(self) -> None:
-        """Ends the threads."""
-        await self._batcher.stop()
+        """Works off what waits and ends the threads."""
+        await asyncio.gather(*(batcher.stop() for batcher in self._batchers.values()))
         self._threads.shutdown()
 
     def cards(self) -> list[ModelCard]:
@@ -119,8 +122,9 @@ class Embedder:
         own, model = self._find(job.model)
         dimensions = _checked_dimensions(job.dimensions, model.card)
         prompt_name = _prompt_name(job, own, model.card)
+        batcher = self._batchers[model.card.device]
         if not wait_for_room:
-            self._batcher.admission.refuse_if_full()
+            batcher.admission.refuse_if_full()
         started = time.monotonic()
         texts = await self._texts_of(job, model)
         encoded = await self._encode(model, texts, prompt_name, job.truncate)
@@ -129,7 +133,7 @@ class Embedder:
         items = [PassItem(one, job.per_token) for one in encoded]
         counts = [len(one.ids) for one in encoded]
         work = Work(lane, counts, items, flow or None, expires_at)
-        outcome = await self._batcher.submit(work, wait_for_room=wait_for_room)
+        outcome = await batcher.submit(work, wait_for_room=wait_for_room)
         self._metrics.queued(model.card.id, outcome.queue_s)
         vectors = _joined(outcome, job, dimensions)
         return EmbedAnswer(model.card, vectors, counts, tokenized - started, outcome.queue_s, outcome.device_s)

@@ -63,7 +63,7 @@ class EmbeddingSettings(ServingSettings):
     env_prefix = "TORCHLESS_EMBEDDING_"
 
     models: tuple[ModelSettings, ...] = Field(default=(DEFAULT_MODEL,), min_length=1)
-    """The models served; the first is the default. All share one device and its thread."""
+    """The models served; the first is the default. Those on the same device share its queue."""
     batching: BatchingSettings = BatchingSettings()
     """How requests share the device."""
     max_inputs: int = Field(default=4096, ge=1)

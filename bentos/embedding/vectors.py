@@ -24,5 +24,5 @@ def finish(rows: NDArray[np.float32], dimensions: int, normalize: bool) -> NDArr
     if not normalize:
         return rows
     lengths: NDArray[np.float32] = np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
-    scaled: NDArray[np.float32] = rows / np.maximum(lengths, np.float32(_SHORTEST))
+    scaled: NDArray[np.float32] = (rows / np.maximum(lengths, _SHORTEST)).astype(np.float32, copy=False)
     return scaled

@@ -52,9 +52,9 @@ class BatchMetrics:
     def __init__(self, service: str) -> None:
         self._service = service
 
-    def watch(self, batcher: Waiting) -> None:
-        """Reads the waiting tokens of `batcher` whenever metrics are asked for."""
-        _WAITING_TOKENS.labels(self._service).set_function(lambda: batcher.waiting_tokens)
+    def watch(self, *batchers: Waiting) -> None:
+        """Reads the waiting tokens of `batchers` whenever metrics are asked for."""
+        _WAITING_TOKENS.labels(self._service).set_function(lambda: sum(each.waiting_tokens for each in batchers))
 
     def pass_done(self, lane: Hashable, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
         """Records one pass."""
