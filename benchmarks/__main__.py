@@ -19,7 +19,7 @@ from benchmarks.measure import WrongVectorsError, fidelity, idle_cores, measure,
 from benchmarks.plan import FULL, QUICK, SHORT, Plan
 from benchmarks.processes import ROOT, ChildFailedError
 from benchmarks.report import to_markdown
-from benchmarks.results import Results, to_json
+from benchmarks.results import Results, to_json, warning
 from benchmarks.samples import rows
 from benchmarks.stack import LOAD, Interpreters, Layout, stack_up
 from benchmarks.summary import summary
@@ -56,6 +56,7 @@ def bench(  # noqa: PLR0917  # each is an option of the command line
     (output / f"{name}.md").write_text(to_markdown(results, chart=f"{name}.svg"))
     for table in summary(results):
         console.print(table)
+    console.print(f"[red]{warning(results)}[/]")
     console.print(f"Written: {output / name}.md, .json and .svg", highlight=False)
 
 

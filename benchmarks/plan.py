@@ -56,7 +56,7 @@ class Plan:
 
 
 FULL = Plan(cases=SHORT + OTHER, rounds=5, seconds=4.0, warm_up_s=0.6, starts=7, peer=True)
-"""About a quarter of an hour."""
+"""A quarter of an hour on two cores."""
 QUICK = Plan(cases=SHORT, rounds=1, seconds=1.0, warm_up_s=0.3, starts=3, peer=True)
 """Under two minutes: shows that everything works, and roughly how fast."""
 POOL = 2048

@@ -7,7 +7,7 @@ from statistics import median
 
 from benchmarks.cpu import STOLEN, STRANGERS
 from benchmarks.footprint import Memory
-from benchmarks.results import Results
+from benchmarks.results import Results, warning
 from benchmarks.samples import Row, Spread
 
 _HEAD = (
@@ -28,6 +28,7 @@ def to_markdown(results: Results, chart: str) -> str:
     parts = [
         "# Benchmark",
         _setting(results),
+        *([f"**{warning(results)}**"] if warning(results) else []),
         f"![Throughput and latency]({chart})",
         *_cases(results.rows),
         "## Aims",

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 import orjson
 
 from benchmarks.aims import Verdict
+from benchmarks.cpu import STOLEN, STRANGERS
 from benchmarks.footprint import Memory
 from benchmarks.plan import Plan
 from benchmarks.samples import Row, Sample
+
+_QUIET_CORES = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,21 @@ class Results:
     """The medians."""
     verdicts: Sequence[Verdict]
     """The aims."""
+
+    @property
+    def disturbance(self) -> float:
+        """Processors that strangers and the hypervisor took together, median over the windows."""
+        return median(sample.cores[STRANGERS] + sample.cores[STOLEN] for sample in self.samples)
+
+
+def warning(results: Results) -> str:
+    """What to say before any figure where the machine was not quiet; empty where it was."""
+    if results.disturbance <= _QUIET_CORES:
+        return ""
+    return (
+        f"The machine was not quiet: others took {results.disturbance:.2f} of its {results.machine['cores']} cores "
+        "at the median. These figures and verdicts say little; measure again."
+    )
 
 
 def to_json(results: Results) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -16,7 +17,7 @@ from benchmarks.cpu import STOLEN, STRANGERS
 from benchmarks.footprint import Memory
 from benchmarks.plan import SHORT, Plan
 from benchmarks.report import to_markdown
-from benchmarks.results import Results, to_json
+from benchmarks.results import Results, to_json, warning
 from benchmarks.samples import Sample, rows
 from benchmarks.spans import Numbers
 
@@ -69,10 +70,11 @@ def test_aims_say_what_was_missed(samples: Sequence[Sample]) -> None:
     assert found["gateway under 150 MiB resident a worker"]
 
 
-def test_a_run_is_written_in_all_forms(samples: Sequence[Sample]) -> None:
+@pytest.fixture
+def results(samples: Sequence[Sample]) -> Results:
     table = rows(samples, DIRECT, LOAD)
     memory = [Memory("supervisor", 90, 60), Memory("worker", 120, 90), Memory("worker", 121, 91)]
-    results = Results(
+    return Results(
         machine={"processor": "P", "cores": 2, "memory_gib": 4, "system": "Linux 6", "python": "3.11"}
         | {"commit": "abc", "uncommitted_changes": True},
         versions={"gateway": {"bentoml": "1"}},
@@ -88,10 +90,21 @@ def test_a_run_is_written_in_all_forms(samples: Sequence[Sample]) -> None:
         rows=table,
         verdicts=verdicts(table, [1.25], memory),
     )
+
+
+def test_a_run_is_written_in_all_forms(results: Results) -> None:
     text = to_markdown(results, chart="bench.svg")
     assert "| embedding, gRPC | 45.0 (30.0-90.0) | 22.2 |" in text
     assert "| worker 2 | 121 | 121 | 91 | 91 |" in text
     assert "| missed |" in text
-    assert len(json.loads(to_json(results))["samples"]) == len(samples)
-    picture = ElementTree.fromstring(to_svg(table, [case.name for case in SHORT]))
+    assert len(json.loads(to_json(results))["samples"]) == len(results.samples)
+    picture = ElementTree.fromstring(to_svg(results.rows, [case.name for case in SHORT]))
     assert len(picture.findall(".//{*}g")) == 2
+
+
+def test_a_run_among_strangers_opens_with_a_warning(results: Results) -> None:
+    assert warning(results) == ""
+    busy = [replace(s, cores={**s.cores, STRANGERS: 0.7}) for s in results.samples]
+    disturbed = replace(results, samples=busy)
+    assert "others took 0.70 of its 2 cores" in warning(disturbed)
+    assert warning(disturbed) in to_markdown(disturbed, chart="bench.svg")
