@@ -29,6 +29,8 @@ HERE = Path(__file__).parent
 PROJECT = HERE.parent
 BEST = 3
 """Passages shown for each question."""
+READY_WITHIN_S = 120.0
+"""Time that the stack has to be ready, in seconds."""
 
 
 def main() -> None:
@@ -88,7 +90,11 @@ def free_ports(count: int) -> list[int]:
 
 
 async def _ask(stack: Stack, url: str, console: Console) -> None:
-    await show_until_ready(stack, console)
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            await show_until_ready(stack, console)
+    except TimeoutError as error:
+        raise StackError(f"not ready after {READY_WITHIN_S:.0f} s: {', '.join(stack.waiting_for)}") from error
     passages, questions = _lines("passages.txt"), _lines("questions.txt")
     async with GatewayClient(url) as gateway:
         index = await gateway.embed(passages)

@@ -7,6 +7,7 @@ import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -28,8 +29,15 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return re.search(r"^pytestmark\b.*\bmark\.torch\b", text, flags=re.MULTILINE) is not None or None
 
 
+def missing(reason: str) -> NoReturn:
+    """Skips a test that lacks something; on CI, where nothing may be lacking, fails it."""
+    if ON_CI:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def require_program(name: str, package: str) -> str:
-    """The path of the program `name`; without it the test is skipped, on CI it fails.
+    """The path of the program `name`; see `missing` for what happens without it.
 
     Args:
         name: The program, as a shell finds it.
@@ -37,8 +45,5 @@ def require_program(name: str, package: str) -> str:
     """
     path = shutil.which(name)
     if path is None:
-        reason = f"{name} is not installed: it comes with {package}"
-        if ON_CI:
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing(f"{name} is not installed: it comes with {package}")
     return path

@@ -19,9 +19,9 @@ from torchless.cli.ports import check_ports
 from torchless.cli.services import Service
 from torchless.cli.supervisord import Process, State, Supervisord
 
-POLL_S = 0.2
+POLL_S = 0.5
 """How often processes are looked at, in seconds."""
-ASK_READY_S = 0.25
+ASK_READY_S = 0.5
 """Pause between two questions whether a service is ready, in seconds."""
 TAIL_LINES = 15
 """Lines of its log that are shown of a service that died."""
@@ -59,7 +59,17 @@ class GivenUp:
     """Why it could not be started; empty when it died."""
 
 
-Event = Ready | Died | GivenUp
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """A service is not ready for longer than usual; BentoML's own supervisor may be restarting its worker."""
+
+    service: Service
+    """Which."""
+    log_tail: tuple[str, ...]
+    """The last lines that it printed."""
+
+
+Event = Ready | Died | GivenUp | Slow
 
 
 class Stack:
@@ -74,6 +84,7 @@ class Stack:
         directory: The folder in which services start.
         grace_s: Seconds that each service has to stop, when the context ends, before it is killed.
         start_retries: How often a service that dies at once is started again; before try n it waits n seconds.
+        patience_s: Time after which a service that is not ready is worth a word, in seconds.
     """
 
     def __init__(
@@ -84,11 +95,13 @@ class Stack:
         directory: Path,
         grace_s: int = 40,
         start_retries: int = 8,
+        patience_s: float = 30.0,
     ) -> None:
         self._services = {service.name: service for service in services}
         self._folder = folder.resolve()
         self._marker = secrets.token_hex(8)
         self._grace_s = grace_s
+        self._patience_s = patience_s
         self._lock: IO[str] | None = None
         self._seen: dict[str, Process] = {}
         self._waiting: dict[str, float] = {}
@@ -153,7 +166,7 @@ class Stack:
         """What happens until every service is ready.
 
         Raises:
-            StackError: A service cannot be started.
+            StackError: A service is given up.
         """
         async with contextlib.aclosing(self.events()) as events:
             async for event in events:
@@ -228,12 +241,19 @@ class Stack:
         await asyncio.to_thread(leftovers.sweep, marker, except_below=alive)
 
     async def _watch_readiness(self, service: Service) -> None:
+        told = None
         while True:
             since = self._waiting.get(service.name)
+            ready = since is not None and await service.ready()
             # A death in the meantime makes the answer one about the past.
-            if since is not None and await service.ready() and self._waiting.get(service.name) == since:
-                del self._waiting[service.name]
-                self._events.put_nowait(Ready(service, time.monotonic() - since))
+            if since is not None and self._waiting.get(service.name) == since:
+                waited = time.monotonic() - since
+                if ready:
+                    del self._waiting[service.name]
+                    self._events.put_nowait(Ready(service, waited))
+                elif waited > self._patience_s and told != since:
+                    told = since
+                    self._events.put_nowait(Slow(service, tail(self.log(service.name))))
             await asyncio.sleep(ASK_READY_S)
 
 

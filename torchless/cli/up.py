@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from torchless.cli.services import Service
-from torchless.cli.stack import Died, Event, GivenUp, Stack
+from torchless.cli.stack import Died, Event, GivenUp, Ready, Stack
 
 STILL_WAITING_S = 5.0
 """How often a wait is shown where there is no terminal to draw on, in seconds."""
@@ -82,15 +82,18 @@ async def _show_waiting(stack: Stack, console: Console) -> None:
 def show(event: Event, console: Console) -> None:
     """One line for an event; for a death also the end of the log."""
     name = event.service.name
-    if isinstance(event, Died):
-        console.print(f"[bold red]{name}[/] died ({escape(event.how)}) and is started again; the end of its log:")
-        for line in event.log_tail or ("(nothing)",):
-            console.print(f"  [dim]{escape(line)}[/]", highlight=False)
+    if isinstance(event, Ready):
+        console.print(f"[green]{name}[/] is ready after {event.after_s:.1f} s")
     elif isinstance(event, GivenUp):
         reason = f": {escape(event.reason)}" if event.reason else ", it died too often"
         console.print(f"[bold red]{name}[/] is given up{reason}; the others go on")
     else:
-        console.print(f"[green]{name}[/] is ready after {event.after_s:.1f} s")
+        died = (
+            f"died ({escape(event.how)}) and is started again" if isinstance(event, Died) else "takes long to be ready"
+        )
+        console.print(f"[bold red]{name}[/] {died}; the end of its log:")
+        for line in event.log_tail or ("(nothing)",):
+            console.print(f"  [dim]{escape(line)}[/]", highlight=False)
 
 
 def urls(services: Sequence[Service]) -> Table:

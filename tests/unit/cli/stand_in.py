@@ -1,6 +1,6 @@
 """A small program in the place of a bento: listens, and like BentoML has a worker in a session of its own.
 
-python stand_in.py PORT [--stubborn] | --crash
+python stand_in.py PORT [--stubborn | --crash | --deaf]
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 
 def main() -> None:
     if "--crash" in sys.argv:
         print("the model folder is empty", flush=True)
         raise SystemExit(3)
+    if "--deaf" in sys.argv:
+        print("still loading", flush=True)
+        time.sleep(600)
     if "--stubborn" in sys.argv:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)

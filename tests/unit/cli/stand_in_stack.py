@@ -43,7 +43,14 @@ def service(description: str) -> Service:
 
 def main() -> None:
     folder, *descriptions = sys.argv[1:]
-    stack = Stack([service(d) for d in descriptions], Path(folder), directory=Path.cwd(), grace_s=3, start_retries=1)
+    stack = Stack(
+        [service(d) for d in descriptions],
+        Path(folder),
+        directory=Path.cwd(),
+        grace_s=3,
+        start_retries=1,
+        patience_s=1,
+    )
     try:
         up(stack, Console(width=100))
     except StackError as error:

@@ -140,6 +140,16 @@ def test_gives_up_on_a_service_that_does_not_start(state: Path) -> None:
     assert f"one does not start; its log is {state / 'one.log'}" in printed.replace("\n", "")
 
 
+def test_shows_the_log_of_a_service_that_takes_long(state: Path) -> None:
+    up = Up(state, f"one={free_port()},--deaf")
+    up.until("one takes long to be ready")
+    up.until("still loading")
+    family = up.family()
+
+    assert up.stop() == 0
+    assert gone(family)
+
+
 def test_a_taken_port_is_named_with_its_option_before_anything_starts(state: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

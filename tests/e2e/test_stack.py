@@ -1,0 +1,174 @@
+"""The whole stack as a user starts it: the real bento with its real model behind the real gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+
+from tests.conftest import missing
+from torchless.cli.leftovers import still_running
+from torchless.clients.embedding import EmbeddingClient
+
+ROOT = Path(__file__).parents[2]
+BENTOS_PYTHON = ROOT / ".venv/bentos/bin/python"
+TEXTS = ("a short text", "Zürich, 東京, 🙂", "the same words " * 60, "x")
+UP_WAIT_S = 180.0
+STOP_WAIT_S = 90.0
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Running:
+    process: subprocess.Popen[bytes]
+    output: Path
+    gateway: str
+    embedding: str
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def torchless(*arguments: str, typed: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torchless.cli", *arguments]
+    return subprocess.run(command, input=typed, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    if not BENTOS_PYTHON.is_file():
+        missing(f"{BENTOS_PYTHON} is not there: `make test` makes it")
+    folder = tmp_path_factory.mktemp("stack")
+    gateway, embedding, metrics = free_ports(3)
+    ports = ["--gateway-port", str(gateway), "--embedding-port", str(embedding), "--metrics-port", str(metrics)]
+    places = ["--state", str(folder / "state"), "--bentos-python", str(BENTOS_PYTHON)]
+    output = folder / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen([sys.executable, "-m", "torchless.cli", "up", *ports, *places], stdout=file)
+    running = Running(process, output, f"http://127.0.0.1:{gateway}", f"127.0.0.1:{embedding}")
+    try:
+        wait_for("the stack is up", running)
+        yield running
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(STOP_WAIT_S)
+
+
+def wait_for(text: str, running: Running) -> None:
+    until = time.monotonic() + UP_WAIT_S
+    while text not in running.output.read_text():
+        assert running.process.poll() is None, running.output.read_text()
+        assert time.monotonic() < until, running.output.read_text()
+        time.sleep(0.2)
+
+
+def over_http(running: Running, texts: tuple[str, ...] = TEXTS) -> NDArray[np.float32]:
+    answer = httpx.post(f"{running.gateway}/v1/embeddings", json={"input": list(texts)}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return np.array([row["embedding"] for row in answer.json()["data"]], dtype=np.float32)
+
+
+def over_grpc(running: Running, texts: tuple[str, ...] = TEXTS) -> NDArray[np.float32]:
+    async def ask() -> NDArray[np.float32]:
+        async with EmbeddingClient(running.embedding) as client:
+            return (await client.embed(list(texts))).vectors
+
+    return asyncio.run(ask())
+
+
+def test_up_names_every_address_and_each_service_as_it_becomes_ready(stack: Running) -> None:
+    printed = stack.output.read_text()
+
+    assert stack.gateway in printed
+    assert stack.embedding in printed
+    assert "embedding is ready after" in printed
+    assert "gateway is ready after" in printed
+
+
+def test_vectors_through_the_gateway_are_those_of_the_bento(stack: Running) -> None:
+    http, grpc = over_http(stack), over_grpc(stack)
+
+    assert http.shape == grpc.shape == (len(TEXTS), 384)
+    assert np.linalg.norm(http, axis=1) == pytest.approx(1, abs=1e-5)
+    assert np.sum(http * grpc, axis=1).min() >= 0.99999
+
+
+def test_embed_prints_the_same_vectors_from_both_sides(stack: Running) -> None:
+    by_gateway = torchless("embed", "--json", "--gateway", stack.gateway, *TEXTS[:2])
+    by_grpc = torchless("embed", "--json", "--address", stack.embedding, typed="\n".join(TEXTS[:2]) + "\n")
+
+    assert by_gateway.returncode == by_grpc.returncode == 0, by_gateway.stderr + by_grpc.stderr
+    left, right = ([json.loads(line) for line in done.stdout.splitlines()] for done in (by_gateway, by_grpc))
+    assert [row["text"] for row in left] == [row["text"] for row in right] == list(TEXTS[:2])
+    assert np.allclose([row["vector"] for row in left], [row["vector"] for row in right], atol=1e-6)
+
+
+def test_embed_hands_on_what_the_service_refuses(stack: Running) -> None:
+    refused = torchless("embed", "--model", "nobody/nothing", "--gateway", stack.gateway, "a text")
+
+    assert refused.returncode == 1
+    assert "nobody/nothing" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_status_shows_that_all_are_ready(stack: Running) -> None:
+    shown = torchless("status", "--gateway", stack.gateway)
+
+    assert shown.returncode == 0, shown.stderr
+    assert "embedding" in shown.stdout
+    assert "not ready" not in shown.stdout
+
+
+def test_a_bento_that_dies_is_replaced_and_its_workers_do_not_stay(stack: Running) -> None:
+    dead = service(stack, "serve-grpc")
+    workers = dead.children(recursive=True)
+    assert workers
+    dead.kill()
+    wait_for("embedding died (terminated by SIGKILL)", stack)
+    assert not still_running(workers, STOP_WAIT_S)
+    until = time.monotonic() + UP_WAIT_S
+    while stack.output.read_text().count("embedding is ready after") < 2:
+        assert time.monotonic() < until, stack.output.read_text()
+        time.sleep(0.2)
+
+    assert service(stack, "serve-grpc").pid != dead.pid
+    assert over_http(stack).shape == (len(TEXTS), 384)
+
+
+def test_sigterm_stops_every_process(stack: Running) -> None:
+    family = psutil.Process(stack.process.pid).children(recursive=True)
+    assert {"supervisor.supervisord", "serve", "serve-grpc"} <= {word for p in family for word in p.cmdline()}
+    stack.process.send_signal(signal.SIGTERM)
+
+    assert stack.process.wait(STOP_WAIT_S) == 0
+    assert not still_running(family, STOP_WAIT_S)
+    assert stack.output.read_text().rstrip().endswith("stopped")
+    done = torchless("status", "--gateway", stack.gateway)
+    assert done.returncode == 1
+    assert "torchless up" in done.stderr
+
+
+def service(running: Running, command: str) -> psutil.Process:
+    """The process that supervisord started with `command`."""
+    supervisord = psutil.Process(running.process.pid).children()[0]
+    return next(process for process in supervisord.children() if command in process.cmdline())
