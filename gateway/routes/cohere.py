@@ -14,14 +14,14 @@ from starlette.responses import Response
 from gateway.encoding.base64 import base64_rows
 from gateway.encoding.json import finite, json_response
 from gateway.encoding.quantization import QUANTIZERS
-from gateway.endpoint import Call, post
+from gateway.endpoint import Call, DirectRoute, post
 from gateway.errors import COHERE
 from gateway.faults import MalformedRequestError
 from gateway.schemas.cohere import EmbedAnswer, EmbedV1Request, EmbedV2Request
 from torchless.clients.embedding import Embeddings, EmbedOptions, InputType, Truncation
 from torchless.contracts.errors import FieldViolation
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 _INPUT_TYPES = {"search_query": InputType.QUERY, "search_document": InputType.DOCUMENT}
 _TRUNCATIONS = {"NONE": Truncation.NONE, "START": Truncation.LEFT, "END": Truncation.RIGHT}
 _EXAMPLES_V1 = {"documents": {"texts": ["Swifts sleep on the wing."], "input_type": "search_document"}}

@@ -8,12 +8,12 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from gateway.encoding.json import json_response
-from gateway.endpoint import Call, get
+from gateway.endpoint import Call, DirectRoute, get
 from gateway.errors import TEI
 from gateway.schemas.health import Alive, Readiness
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 
 
 @get(router, "/health/live", family=TEI, answer=Alive)

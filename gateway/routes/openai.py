@@ -12,14 +12,14 @@ from gateway.cl100k import vocabulary
 from gateway.embedder import Embedder, Inputs
 from gateway.encoding.base64 import base64_rows
 from gateway.encoding.json import finite, json_response
-from gateway.endpoint import Call, get, post
+from gateway.endpoint import Call, DirectRoute, get, post
 from gateway.errors import OPENAI
 from gateway.schemas.openai import EmbeddingsAnswer, EmbeddingsRequest, Model, ModelsAnswer
 from torchless.clients.embedding import EmbedOptions
 from torchless.contracts.embedding.v1.embedding_pb2 import Model as ServedModel
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 _EXAMPLES = {
     "one text": {"input": "How do swifts sleep?"},
     "several texts as base64": {

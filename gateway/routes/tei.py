@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from gateway.encoding.json import finite, json_response
-from gateway.endpoint import Call, get, post
+from gateway.endpoint import Call, DirectRoute, get, post
 from gateway.errors import TEI
 from gateway.faults import UntokenizableInputError
 from gateway.schemas.tei import (
@@ -26,7 +26,7 @@ from torchless import __version__
 from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity, Truncation
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 _TEXTS = {
     "one text": {"inputs": "How do swifts sleep?"},
     "several": {"inputs": ["How do swifts sleep?", "On the wing."]},

@@ -92,7 +92,7 @@ class Meta(AnswerModel):
 class EmbeddingsByType(AnswerModel):
     """The vectors in each form that was asked for, in the order of the inputs."""
 
-    float: list[list[float]] | None = None
+    float_: list[list[float]] | None = Field(default=None, alias="float")
     """float32."""
     int8: list[list[int]] | None = None
     """-128 to 127; see `gateway.encoding.quantization`."""

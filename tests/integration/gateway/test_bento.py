@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -70,8 +71,6 @@ def served(target: str, working_dir: Path, address: str, home: Path, **more: str
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return int(bound.getsockname()[1])
@@ -114,6 +113,18 @@ def test_a_bento_serves(bento: Path, home: Path, embedding: EmbeddingServer) -> 
         assert http.get("/nope").json()["error_type"] == "Validation"
         assert http.get("/").headers["location"] == "/docs"
         assert 'requests_total{method="GET",route="unmatched",status="404"} 1.0' in http.get("/metrics").text
+
+
+def test_bentoml_passes_on_hanging_up_and_refusal_while_reading(home: Path, embedding: EmbeddingServer) -> None:
+    with served("gateway.service:Gateway", ROOT, embedding.address, home) as (http, _):
+        refused = http.post("/embed", content=(b" " * 2**20 for _ in range(1024)))
+        assert (refused.status_code, refused.json()["error_type"]) == (413, "Validation")
+        embedding.servicer.delay_s = 60
+        body = b'{"inputs": "one"}'
+        with socket.create_connection((http.base_url.host, http.base_url.port or 80), timeout=10) as connection:
+            connection.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            assert embedding.servicer.begun.wait(10)
+        assert embedding.servicer.cancelled.wait(10)
 
 
 def test_workers_share_their_metrics_and_leave_none_behind(home: Path, embedding: EmbeddingServer) -> None:

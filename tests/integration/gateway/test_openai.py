@@ -81,6 +81,14 @@ def test_models_by_list_id_and_alias(gateway: Gateway, embedding: EmbeddingServe
     assert listed["data"] == [{"id": MODEL.id, "object": "model", "created": MODEL.created, "owned_by": "torchless"}]
 
 
+def test_what_infinitys_client_sends_when_its_user_says_nothing(http: httpx.Client) -> None:
+    body = {"input": ["one"], "model": "default/not-specified", "dimensions": 0, "modality": "text"}
+    answer = http.post("/embeddings", json=body)
+    assert answer.status_code == 200
+    assert answer.json()["model"] == MODEL.id
+    assert http.post("/embeddings", json={**body, "modality": "image"}).status_code == 400
+
+
 def test_infinitys_list_of_models(http: httpx.Client) -> None:
     entry = http.get("/models").json()["data"][0]
     assert entry["id"] == MODEL.id
