@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from bentos.serving.metrics import CALL_SECONDS, CALLS, IN_FLIGHT
+from bentos.serving.metrics import CALLS, call_metrics
 from bentos.serving.readiness import Readiness
 from torchless.contracts.errors import GRPC_STATUS, ErrorKind, TorchlessError
 from torchless.contracts.grpc_status import to_status
@@ -76,7 +76,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _observed(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
         started = time.monotonic()
         outcome = "CANCELLED"  # what it stays when the caller hangs up
-        IN_FLIGHT.labels(method).inc()
+        in_flight, seconds = call_metrics(method)
+        in_flight.inc()
         try:
             self._readiness.check()
             yield
@@ -91,9 +92,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             logger.exception("%s failed", method)
             await _abort(context, _INTERNAL, error)
         finally:
-            IN_FLIGHT.labels(method).dec()
+            in_flight.dec()
             CALLS.labels(method, outcome).inc()
-            CALL_SECONDS.labels(method).observe(time.monotonic() - started)
+            seconds.observe(time.monotonic() - started)
 
 
 async def _abort(

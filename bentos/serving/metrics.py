@@ -5,8 +5,14 @@ BentoML's own interceptor passes over mounted servicers, so these are ours. No l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable
-from typing import Protocol
+from functools import cache
+from typing import NamedTuple, Protocol
+
+# BentoML sets it for its own metrics process. One worker holds the device, so its metrics need no files to be shared
+# in. The library reads this when it is imported.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
@@ -42,6 +48,16 @@ class Waiting(Protocol):
         """Tokens that wait for the device."""
 
 
+class _PassMetrics(NamedTuple):
+    """The metrics of one model's passes; looking them up by label costs more than counting."""
+
+    items: Histogram
+    tokens: Histogram
+    padding: Counter
+    seconds: Histogram
+    queue_seconds: Histogram
+
+
 class BatchMetrics:
     """Records what the device was given; the batcher's observer.
 
@@ -51,6 +67,7 @@ class BatchMetrics:
 
     def __init__(self, service: str) -> None:
         self._service = service
+        self._of = cache(self._labelled)
 
     def watch(self, *batchers: Waiting) -> None:
         """Reads the waiting tokens of `batchers` whenever metrics are asked for."""
@@ -58,15 +75,25 @@ class BatchMetrics:
 
     def pass_done(self, lane: Hashable, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
         """Records one pass."""
-        labels = (self._service, str(lane))
-        _BATCH_ITEMS.labels(*labels).observe(items)
-        _BATCH_TOKENS.labels(*labels).observe(padded_tokens)
-        _PADDING_TOKENS.labels(*labels).inc(padded_tokens - tokens)
-        _BATCH_SECONDS.labels(*labels).observe(seconds)
+        metrics = self._of(str(lane))
+        metrics.items.observe(items)
+        metrics.tokens.observe(padded_tokens)
+        metrics.padding.inc(padded_tokens - tokens)
+        metrics.seconds.observe(seconds)
 
     def queued(self, model: str, seconds: float) -> None:
         """Records how long a request waited for the device."""
-        _QUEUE_SECONDS.labels(self._service, model).observe(seconds)
+        self._of(model).queue_seconds.observe(seconds)
+
+    def _labelled(self, model: str) -> _PassMetrics:
+        all_metrics = (_BATCH_ITEMS, _BATCH_TOKENS, _PADDING_TOKENS, _BATCH_SECONDS, _QUEUE_SECONDS)
+        return _PassMetrics(*(metric.labels(self._service, model) for metric in all_metrics))  # type: ignore[arg-type]
+
+
+@cache
+def call_metrics(method: str) -> tuple[Gauge, Histogram]:
+    """Calls in flight and their durations, for one method of ours."""
+    return IN_FLIGHT.labels(method), CALL_SECONDS.labels(method)
 
 
 def serve_metrics(host: str, port: int) -> None:

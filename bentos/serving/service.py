@@ -49,25 +49,30 @@ def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
 
 def _configure_bentoml(settings: ServingSettings) -> None:
     config = BentoMLContainer.config.api_server
-    # BentoML's access log answers a failed handler with a message type of its own, wrong for any other service.
-    config.logging.access.enabled.set(False)
     # Its metrics pass over mounted servicers, and cost a process.
     config.metrics.enabled.set(False)
     config.grpc.max_message_length.set(settings.max_message_mib * _MIB)
-    _allow_keepalive_pings()
+    _mend_server()
 
 
-def _allow_keepalive_pings() -> None:
-    # BentoML has no setting for it. Without, gRPC hangs up on a client that pings more often than every five minutes.
+def _mend_server() -> None:
+    """Changes what BentoML's gRPC server has no setting for; a second call changes nothing more."""
     from bentoml._internal.server import grpc_app
 
     server_class: Any = grpc_app.Server
     theirs = server_class.options.fget
-    if getattr(theirs, "allows_pings", False):
+    if getattr(theirs, "is_ours", False):
         return
 
     def options(server: Any) -> Any:
+        # Without, gRPC hangs up on a client that pings more often than every five minutes.
         return (*theirs(server), ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS))
 
-    options.allows_pings = True  # type: ignore[attr-defined]
+    def interceptors(server: Any) -> Any:
+        # Ours only. BentoML's access log answers a failed handler with a message type of its own, wrong for any other
+        # service, and its tracing took a tenth of the event loop for spans that nothing collects.
+        return list(server.bento_service.interceptors)
+
+    options.is_ours = True  # type: ignore[attr-defined]
     server_class.options = property(options)
+    server_class.interceptors = property(interceptors)

@@ -84,6 +84,7 @@ class Batcher(Generic[P, R]):
         self._changed = threading.Condition()
         self._jobs: dict[Work[P], _Job[P, R]] = {}
         self._stopping = False
+        self._last_items = 1
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self.admission = Admission(settings)
@@ -160,6 +161,7 @@ class Batcher(Generic[P, R]):
     def _serve_passes(self) -> None:
         while (made := self._next_pass()) is not None:
             started = self._clock()
+            self._last_items = len(made.items)
             self._deliver(self._taken, made, started)
             outcomes = self._run_pass(made)
             seconds = self._clock() - started
@@ -174,16 +176,23 @@ class Batcher(Generic[P, R]):
                     if self._stopping:
                         return None
                     self._changed.wait()
-                    self._hold_window()
+                self._wait_for_company()
                 for work, tokens in self._scheduler.drop_expired(self._clock()):
                     self._deliver(self._expired, work, tokens)
                 made = self._scheduler.next_pass()
                 if made is not None:
                     return made
 
-    def _hold_window(self) -> None:
+    def _wait_for_company(self) -> None:
+        """Waits, within the window, for as many items as the last pass held.
+
+        Callers that were answered together are back together a moment later; a pass that starts with the first of them
+        leaves the others a whole pass behind. A lone caller, and a window that brought nobody, wait no more.
+        """
         ends = self._clock() + self._window_s
-        while (left := ends - self._clock()) > 0 and not self._stopping and not self._scheduler.has_full_pass():
+        while (left := ends - self._clock()) > 0 and not self._stopping:
+            if self._scheduler.waiting_items >= self._last_items or self._scheduler.has_full_pass():
+                return
             self._changed.wait(left)
 
     def _run_pass(self, made: Pass[P]) -> dict[Work[P], Sequence[R] | BaseException]:

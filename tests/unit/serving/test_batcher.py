@@ -238,12 +238,25 @@ async def test_stopping_answers_what_waits_and_refuses_what_comes() -> None:
         assert nothing_is_held(batcher)
 
 
-async def test_with_a_window_an_idle_device_waits_for_company() -> None:
+async def test_with_a_window_the_device_waits_for_those_that_were_answered_together() -> None:
     device = Device()
     async with running(device, window_ms=1000) as batcher:
-        each = [asyncio.create_task(batcher.submit(work(n))) for n in range(8)]  # 8 items: a full pass, no more waiting
-        await asyncio.gather(*each)
-        assert device.passes == [list(range(8))]
+        assert (await batcher.submit(work(0))).results == [0]  # alone: nothing to wait for
+        await batcher.submit(work(1, 2, 3))
+        first = asyncio.create_task(batcher.submit(work(4)))
+        await asyncio.sleep(0.05)
+        assert len(device.passes) == 2  # held, since the last pass had three
+        others = [asyncio.create_task(batcher.submit(work(n))) for n in (5, 6)]
+        await asyncio.gather(first, *others)
+        assert sorted(device.passes[2]) == [4, 5, 6]
+
+
+async def test_a_window_that_brings_nobody_ends_and_is_not_repeated() -> None:
+    device = Device()
+    async with running(device, window_ms=20) as batcher:
+        await batcher.submit(work(1, 2, 3))
+        assert (await batcher.submit(work(4))).queue_s >= 0.02
+        assert (await batcher.submit(work(5))).queue_s < 0.02
 
 
 async def test_a_model_that_answers_too_little_is_an_error_and_not_a_shift() -> None:
