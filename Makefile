@@ -7,6 +7,7 @@ BENTOS := .venv/bentos/bin/python
 # anew from nothing when its lock changes.
 GATEWAY_ENV := .venv/gateway/.made
 BENTOS_ENV := .venv/bentos/.made
+PEERS_ENV := .venv/peers/.made
 GATEWAY_TEST_ENV := .venv/gateway/.made-test
 BENTOS_TEST_ENV := .venv/bentos/.made-test
 PEERS_ENV := .venv/peers/.made
@@ -14,6 +15,20 @@ PEERS_ENV := .venv/peers/.made
 PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 # The lock names every package, so pip has nothing to resolve; `pip check` proves that nothing is missing.
 FROM_LOCK := $(PIP_INSTALL) --no-deps --requirement
+
+# An environment next to the stamp that is made, from the lock that it depends on. torch comes first and by its public
+# version, so that pip takes the build that fits the machine, and with it what that build needs.
+define new_environment
+	@echo "==> $(@D): making the environment"
+	@$(PYTHON) -m venv --clear $(@D)
+	@if grep -q '^torch==' $<; then \
+		echo "==> $(@D): installing torch, the largest package"; \
+		$(@D)/bin/python $(PIP_INSTALL) --constraint $< torch; \
+	fi
+	@echo "==> $(@D): installing $$(grep -c '^[a-z].*==' $<) packages"
+	@$(@D)/bin/python $(FROM_LOCK) $<
+	@$(@D)/bin/python -m pip --disable-pip-version-check check
+endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -63,33 +78,17 @@ clean: ## Remove the environments, caches and the state of the stack
 	rm -rf .venv .torchless .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 
 $(GATEWAY_ENV): requirements/gateway.txt
-	@echo "==> .venv/gateway: making the environment without torch"
-	@$(PYTHON) -m venv --clear .venv/gateway
-	@echo "==> .venv/gateway: installing $$(grep -c '==' $<) packages"
-	@$(GATEWAY) $(FROM_LOCK) $<
+	$(new_environment)
 	@echo "==> .venv/gateway: installing torchless itself"
 	@$(GATEWAY) $(PIP_INSTALL) --no-deps --editable .
-	@$(GATEWAY) -m pip --disable-pip-version-check check
 	@touch $@
 
 $(BENTOS_ENV): bentos/embedding/requirements.txt
-	@echo "==> .venv/bentos: making the environment with torch"
-	@$(PYTHON) -m venv --clear .venv/bentos
-	@echo "==> .venv/bentos: installing torch, the largest package"
-	@$(BENTOS) $(PIP_INSTALL) --constraint $< torch
-	@echo "==> .venv/bentos: installing $$(grep -c '==' $<) packages"
-	@$(BENTOS) $(FROM_LOCK) $<
-	@$(BENTOS) -m pip --disable-pip-version-check check
+	$(new_environment)
 	@touch $@
 
 $(PEERS_ENV): requirements/peers.txt
-	@echo "==> .venv/peers: making the environment with infinity, which make bench compares with"
-	@$(PYTHON) -m venv --clear .venv/peers
-	@echo "==> .venv/peers: installing torch, the largest package"
-	@.venv/peers/bin/python $(PIP_INSTALL) --constraint $< torch
-	@echo "==> .venv/peers: installing $$(grep -c '==' $<) packages"
-	@.venv/peers/bin/python $(FROM_LOCK) $<
-	@.venv/peers/bin/python -m pip --disable-pip-version-check check
+	$(new_environment)
 	@touch $@
 
 $(GATEWAY_TEST_ENV): requirements/gateway-test.txt $(GATEWAY_ENV)

@@ -1,4 +1,4 @@
-"""Writes the lock files from `pyproject.toml`, keeping the versions they have where those still fit.
+"""Writes the lock files from `pyproject.toml` and the `.in` files, keeping versions that still fit.
 
     python -m requirements.lock [--upgrade]
 
@@ -19,12 +19,14 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """One lock file: the project's own dependencies and some of its extras."""
+    """One lock file."""
 
     path: str
     """The file, relative to the root."""
-    extras: tuple[str, ...]
-    """Extras of `pyproject.toml` that it holds."""
+    extras: tuple[str, ...] = ()
+    """Extras of `pyproject.toml` that it holds beside the project's own dependencies."""
+    source: str = "pyproject.toml"
+    """What it is made from; other than `pyproject.toml`: a file for programs that we only test or compare with."""
     agrees_with: str | None = None
     """A lock whose versions this one takes over."""
 
@@ -34,6 +36,7 @@ LOCKS = (
     Lock("bentos/embedding/requirements.txt", ("embedding",)),
     Lock("requirements/gateway-test.txt", ("gateway", "cli", "test"), agrees_with="requirements/gateway.txt"),
     Lock("requirements/bentos-test.txt", ("embedding", "test"), agrees_with="bentos/embedding/requirements.txt"),
+    Lock("requirements/peers.txt", source="requirements/peers.in"),
 )
 
 OF_A_CUDA_BUILD = re.compile(r"(nvidia-(?!ml-py\b)|triton\b|cuda-)")
@@ -41,8 +44,8 @@ OF_A_CUDA_BUILD = re.compile(r"(nvidia-(?!ml-py\b)|triton\b|cuda-)")
 Python, reads the driver's figures through NVML and brings no CUDA."""
 
 _HEADER = """\
-# Written by `make lock` from pyproject.toml (extras: {extras}) for Python 3.11 on Linux; do not edit.
-# Why an unusual version is asked for stands beside it in pyproject.toml.
+# Written by `make lock` from {source} for Python 3.11 on Linux; do not edit.
+# Why an unusual version is asked for stands beside it there.
 """
 _TORCH_HEADER = """\
 # torch has no local version such as +cpu here, and the nvidia-*, cuda-* and triton packages are left out: which build
@@ -59,19 +62,20 @@ def compile_lock(lock: Lock, *, upgrade: bool) -> None:
         command.append(f"--constraint={lock.agrees_with}")
     if upgrade:
         command.append("--upgrade")
-    command += [f"--output-file={lock.path}", "pyproject.toml"]
+    command += [f"--output-file={lock.path}", lock.source]
     subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})  # noqa: S603
     path = ROOT / lock.path
-    path.write_text(in_our_form(path.read_text(), lock.extras))
+    path.write_text(in_our_form(path.read_text(), lock))
 
 
-def in_our_form(compiled: str, extras: tuple[str, ...]) -> str:
+def in_our_form(compiled: str, lock: Lock) -> str:
     """pip-compile's output under our header, without what ties it to one build of torch."""
     entries = re.split(r"^(?=[A-Za-z0-9])", compiled, flags=re.MULTILINE)[1:]
     kept = [entry for entry in entries if not OF_A_CUDA_BUILD.match(entry)]
     body = re.sub(r"^(torch==[^+\s]+)\+\S+", r"\1", "".join(kept), flags=re.MULTILINE)
     note = _TORCH_HEADER if re.search(r"^torch==", body, flags=re.MULTILINE) else ""
-    return _HEADER.format(extras=", ".join(extras)) + note + body
+    extras = f" (extras: {', '.join(lock.extras)})" if lock.extras else ""
+    return _HEADER.format(source=lock.source + extras) + note + body
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The lock files say what `pyproject.toml` asks for, and the gateway's holds nothing of torch.
+"""The lock files say what their sources ask for, and the gateway's holds nothing of torch.
 
 Without the network: what is installed is what a lock says, and what is installed knows what it needs.
 """
@@ -19,8 +19,11 @@ from requirements.lock import LOCKS, OF_A_CUDA_BUILD, ROOT, Lock
 
 GATEWAY = [lock for lock in LOCKS if "gateway" in lock.extras]
 IN_ITS_ENVIRONMENT = [
-    pytest.param(lock, id=lock.path, marks=() if lock in GATEWAY else (pytest.mark.torch,)) for lock in LOCKS
+    pytest.param(lock, id=lock.path, marks=() if lock in GATEWAY else (pytest.mark.torch,))
+    for lock in LOCKS
+    if lock.source == "pyproject.toml"
 ]
+OF_OTHERS = [pytest.param(lock, id=lock.path) for lock in LOCKS if lock.source != "pyproject.toml"]
 EVERY_LOCK = [pytest.param(lock, id=lock.path) for lock in LOCKS]
 # nvidia-ml-py is not among them: BentoML asks for it, and it is pure Python over the driver's NVML, without CUDA.
 OF_TORCH = re.compile(r"torch|torchvision|torchaudio|transformers|sentence-transformers|" + OF_A_CUDA_BUILD.pattern)
@@ -81,6 +84,17 @@ def test_a_lock_holds_what_the_project_needs_and_nothing_else(lock: Lock) -> Non
     here = {name: version for name, version in versions.items() if not OF_A_CUDA_BUILD.match(name)}
 
     assert here == pins(lock), "run `make lock`, then `make test`"
+
+
+@pytest.mark.parametrize("lock", OF_OTHERS)
+def test_a_lock_of_others_programs_holds_what_its_source_names(lock: Lock) -> None:
+    locked = pins(lock)
+    lines = (line.partition("#")[0].strip() for line in (ROOT / lock.source).read_text().splitlines())
+    named = [Requirement(line) for line in lines if line]
+
+    assert named
+    for requirement in named:
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
 
 
 @pytest.mark.parametrize("lock", EVERY_LOCK)
