@@ -110,10 +110,7 @@ class Embedder:
             batch: Batch = self.limits.texts(inputs, field)  # type: ignore[arg-type]
         else:
             batch = self.limits.token_ids(inputs, field)  # type: ignore[arg-type]
-        single = isinstance(inputs, str) or isinstance(inputs[0], int)
-        return await self.embed_batch(
-            batch, options, context, name=lambda index: field if single else f"{field}[{index}]", renamed=renamed
-        )
+        return await self.embed_batch(batch, options, context, name=names_of(inputs, field), renamed=renamed)
 
     async def embed_batch(
         self,
@@ -128,13 +125,25 @@ class Embedder:
         try:
             return await self._client.embed(batch, replace(options, model=self.model_id(options.model)), context)
         except TorchlessError as error:
-            raise _in_words_of_the_request(error, name, renamed or {}) from error
+            raise in_words_of_the_request(error, name, renamed or {}) from error
 
 
-def _in_words_of_the_request(
+def names_of(inputs: Inputs, field: str) -> Callable[[int], str]:
+    """What a request calls each of the inputs in its `field`: a single input has the field's own name."""
+    single = isinstance(inputs, str) or (bool(inputs) and isinstance(inputs[0], int))
+    return lambda index: field if single else f"{field}[{index}]"
+
+
+def in_words_of_the_request(
     error: TorchlessError, name: Callable[[int], str], renamed: Mapping[str, str]
 ) -> TorchlessError:
-    """`error` with the service's field names replaced by those that the caller wrote."""
+    """`error` with the service's field names replaced by those that the caller wrote.
+
+    Args:
+        error: What the service said.
+        name: What the request calls the input at an index.
+        renamed: Names that the request has for other fields of the service's.
+    """
     message, violations = error.message, []
     for violation in error.violations:
         field = renamed.get(violation.field, violation.field)

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from gateway.embedder import Inputs, in_words_of_the_request, names_of
 from gateway.encoding.json import finite, json_response
 from gateway.endpoint import Call, DirectRoute, get, post
 from gateway.errors import TEI
@@ -84,7 +85,7 @@ async def tokenize(body: TokenizeRequest, call: Call) -> Response:
             context=call.context.for_call(),
         )
     except TorchlessError as error:
-        raise _untokenizable(error) from error
+        raise _untokenizable(error, body.inputs, "inputs") from error
     return json_response([[_token(token) for token in text] for text in answer])
 
 
@@ -104,7 +105,7 @@ async def decode(body: DecodeRequest, call: Call) -> Response:
             ids, model=_model(call), skip_special_tokens=body.skip_special_tokens, context=call.context.for_call()
         )
     except TorchlessError as error:
-        raise _untokenizable(error) from error
+        raise _untokenizable(error, body.ids, "ids") from error
     return json_response(answer)
 
 
@@ -145,8 +146,9 @@ def _model(call: Call) -> str:
     return call.services.embedder.model_id(call.services.settings.tei.model)
 
 
-def _untokenizable(error: TorchlessError) -> TorchlessError:
-    return UntokenizableInputError(error) if error.kind is ErrorKind.INVALID_INPUT else error
+def _untokenizable(error: TorchlessError, inputs: Inputs, field: str) -> TorchlessError:
+    said = in_words_of_the_request(error, names_of(inputs, field), {})
+    return UntokenizableInputError(said) if said.kind is ErrorKind.INVALID_INPUT else said
 
 
 def _token(token: Any) -> dict[str, Any]:

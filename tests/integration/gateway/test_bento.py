@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -19,7 +18,6 @@ import pytest
 from tests.integration.gateway.embedding_server import EmbeddingServer, vector_of
 
 ROOT = Path(__file__).parents[3]
-HEAVY = ("torch", "transformers", "sentence-transformers", "triton", "nvidia-")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
@@ -86,23 +84,6 @@ def _wait_until_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> 
         except httpx.TransportError:
             time.sleep(0.05)
     raise AssertionError("not live after 60 s")
-
-
-def test_a_bento_holds_the_gateway_and_nothing_else(bento: Path) -> None:
-    files = {str(path.relative_to(bento / "src")) for path in (bento / "src").rglob("*") if path.is_file()}
-    assert {"gateway/service.py", "gateway/cl100k/ranks.xz", "torchless/clients/embedding.py"} <= files
-    allowed = re.compile(r"(gateway/.*|torchless/.*|configs/gateway\.yaml|bentofile\.yaml)")
-    assert [file for file in files if not allowed.fullmatch(file)] == []
-    assert not any(file.startswith("torchless/cli/") or "__pycache__" in file for file in files)
-
-
-def test_a_bentos_requirements_hold_nothing_heavy(bento: Path) -> None:
-    lines = (bento / "env" / "python" / "requirements.txt").read_text().splitlines()
-    names = [line.split("==")[0].strip().lower() for line in lines if line and not line.startswith(("#", " "))]
-    assert "bentoml" in names
-    # The bindings of NVIDIA's management library, which BentoML itself asks for: 50 kB of Python without CUDA.
-    heavy = [name for name in names if name.startswith(HEAVY) and name != "nvidia-ml-py"]
-    assert heavy == []
 
 
 def test_a_bento_serves(bento: Path, home: Path, embedding: EmbeddingServer) -> None:

@@ -106,13 +106,18 @@ def test_tokenize_and_decode(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body"),
-    [("/decode", {"ids": [[3], [99_999]]}), ("/tokenize", {"inputs": "one", "prompt_name": "no such"})],
+    ("path", "body", "said"),
+    [
+        ("/decode", {"ids": [[3], [99_999]]}, "ids[1][0]:"),
+        ("/decode", {"ids": [3, 99_999]}, "ids[1]:"),
+        ("/tokenize", {"inputs": "one", "prompt_name": "no such"}, "prompt_name:"),
+    ],
 )
-def test_what_the_vocabulary_cannot_read(http: httpx.Client, path: str, body: dict[str, Any]) -> None:
+def test_what_the_vocabulary_cannot_read(http: httpx.Client, path: str, body: dict[str, Any], said: str) -> None:
     answer = http.post(path, json=body)
     assert answer.status_code == 422
     assert answer.json()["error_type"] == "Tokenizer"
+    assert answer.json()["error"].startswith(said)
 
 
 def test_info(http: httpx.Client) -> None:
