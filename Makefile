@@ -56,7 +56,7 @@ test: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Run every test, in both environm
 lint: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Check style, types, imports between rooms and the stubs
 	$(GATEWAY) -m ruff check .
 	$(GATEWAY) -m ruff format --check .
-	$(GATEWAY) -m mypy torchless gateway demo requirements benchmarks
+	$(GATEWAY) -m mypy torchless gateway demo docs requirements benchmarks
 	$(BENTOS) -m mypy bentos
 	.venv/gateway/bin/lint-imports
 	$(GATEWAY) -m torchless.contracts.generate --check
@@ -68,6 +68,10 @@ lock: $(GATEWAY_TEST_ENV) ## Write the lock files anew from pyproject.toml, keep
 .PHONY: stubs
 stubs: $(GATEWAY_TEST_ENV) ## Write the gRPC stubs anew from the protos
 	$(GATEWAY) -m torchless.contracts.generate
+
+.PHONY: docs
+docs: $(GATEWAY_TEST_ENV) ## Write docs/configuration.md anew from the settings
+	$(GATEWAY) -m docs.configuration_tables
 
 .PHONY: bench
 bench: $(GATEWAY_ENV) $(BENTOS_ENV) $(PEERS_ENV) ## Measure the stack beside direct calls of the model and infinity

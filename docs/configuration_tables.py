@@ -1,0 +1,99 @@
+"""Writes `docs/configuration.md` from the settings models: `python -m docs.configuration_tables`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from bentos.embedding.settings import EmbeddingSettings
+from gateway.settings import GatewaySettings
+from torchless.settings import ProgramSettings
+
+TARGET = Path(__file__).parent / "configuration.md"
+PROGRAMS: tuple[tuple[str, type[ProgramSettings], str], ...] = (
+    ("The gateway", GatewaySettings, "configs/gateway.yaml"),
+    ("The embedding service", EmbeddingSettings, "configs/embedding.yaml"),
+)
+_HEAD = """# Configuration
+
+Written by `make docs` from the settings models; do not edit.
+
+Each program reads its defaults, then the YAML file that `<PREFIX>CONFIG` names, then environment variables over both.
+A variable is the prefix and the name in capitals, with `__` for each dot: `batching.max_items` of the embedding
+service is `TORCHLESS_EMBEDDING_BATCHING__MAX_ITEMS`. Lists and tables are given as JSON. Unknown names are refused.
+"""
+_BOUNDS: tuple[tuple[type, str, str], ...] = ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"), (Lt, "lt", "<"))
+
+
+def document() -> str:
+    """The whole page."""
+    parts = [_HEAD]
+    for title, settings, file in PROGRAMS:
+        parts.append(f"## {title}\n\nPrefix `{settings.env_prefix}`, values in `{file}`.\n")
+        parts.append("| setting | type | default | what |\n|---|---|---|---|")
+        parts.extend(_rows(settings))
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        group, is_list = _group_of(field.annotation)
+        if group is not None and not is_list:
+            yield from _rows(group, f"{prefix}{name}.")
+            continue
+        default = "one entry, below" if is_list else _default(field)
+        what = " ".join((field.description or "").split()).replace("|", "\\|")
+        yield f"| `{prefix}{name}` | {_type(field)} | {default} | {what} |"
+        if group is not None:
+            yield from _rows(group, f"{prefix}{name}[].")
+
+
+def _group_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The group of settings that a field holds, and whether it holds several."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    inner = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+    return (inner[0], True) if inner else (None, False)
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "required"
+    return "none" if value is None else f"`{json.dumps(value, default=list)}`"
+
+
+def _type(field: FieldInfo) -> str:
+    bounds = [
+        f"{sign} {getattr(rule, name):g}"
+        for rule in field.metadata
+        for kind, name, sign in _BOUNDS
+        if isinstance(rule, kind)
+    ]
+    return ", ".join([_type_name(field.annotation), *bounds])
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(annotation))
+    if isinstance(annotation, UnionType):
+        return " or ".join(_type_name(each) for each in get_args(annotation) if each is not type(None))
+    if get_origin(annotation) is tuple:
+        return "list"
+    if get_origin(annotation) is dict:
+        return "table"
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+if __name__ == "__main__":
+    TARGET.write_text(document())
