@@ -12,15 +12,20 @@ GATEWAY_TEST_ENV := .venv/gateway/.made-test
 BENTOS_TEST_ENV := .venv/bentos/.made-test
 PEERS_ENV := .venv/peers/.made
 
-PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
+# Bytecode is left to the first import: most modules never see one.
+PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check --no-compile
 # The lock names every package, so pip has nothing to resolve; `pip check` proves that nothing is missing.
 FROM_LOCK := $(PIP_INSTALL) --no-deps --requirement
+
+# Environments are made side by side.
+MAKEFLAGS += --jobs=2
 
 # An environment next to the stamp that is made, from the lock that it depends on. torch comes first and by its public
 # version, so that pip takes the build that fits the machine, and with it what that build needs.
 define new_environment
 	@echo "==> $(@D): making the environment"
 	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python $(PIP_INSTALL) --upgrade --constraint requirements/gateway-test.txt pip
 	@if grep -q '^torch==' $<; then \
 		echo "==> $(@D): installing torch, the largest package"; \
 		$(@D)/bin/python $(PIP_INSTALL) --constraint $< torch; \

@@ -41,6 +41,8 @@ def main() -> None:
     except (StackError, GatewayError) as error:
         Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from error
+    except asyncio.CancelledError as error:  # a second signal: everything was ended at once
+        raise SystemExit(130) from error
     if not finished:
         raise SystemExit(130)
 
