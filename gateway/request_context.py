@@ -90,7 +90,7 @@ def request_context(scope: Scope, limits: LimitSettings) -> RequestContext:
 
 def _seconds(value: str | None, limits: LimitSettings) -> float:
     if value is None:
-        return limits.deadline_s
+        return min(limits.deadline_s, limits.max_deadline_s)
     try:
         seconds = float(value)
     except ValueError:

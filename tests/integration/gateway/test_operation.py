@@ -109,7 +109,7 @@ def test_the_service_gets_what_is_left_of_the_deadline(http: httpx.Client, embed
     # gRPC rounds deadlines up on the wire.
     assert 6 < embedding.servicer.deadline_s < 7.1
     http.post("/embed", json={"inputs": "one"}, headers={"x-request-timeout-s": "1e9"})
-    assert 590 < embedding.servicer.deadline_s < 606
+    assert 55 < embedding.servicer.deadline_s < 61
 
 
 def test_keys_are_accepted_and_ignored(http: httpx.Client) -> None:
