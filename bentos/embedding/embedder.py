@@ -173,7 +173,7 @@ class Embedder:
         found = self._models.get(model_id or self._default)
         if found is None:
             raise TorchlessError(
-                ErrorKind.NOT_FOUND, f"model: there is no {model_id[:200]!r}; ListModels names those there are"
+                ErrorKind.NOT_FOUND, f"model: {model_id[:200]!r} is not served; the list of models names those that are"
             )
         return found
 
