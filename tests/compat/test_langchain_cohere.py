@@ -1,0 +1,39 @@
+"""langchain-cohere: https://github.com/langchain-ai/langchain-cohere"""
+
+from __future__ import annotations
+
+import cohere
+import pytest
+from cohere.core import ApiError
+from langchain_cohere import CohereEmbeddings
+
+from tests.compat.plain_http import MODEL, TEXTS, PlainHTTP, assert_same
+
+
+@pytest.fixture
+def embeddings(url: str) -> CohereEmbeddings:
+    return CohereEmbeddings(cohere_api_key="unused", base_url=url, model=MODEL)
+
+
+def test_documents(embeddings: CohereEmbeddings, plain: PlainHTTP) -> None:
+    assert_same(embeddings.embed_documents(list(TEXTS)), plain.vectors(TEXTS))
+
+
+def test_a_query(embeddings: CohereEmbeddings, plain: PlainHTTP) -> None:
+    assert_same(embeddings.embed_query(TEXTS[0]), plain.vector(TEXTS[0]))
+
+
+async def test_async(embeddings: CohereEmbeddings, plain: PlainHTTP) -> None:
+    assert_same(await embeddings.aembed_documents(list(TEXTS)), plain.vectors(TEXTS))
+    assert_same(await embeddings.aembed_query(TEXTS[0]), plain.vector(TEXTS[0]))
+
+
+def test_errors_are_coheres(url: str) -> None:
+    # It tries again whatever the error is, four seconds later.
+    unknown = CohereEmbeddings(cohere_api_key="unused", base_url=url, model="no-such-model", max_retries=1)
+    uncut = CohereEmbeddings(cohere_api_key="unused", base_url=url, model=MODEL, truncate="NONE", max_retries=1)
+
+    with pytest.raises(cohere.NotFoundError):
+        unknown.embed_query("x")
+    with pytest.raises(ApiError, match="truncate"):
+        uncut.embed_documents([TEXTS[-1]])

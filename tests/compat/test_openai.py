@@ -1,0 +1,109 @@
+"""openai: https://github.com/openai/openai-python"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import numpy as np
+import openai
+import pytest
+import tiktoken
+
+from tests.compat.plain_http import DIMENSIONS, MODEL, TEXTS, PlainHTTP, assert_same
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="unused") as client:
+        yield client
+
+
+def test_a_batch(client: openai.OpenAI, plain: PlainHTTP) -> None:
+    answer = client.embeddings.create(model=MODEL, input=list(TEXTS))
+
+    assert_same([row.embedding for row in answer.data], plain.vectors(TEXTS))
+    assert [row.index for row in answer.data] == list(range(len(TEXTS)))
+    assert answer.model == MODEL
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens == plain.tokens(TEXTS)
+
+
+def test_one_text(client: openai.OpenAI, plain: PlainHTTP) -> None:
+    answer = client.embeddings.create(model=MODEL, input=TEXTS[0])
+
+    assert_same([row.embedding for row in answer.data], plain.vectors(TEXTS[:1]))
+
+
+def test_numbers_and_base64_are_the_same_vectors(client: openai.OpenAI) -> None:
+    numbers = client.embeddings.create(model=MODEL, input=list(TEXTS), encoding_format="float")
+    encoded = client.embeddings.create(model=MODEL, input=list(TEXTS), encoding_format="base64")
+
+    for row, other in zip(numbers.data, encoded.data, strict=True):
+        raw = base64.b64decode(str(other.embedding))
+        assert_same(row.embedding, np.frombuffer(raw, dtype="<f4"))
+        assert len(raw) == 4 * DIMENSIONS
+
+
+@pytest.mark.usefixtures("cl100k")
+def test_token_ids_are_those_of_cl100k(client: openai.OpenAI, plain: PlainHTTP) -> None:
+    ids = tiktoken.get_encoding("cl100k_base").encode_batch(list(TEXTS))
+
+    many = client.embeddings.create(model=MODEL, input=ids)
+    one = client.embeddings.create(model=MODEL, input=ids[2])
+
+    assert_same([row.embedding for row in many.data], plain.vectors(TEXTS))
+    assert many.usage.total_tokens == plain.tokens(TEXTS)
+    assert_same([row.embedding for row in one.data], plain.vectors(TEXTS[2:3]))
+
+
+def test_a_name_of_openais_stands_for_the_model(client: openai.OpenAI, plain: PlainHTTP) -> None:
+    answer = client.embeddings.create(model="text-embedding-3-small", input=TEXTS[0])
+
+    assert_same([row.embedding for row in answer.data], plain.vectors(TEXTS[:1]))
+    assert answer.model == MODEL
+
+
+def test_models(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).id == MODEL
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("no-such-model")
+
+
+def test_an_unknown_model(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as raised:
+        client.embeddings.create(model="no-such-model", input="x")
+
+    assert raised.value.code == "model_not_found"
+    assert raised.value.param == "model"
+
+
+def test_dimensions_that_the_model_does_not_have(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.embeddings.create(model=MODEL, input="x", dimensions=100)
+
+    assert raised.value.param == "dimensions"
+    assert str(DIMENSIONS) in raised.value.message
+
+
+def test_all_dimensions_may_be_asked_for(client: openai.OpenAI, plain: PlainHTTP) -> None:
+    answer = client.embeddings.create(model=MODEL, input=TEXTS[0], dimensions=DIMENSIONS)
+
+    assert_same([row.embedding for row in answer.data], plain.vectors(TEXTS[:1]))
+
+
+@pytest.mark.parametrize("nothing", ["", [], ["x", ""]], ids=repr)
+def test_nothing_to_embed(client: openai.OpenAI, nothing: str | list[str]) -> None:
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.embeddings.create(model=MODEL, input=nothing)
+
+    assert str(raised.value.param).startswith("input")
+
+
+async def test_async(url: str, plain: PlainHTTP) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="unused") as client:
+        answer = await client.embeddings.create(model=MODEL, input=list(TEXTS))
+        with pytest.raises(openai.NotFoundError):
+            await client.embeddings.create(model="no-such-model", input="x")
+
+    assert_same([row.embedding for row in answer.data], plain.vectors(TEXTS))
