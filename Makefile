@@ -10,7 +10,7 @@ BENTOS_ENV := .venv/bentos/.made
 PEERS_ENV := .venv/peers/.made
 GATEWAY_TEST_ENV := .venv/gateway/.made-test
 BENTOS_TEST_ENV := .venv/bentos/.made-test
-PEERS_ENV := .venv/peers/.made
+CLIENTS_ENV := .venv/clients/.made
 
 # Bytecode is left to the first import: most modules never see one.
 PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check --no-compile
@@ -51,11 +51,13 @@ up: $(GATEWAY_ENV) $(BENTOS_ENV) ## Start the stack and keep it up until Ctrl-C
 	@$(GATEWAY) -m torchless.cli up
 
 .PHONY: test
-test: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Run every test, in both environments
+test: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) $(CLIENTS_ENV) ## Run every test, in every environment
 	@echo "==> tests that need torch, in .venv/bentos"
 	@$(BENTOS) -m pytest -m "torch and not gpu"
 	@echo "==> tests that need no torch, in .venv/gateway"
 	@$(GATEWAY) -m pytest -m "not torch and not gpu"
+	@echo "==> other people's API clients against the stack, in .venv/clients"
+	@.venv/clients/bin/python -m pytest tests/compat
 
 .PHONY: lint
 lint: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Check style, types, imports between rooms and the stubs
@@ -97,6 +99,10 @@ $(BENTOS_ENV): bentos/embedding/requirements.txt
 	@touch $@
 
 $(PEERS_ENV): requirements/peers.txt
+	$(new_environment)
+	@touch $@
+
+$(CLIENTS_ENV): requirements/clients.txt
 	$(new_environment)
 	@touch $@
 

@@ -37,6 +37,7 @@ LOCKS = (
     Lock("requirements/gateway-test.txt", ("gateway", "cli", "test"), agrees_with="requirements/gateway.txt"),
     Lock("requirements/bentos-test.txt", ("embedding", "test"), agrees_with="bentos/embedding/requirements.txt"),
     Lock("requirements/peers.txt", source="requirements/peers.in"),
+    Lock("requirements/clients.txt", source="requirements/clients.in"),
 )
 
 OF_A_CUDA_BUILD = re.compile(r"(nvidia-(?!ml-py\b)|triton\b|cuda-)")
