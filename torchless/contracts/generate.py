@@ -29,7 +29,10 @@ def generate(target: Path) -> None:
     well_known = _parent_of("grpc_tools.protoc", levels=1) / "_proto"
     with tempfile.TemporaryDirectory() as scratch:
         outputs = [f"--{kind}_out={scratch}" for kind in ("python", "mypy", "grpc_python", "mypy_grpc")]
-        arguments = ["protoc", f"-I{PROTOS}", f"-I{google_rpc}", f"-I{well_known}", *outputs, *sources]
+        # Of this environment, which need not be the one that the shell's PATH leads to.
+        programs = Path(sys.executable).parent
+        plugins = [f"--plugin={programs}/protoc-gen-{kind}" for kind in ("mypy", "mypy_grpc")]
+        arguments = ["protoc", f"-I{PROTOS}", f"-I{google_rpc}", f"-I{well_known}", *plugins, *outputs, *sources]
         if protoc.main(arguments) != 0:
             raise SystemExit("protoc refused the protos; its message is above")
         made = Path(scratch) / "torchless"
@@ -45,7 +48,7 @@ def generate(target: Path) -> None:
 def _parent_of(module: str, levels: int) -> Path:
     spec = find_spec(module)
     if spec is None or spec.origin is None:
-        raise SystemExit(f"{module} is not installed: install the requirements of the `dev` extra")
+        raise SystemExit(f"{module} is not installed: install the extra `test`")
     return Path(spec.origin).parents[levels - 1]
 
 
