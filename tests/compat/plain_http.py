@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DIMENSIONS = 384
@@ -57,7 +57,7 @@ class PlainHTTP:
         return sum(min(len(found), MAX_TOKENS) for found in self.post("/tokenize", {"inputs": list(texts)}))
 
 
-def assert_same(vectors: ArrayLike, expected: NDArray[np.float32]) -> None:
+def assert_same(vectors: Any, expected: NDArray[np.float32]) -> None:
     """Fails unless `vectors` has the shape of `expected` and each row a cosine of at least 0.99999 with its row."""
     actual = np.asarray(vectors, dtype=np.float64)
     assert actual.shape == expected.shape

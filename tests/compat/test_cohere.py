@@ -63,7 +63,7 @@ def test_more_texts_than_cohere_takes_at_once_keep_their_order(client: cohere.Cl
 
 
 def test_version_1(url: str, plain: PlainHTTP) -> None:
-    client = cohere.Client(api_key="unused", base_url=url)
+    client: Any = cohere.Client(api_key="unused", base_url=url)
 
     floats = client.embed(texts=list(TEXTS), model=MODEL, input_type="search_query")
     by_type = client.embed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cohere
 import pytest
 from cohere.core import ApiError
@@ -10,9 +12,13 @@ from langchain_cohere import CohereEmbeddings
 from tests.compat.plain_http import MODEL, TEXTS, PlainHTTP, assert_same
 
 
+def cohere_embeddings(url: str, **options: Any) -> CohereEmbeddings:
+    return CohereEmbeddings(**{"cohere_api_key": "unused", "base_url": url, "model": MODEL, **options})
+
+
 @pytest.fixture
 def embeddings(url: str) -> CohereEmbeddings:
-    return CohereEmbeddings(cohere_api_key="unused", base_url=url, model=MODEL)
+    return cohere_embeddings(url)
 
 
 def test_documents(embeddings: CohereEmbeddings, plain: PlainHTTP) -> None:
@@ -30,8 +36,8 @@ async def test_async(embeddings: CohereEmbeddings, plain: PlainHTTP) -> None:
 
 def test_errors_are_coheres(url: str) -> None:
     # It tries again whatever the error is, four seconds later.
-    unknown = CohereEmbeddings(cohere_api_key="unused", base_url=url, model="no-such-model", max_retries=1)
-    uncut = CohereEmbeddings(cohere_api_key="unused", base_url=url, model=MODEL, truncate="NONE", max_retries=1)
+    unknown = cohere_embeddings(url, model="no-such-model", max_retries=1)
+    uncut = cohere_embeddings(url, truncate="NONE", max_retries=1)
 
     with pytest.raises(cohere.NotFoundError):
         unknown.embed_query("x")

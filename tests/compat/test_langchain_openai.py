@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import openai
 import pytest
 import tiktoken
 from langchain_openai import OpenAIEmbeddings
-from pydantic import SecretStr
 
 from tests.compat.plain_http import MODEL, TEXTS, PlainHTTP, assert_same
 
 pytestmark = pytest.mark.usefixtures("cl100k")
 
 
+def openai_embeddings(url: str, **options: Any) -> OpenAIEmbeddings:
+    return OpenAIEmbeddings(**{"model": MODEL, "base_url": f"{url}/v1", "api_key": "unused", **options})
+
+
 @pytest.fixture
 def embeddings(url: str) -> OpenAIEmbeddings:
     """With every default, so that texts are sent as ids of cl100k_base."""
-    return OpenAIEmbeddings(model=MODEL, base_url=f"{url}/v1", api_key=SecretStr("unused"))
+    return openai_embeddings(url)
 
 
 def test_documents(embeddings: OpenAIEmbeddings, plain: PlainHTTP) -> None:
@@ -35,15 +40,13 @@ async def test_async(embeddings: OpenAIEmbeddings, plain: PlainHTTP) -> None:
 
 
 def test_texts_instead_of_ids(url: str, plain: PlainHTTP) -> None:
-    embeddings = OpenAIEmbeddings(
-        model=MODEL, base_url=f"{url}/v1", api_key=SecretStr("unused"), check_embedding_ctx_length=False
-    )
+    embeddings = openai_embeddings(url, check_embedding_ctx_length=False)
 
     assert_same(embeddings.embed_documents(list(TEXTS)), plain.vectors(TEXTS))
 
 
 def test_more_texts_than_one_request_takes_from_it(url: str, plain: PlainHTTP) -> None:
-    embeddings = OpenAIEmbeddings(model=MODEL, base_url=f"{url}/v1", api_key=SecretStr("unused"), chunk_size=2)
+    embeddings = openai_embeddings(url, chunk_size=2)
 
     assert_same(embeddings.embed_documents(list(TEXTS)), plain.vectors(TEXTS))
 
@@ -64,16 +67,14 @@ def test_a_text_longer_than_openais_limit_is_the_mean_of_its_parts(
 
 
 def test_openais_own_name_of_a_model(url: str, plain: PlainHTTP) -> None:
-    embeddings = OpenAIEmbeddings(
-        model="text-embedding-3-small", base_url=f"{url}/v1", api_key=SecretStr("unused"), dimensions=None
-    )
+    embeddings = openai_embeddings(url, model="text-embedding-3-small")
 
     assert_same(embeddings.embed_query(TEXTS[0]), plain.vector(TEXTS[0]))
 
 
 def test_errors_are_openais(url: str) -> None:
-    unknown = OpenAIEmbeddings(model="no-such-model", base_url=f"{url}/v1", api_key=SecretStr("unused"))
-    short = OpenAIEmbeddings(model=MODEL, base_url=f"{url}/v1", api_key=SecretStr("unused"), dimensions=100)
+    unknown = openai_embeddings(url, model="no-such-model")
+    short = openai_embeddings(url, dimensions=100)
 
     with pytest.raises(openai.NotFoundError):
         unknown.embed_query("x")

@@ -10,19 +10,19 @@ import pytest
 from tests.compat.plain_http import MODEL, TEXTS, PlainHTTP, assert_same
 
 
-def rows(answer: Any) -> list[list[float]]:
+def rows(answer: Any) -> list[Any]:
     return [row["embedding"] for row in sorted(answer.data, key=lambda row: row["index"])]
 
 
 def test_openai(url: str, plain: PlainHTTP) -> None:
-    answer = litellm.embedding(f"openai/{MODEL}", input=list(TEXTS), api_base=f"{url}/v1", api_key="unused")
+    answer: Any = litellm.embedding(f"openai/{MODEL}", input=list(TEXTS), api_base=f"{url}/v1", api_key="unused")
 
     assert_same(rows(answer), plain.vectors(TEXTS))
     assert answer.usage.total_tokens == plain.tokens(TEXTS)
 
 
 def test_openai_as_base64(url: str, plain: PlainHTTP) -> None:
-    answer = litellm.embedding(
+    answer: Any = litellm.embedding(
         f"openai/{MODEL}", input=list(TEXTS), api_base=f"{url}/v1", api_key="unused", encoding_format="base64"
     )
 
@@ -38,7 +38,7 @@ async def test_openai_async(url: str, plain: PlainHTTP) -> None:
 
 
 def test_cohere(url: str, plain: PlainHTTP) -> None:
-    answer = litellm.embedding(
+    answer: Any = litellm.embedding(
         f"cohere/{MODEL}",
         input=list(TEXTS),
         api_base=f"{url}/v2/embed",
@@ -50,7 +50,7 @@ def test_cohere(url: str, plain: PlainHTTP) -> None:
 
 
 def test_infinity(url: str, plain: PlainHTTP) -> None:
-    answer = litellm.embedding(f"infinity/{MODEL}", input=list(TEXTS), api_base=url, api_key="unused")
+    answer: Any = litellm.embedding(f"infinity/{MODEL}", input=list(TEXTS), api_base=url, api_key="unused")
 
     assert_same(rows(answer), plain.vectors(TEXTS))
     assert answer.usage.total_tokens == plain.tokens(TEXTS)

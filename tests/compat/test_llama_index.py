@@ -5,17 +5,21 @@ https://developers.llamaindex.ai/python/framework/module_guides/models/embedding
 
 from __future__ import annotations
 
+from typing import Any
+
 import openai
 import pytest
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.embeddings.openai import OpenAIEmbedding
-from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
+from llama_index.embeddings.openai import OpenAIEmbedding  # type: ignore[import-untyped]
+from llama_index.embeddings.text_embeddings_inference import (  # type: ignore[import-untyped]
+    TextEmbeddingsInference,
+)
 
 from tests.compat.plain_http import MODEL, TEXTS, PlainHTTP, assert_same
 
 
 @pytest.fixture(params=["openai", "text-embeddings-inference"])
-def embedding(request: pytest.FixtureRequest, url: str) -> BaseEmbedding:
+def embedding(request: pytest.FixtureRequest, url: str) -> Any:
     if request.param == "openai":
         return OpenAIEmbedding(model_name=MODEL, api_base=f"{url}/v1", api_key="unused")
     return TextEmbeddingsInference(model_name=MODEL, base_url=url)
