@@ -16,7 +16,7 @@ import pytest
 
 from tests.compat.network_watch import NetworkWatch
 from tests.compat.plain_http import PlainHTTP
-from tests.compat.running_stack import GATEWAY_PYTHON, ROOT, RunningStack, running_stack
+from tests.running_stack import GATEWAY_PYTHON, ROOT, RunningStack, running_stack
 
 HAS_CLIENTS = find_spec("openai") is not None
 collect_ignore_glob = [] if HAS_CLIENTS else ["test_*.py"]

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.compat.running_stack import ROOT
+from tests.running_stack import ROOT
 
 PAGE = (ROOT / "docs/clients.md").read_text(encoding="utf-8")
 EXAMPLE = re.compile(r"```python\n(?P<code>.*?)```\n\n```text\n(?P<output>.*?)```", re.DOTALL)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.compat.network_watch import NetworkWatch
 from tests.compat.plain_http import TEXTS, PlainHTTP, assert_same
-from tests.compat.running_stack import GATEWAY_PYTHON, ROOT, RunningStack
+from tests.running_stack import GATEWAY_PYTHON, ROOT, RunningStack
 
 
 def test_the_gateways_vectors_are_those_of_the_embedding_service(stack: RunningStack, plain: PlainHTTP) -> None:

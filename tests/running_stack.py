@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 GATEWAY_PYTHON = Path(os.environ.get("TORCHLESS_UP_GATEWAY_PYTHON", ROOT / ".venv/gateway/bin/python"))
-"""Python of the environment without torch; `torchless up` takes that of the bentos from TORCHLESS_UP_BENTOS_PYTHON."""
+"""Python of the environment without torch."""
+BENTOS_PYTHON = Path(os.environ.get("TORCHLESS_UP_BENTOS_PYTHON", ROOT / ".venv/bentos/bin/python"))
+"""Python of the environment with torch; `torchless up` reads the same variable."""
 STARTS_WITHIN_S = 180.0
 STOPS_WITHIN_S = 90.0
 ALIASES = {"text-embedding-3-small": "", "default/not-specified": ""}

@@ -1,0 +1,65 @@
+"""The README's examples, run as they stand but for the ports."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import require_program
+from tests.running_stack import ROOT, RunningStack
+
+pytestmark = pytest.mark.slow
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def run(program: list[str], code: str, stack: RunningStack) -> str:
+    code = code.replace("http://127.0.0.1:3000", stack.url).replace("127.0.0.1:50051", stack.embedding_address)
+    done = subprocess.run([*program, code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("code", [block for block in blocks("bash") if "curl" in block])
+def test_curl(code: str, running: RunningStack) -> None:
+    require_program("curl", "curl")
+    answer = json.loads(run(["bash", "-c"], code, running))
+    if "/v1/embeddings" in code:
+        assert [len(row["embedding"]) for row in answer["data"]] == [384, 384]
+    elif "/v2/embed" in code:
+        assert {name: len(rows[0]) for name, rows in answer["embeddings"].items()} == {"float": 384, "int8": 384}
+    else:
+        assert [len(row) for row in answer] == [384]
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python(code: str, running: RunningStack) -> None:
+    assert run([sys.executable, "-c"], code, running).startswith("Yeast makes dough rise. (2, 384)")
+
+
+@pytest.mark.parametrize("code", [block for block in blocks("bash") if "torchless" in block])
+def test_torchless(code: str, running: RunningStack) -> None:
+    code = code.replace(".venv/gateway/bin/torchless", f"{sys.executable} -m torchless.cli")
+    printed = run(["bash", "-c"], f"export TORCHLESS_GATEWAY_URL={running.url}\n{code}", running)
+    assert "384" in printed
+    assert "embedding" in printed
+
+
+def test_every_block_is_covered() -> None:
+    languages = re.findall(r"^```(\w+)$", README, flags=re.MULTILINE)
+    assert sorted(set(languages)) == ["bash", "python"]
+    assert all("curl" in block or "torchless" in block for block in blocks("bash"))
+
+
+def test_every_target_that_the_readme_names_is_there() -> None:
+    targets = set(re.findall(r"\bmake (\w+)", README))
+    known = set(re.findall(r"^([a-z]+):", Path(ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert {"demo", "test", "up"} <= targets <= known
