@@ -12,8 +12,7 @@ GATEWAY_TEST_ENV := .venv/gateway/.made-test
 BENTOS_TEST_ENV := .venv/bentos/.made-test
 CLIENTS_ENV := .venv/clients/.made
 
-# Bytecode is left to the first import: most modules never see one.
-PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check --no-compile
+PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 # The lock names every package, so pip has nothing to resolve; `pip check` proves that nothing is missing.
 FROM_LOCK := $(PIP_INSTALL) --no-deps --requirement
 
