@@ -22,6 +22,9 @@ from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_larg
 T = TypeVar("T")
 Purpose = Literal["query", "document"]
 
+_MIB = 1024 * 1024
+_REST_OF_MESSAGE = 64 * 1024
+"""What an answer holds beside its vectors, at most, in bytes."""
 _SMALL_CHARACTERS = 1024
 """Texts that are shorter than this together are tokenized at once: a hop to another thread would cost more."""
 
@@ -84,6 +87,7 @@ class Embedder:
             for device in {model.card.device for _, model in models}
         }
         self._metrics.watch(*self._batchers.values())
+        self._beside = 0
         self._threads = ThreadPoolExecutor(settings.tokenizer_threads, thread_name_prefix="tokenizer")
 
     async def start(self) -> None:
@@ -129,6 +133,8 @@ class Embedder:
         texts = await self._texts_of(job, model)
         encoded = await self._encode(model, texts, prompt_name, job.truncate)
         tokenized = time.monotonic()
+        if job.per_token:
+            self._refuse_if_no_message_holds(sum(len(one.ids) for one in encoded), model.card)
         lane = Lane(model.card.id, model.prompt_tokens(prompt_name))
         items = [PassItem(one, job.per_token) for one in encoded]
         counts = [len(one.ids) for one in encoded]
@@ -166,8 +172,30 @@ class Embedder:
         return [prompt + text for text in texts]
 
     async def beside_the_device(self, function: Callable[[], T]) -> T:
-        """Runs `function` on a tokenizer thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        """Runs `function` on a tokenizer thread.
+
+        Raises:
+            TorchlessError: OVERLOADED, when as many wait for one as may wait for the device.
+        """
+        if self._beside >= self._settings.batching.max_waiting_requests:
+            raise TorchlessError(
+                ErrorKind.OVERLOADED, "the service has too much to tokenize; try again shortly", retry_after_s=1.0
+            )
+        self._beside += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        finally:
+            self._beside -= 1
+
+    def check_size(self, field: str, size: int) -> None:
+        """Refuses a request to tokenize or detokenize `size` characters or ids, if that is too many.
+
+        Raises:
+            TorchlessError: INPUT_TOO_LARGE.
+        """
+        most = self._settings.max_tokenize_characters
+        if size > most:
+            raise input_too_large(field, f"is {size} long in all; at most {most} is taken in one call, send less")
 
     def _find(self, model_id: str) -> tuple[ModelSettings, EmbeddingModel]:
         found = self._models.get(model_id or self._default)
@@ -185,6 +213,11 @@ class Embedder:
         """
         self._check_count("texts", len(texts))
         longest = self._settings.max_input_characters
+        total = sum(map(len, texts))
+        if total > self._settings.max_request_characters:
+            raise input_too_large(
+                "texts", f"hold {total} characters in all; at most {self._settings.max_request_characters} are taken"
+            )
         for index, text in enumerate(texts):
             if not text:
                 raise invalid_input(f"texts[{index}]", "is empty", index=str(index))
@@ -237,6 +270,16 @@ class Embedder:
         if truncate is None:
             _refuse_too_long(encoded, model.card)
         return encoded
+
+    def _refuse_if_no_message_holds(self, rows: int, card: ModelCard) -> None:
+        bytes_needed = rows * card.dimensions * 4
+        most = self._settings.max_message_mib * _MIB - _REST_OF_MESSAGE
+        if bytes_needed > most:
+            raise input_too_large(
+                "texts",
+                f"hold {rows} tokens, whose vectors do not fit one answer; at most {most // (bytes_needed // rows)}"
+                " do, send fewer",
+            )
 
     def _limits_of(self, lane: Lane) -> PassLimits:
         batching = self._settings.batching

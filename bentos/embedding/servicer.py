@@ -69,7 +69,7 @@ class EmbeddingServicer(EmbeddingServiceServicer):
         self, request_iterator: AsyncIterator[pb.StreamEmbeddingsRequest], context: Context
     ) -> AsyncIterator[pb.StreamEmbeddingsResponse]:
         """Frames of inputs, answered in their order."""
-        flow = _tenant(context) or f"stream-{id(context)}"
+        flow = _tenant(context)
         expires_at = _expires_at(context)
 
         async def answer(frame: pb.StreamEmbeddingsRequest) -> pb.StreamEmbeddingsResponse:
@@ -99,16 +99,22 @@ class EmbeddingServicer(EmbeddingServiceServicer):
         embedder = self._ready
         model = embedder.find(request.model)
         embedder.check_texts(request.texts)
+        embedder.check_size("texts", sum(map(len, request.texts)))
         special = request.add_special_tokens if request.HasField("add_special_tokens") else True
         texts = embedder.prompted(request.texts, request.prompt_name, model.card)
-        pieces = await embedder.beside_the_device(lambda: model.tokenize(texts, special))
-        return pb.TokenizeResponse(model=model.card.id, texts=[_tokenized(each) for each in pieces])
+
+        def answer() -> pb.TokenizeResponse:
+            pieces = model.tokenize(texts, special)
+            return pb.TokenizeResponse(model=model.card.id, texts=[_tokenized(each) for each in pieces])
+
+        return await embedder.beside_the_device(answer)
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:  # noqa: N802
         """The text of each sequence of ids."""
         embedder = self._ready
         model = embedder.find(request.model)
         ids = [list(each.ids) for each in request.token_ids]
+        embedder.check_size("token_ids", sum(map(len, ids)))
         embedder.check_token_ids(ids, model.card)
         skip = request.skip_special_tokens if request.HasField("skip_special_tokens") else True
         texts = await embedder.beside_the_device(lambda: model.detokenize(ids, skip))

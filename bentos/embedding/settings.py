@@ -70,6 +70,10 @@ class EmbeddingSettings(ServingSettings):
     """Most inputs in one request or frame."""
     max_input_characters: int = Field(default=1_000_000, ge=1)
     """Longest input, in characters; refused before it is tokenized."""
+    max_request_characters: int = Field(default=4_000_000, ge=1)
+    """Most characters of all inputs of a request together; refused before anything is tokenized."""
+    max_tokenize_characters: int = Field(default=400_000, ge=1)
+    """Most characters, or token ids, of a request to Tokenize and Detokenize, whose answers are many times as large."""
     tokenizer_threads: int = Field(default=2, ge=1, le=64)
     """Threads that tokenize beside the device."""
     cpu_threads: int = Field(default=0, ge=0)

@@ -37,7 +37,8 @@ class HubTokenizer:
         """Ids of each text, special tokens included, cut unless `truncate` is None."""
         tokenizer = self._whole if truncate is None else self._cut[truncate]
         encodings = tokenizer.encode_batch_fast(list(texts))
-        return [EncodedText(e.ids, sum(len(o.ids) for o in e.overflowing)) for e in encodings]
+        # What overflowed comes in windows, each with special tokens of its own.
+        return [EncodedText(e.ids, sum(o.special_tokens_mask.count(0) for o in e.overflowing)) for e in encodings]
 
     def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[TokenPiece]]:
         """Tokens of each text with their places, never cut."""

@@ -32,7 +32,7 @@ class Readiness:
             TorchlessError: Why calls are not served.
         """
         if self._obstacle is not None:
-            raise self._obstacle
+            raise self._obstacle.again()
 
     def become_ready(self) -> None:
         """Calls are served from now on, unless the service is already leaving."""
@@ -42,7 +42,7 @@ class Readiness:
     def fail(self, error: TorchlessError) -> None:
         """Calls hear `error` from now on; the service does not get ready again."""
         if self._obstacle is not _LEAVING:
-            self._become(error)
+            self._become(error.again())
 
     def leave(self) -> None:
         """New calls are refused from now on."""

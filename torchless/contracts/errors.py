@@ -84,6 +84,19 @@ class TorchlessError(Exception):
         self.retry_after_s = retry_after_s
         self.metadata = dict(metadata or {})
 
+    def again(self) -> TorchlessError:
+        """The same error as a new exception, to be raised for another caller.
+
+        One exception raised many times would gather the traces, and so the requests, of everybody it was raised for.
+        """
+        return TorchlessError(
+            self.kind,
+            self.message,
+            violations=self.violations,
+            retry_after_s=self.retry_after_s,
+            metadata=self.metadata,
+        )
+
     def __repr__(self) -> str:
         return f"TorchlessError({self.kind.value}, {self.message!r})"
 

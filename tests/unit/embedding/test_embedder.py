@@ -195,3 +195,19 @@ async def test_a_deadline_that_passes_in_the_queue_is_heard() -> None:
         await plug
     assert caught.value.kind is ErrorKind.DEADLINE
     assert len(model.passes) == 1
+
+
+async def test_vectors_per_token_that_no_message_holds_are_refused_before_they_are_computed() -> None:
+    model = FakeEmbeddingModel(max_tokens=60_000, max_batch_tokens=60_000)
+    async with embedder(model, max_message_mib=1) as subject:
+        with pytest.raises(TorchlessError) as caught:
+            await subject.embed(EmbedJob(texts=["word " * 40_000], per_token=True))
+    assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
+    assert "40001 tokens" in caught.value.message
+    assert model.passes == []
+
+
+async def test_texts_that_are_too_long_together_are_refused() -> None:
+    async with embedder(max_request_characters=100) as subject:
+        with pytest.raises(TorchlessError, match="120 characters in all; at most 100"):
+            await subject.embed(EmbedJob(texts=["x" * 60] * 2))

@@ -199,7 +199,7 @@ async def test_a_request_larger_than_the_whole_queue_is_told_so() -> None:
 
 async def test_a_bulk_caller_waits_for_room_and_is_let_in_as_it_comes() -> None:
     device = Device()
-    async with running(device, max_waiting_tokens=16) as batcher:
+    async with running(device, max_waiting_tokens=32) as batcher:
         device.gate.clear()
         plug = asyncio.create_task(batcher.submit(work(0)))
         await asyncio.to_thread(device.entered.wait)
@@ -208,8 +208,12 @@ async def test_a_bulk_caller_waits_for_room_and_is_let_in_as_it_comes() -> None:
         await asyncio.sleep(0)
         assert batcher.admission.tokens == 16
         bulk[7].cancel()
+        small = asyncio.create_task(batcher.submit(work(99)))  # the other half is for those who do not wait
+        await asyncio.sleep(0)
+        assert batcher.admission.tokens == 20
         device.gate.set()
         answers = await asyncio.gather(plug, *bulk[:7])
+        assert (await small).results == [198]
         assert [a.results for a in answers[1:]] == [[2 * n, 2 * n] for n in range(1, 8)]
         assert nothing_is_held(batcher)
 
@@ -266,3 +270,77 @@ async def test_a_model_that_answers_too_little_is_an_error_and_not_a_shift() -> 
         await batcher.submit(work(1))
     assert caught.value.kind is ErrorKind.INTERNAL
     await batcher.stop()
+
+
+async def test_a_cancelled_head_of_the_line_lets_those_behind_it_in() -> None:
+    device = Device()
+    async with running(device, max_waiting_tokens=40) as batcher:
+        device.gate.clear()
+        plug = asyncio.create_task(batcher.submit(work(0)))
+        await asyncio.to_thread(device.entered.wait)
+        await asyncio.sleep(0.01)
+        taken = asyncio.create_task(batcher.submit(work(1, 2, 3)))  # 12 of the 20 for those who wait
+        await asyncio.sleep(0)
+        head = asyncio.create_task(batcher.submit(work(4, 5, 6), wait_for_room=True))
+        behind = asyncio.create_task(batcher.submit(work(7), wait_for_room=True))
+        await asyncio.sleep(0)
+        assert batcher.admission.tokens == 12
+        head.cancel()
+        await asyncio.sleep(0.01)
+        assert batcher.admission.tokens == 16
+        device.gate.set()
+        assert (await behind).results == [14]
+        await asyncio.gather(plug, taken)
+        assert nothing_is_held(batcher)
+
+
+async def test_what_would_expire_before_its_turn_is_refused_at_once() -> None:
+    now = [0.0]
+    device = Device()
+    async with running(device, clock=lambda: now[0]) as batcher:
+        batcher.admission.drain_rate.observe(40, 1.0)  # 40 tokens a second
+        device.gate.clear()
+        plug = asyncio.create_task(batcher.submit(work(0)))
+        await asyncio.to_thread(device.entered.wait)
+        waiting = [asyncio.create_task(batcher.submit(work(n))) for n in range(1, 11)]  # 40 tokens: one second
+        await asyncio.sleep(0)
+        with pytest.raises(TorchlessError) as caught:
+            await batcher.submit(work(98, expires_at=0.5))
+        assert caught.value.kind is ErrorKind.OVERLOADED
+        patient = asyncio.create_task(batcher.submit(work(99, expires_at=60.0)))
+        await asyncio.sleep(0)
+        device.gate.set()
+        assert (await patient).results == [198]
+        await asyncio.gather(plug, *waiting)
+        assert nothing_is_held(batcher)
+
+
+async def test_a_device_thread_that_dies_leaves_nobody_waiting() -> None:
+    class Dying:
+        def pass_done(self, *facts: object) -> None:
+            raise RuntimeError("a defect")
+
+    batcher: Batcher[int, int] = Batcher(
+        lambda lane, payloads: payloads, lambda lane: LIMITS, BatchingSettings(max_waiting_tokens=16), Dying()
+    )
+    batcher.start()
+    calls = [asyncio.create_task(batcher.submit(work(n, n), wait_for_room=True)) for n in range(5)]
+    outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+    assert [o.kind for o in outcomes if isinstance(o, TorchlessError)] == [ErrorKind.GPU_UNAVAILABLE] * 5
+    with pytest.raises(TorchlessError, match="started again"):
+        await batcher.submit(work(1))
+    await batcher.stop()
+
+
+async def test_callers_that_fail_together_get_exceptions_of_their_own() -> None:
+    device = Device()
+    async with running(device) as batcher:
+        device.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "gone")
+        device.gate.clear()
+        plug = asyncio.create_task(batcher.submit(work(0)))
+        await asyncio.to_thread(device.entered.wait)
+        each = [asyncio.create_task(batcher.submit(work(n))) for n in (1, 2)]
+        await asyncio.sleep(0)
+        device.gate.set()
+        outcomes = await asyncio.gather(plug, *each, return_exceptions=True)
+        assert len({id(o) for o in outcomes}) == 3

@@ -84,8 +84,8 @@ def test_nobody_starves_however_much_arrives(incoming: Incoming, mine: list[int]
     arrive, so F, 2F, 3F, ... passes lie between turns.
     """
     subject = scheduler()
-    for each in incoming:
-        subject.add(work(*each))
+    for lane, sizes, _ in incoming:
+        subject.add(work(lane, sizes))
     patient = work("a", mine)
     subject.add(patient)
     before = len(incoming) + 1
@@ -97,6 +97,26 @@ def test_nobody_starves_however_much_arrives(incoming: Incoming, mine: list[int]
         subject.next_pass()
         passes += 1
         assert passes <= bound
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40), st.data())
+def test_a_flow_with_work_has_its_turn_within_as_many_passes_as_there_are_flows(
+    flows: list[str], data: st.DataObject
+) -> None:
+    """However much the others send meanwhile."""
+    subject = scheduler()
+    mine = work("a", [BUDGET] * 30, flow="mine")
+    for flow in flows:
+        subject.add(work("a", [BUDGET], flow=flow))
+    subject.add(mine)
+    since = 0
+    while mine.waiting:
+        for flow in data.draw(st.lists(st.sampled_from("abcd"), max_size=3)):
+            subject.add(work("a", [BUDGET], flow=flow))
+        made = subject.next_pass()
+        assert made is not None
+        since = 0 if made.items[0][0] is mine else since + 1
+        assert since <= len("abcd")
 
 
 def test_a_newcomer_waits_one_turn_each_of_those_before_it_and_not_for_their_whole_requests() -> None:
@@ -169,3 +189,27 @@ def test_an_item_larger_than_a_pass_is_refused() -> None:
     with pytest.raises(ValueError, match="1 to 64 tokens"):
         subject.add(work("a", [BUDGET + 1]))
     assert subject.waiting_requests == 0
+
+
+def test_equal_requests_are_finished_one_after_another_and_not_all_at_the_end() -> None:
+    subject = scheduler(PassLimits(max_tokens=10_000, max_items=64, padding_share=0.25, free_padding_tokens=8))
+    works = [work("a", [10] * 32) for _ in range(64)]
+    for each in works:
+        subject.add(each)
+    finished: dict[int, int] = {}
+    for number in range(1, 33):
+        assert subject.next_pass() is not None
+        for index, each in enumerate(works):
+            if not each.waiting:
+                finished.setdefault(index, number)
+    assert len(finished) == 64
+    assert sum(finished.values()) / 64 < 20  # 16.5 if served strictly one by one, 32 in lock step
+
+
+def test_tokens_before_a_request_are_those_of_requests_with_no_more_left() -> None:
+    subject = scheduler()
+    for each in ([4, 4], [30] * 9, [9]):
+        subject.add(work("a", each))
+    assert subject.tokens_before(work("a", [8])) == 8
+    assert subject.tokens_before(work("a", [9])) == 17
+    assert subject.tokens_before(work("a", [9], flow="other")) == 0
