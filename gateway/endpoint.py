@@ -11,25 +11,24 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from gateway.disconnect import cancelled_by_disconnect
 from gateway.errors import ErrorFamily
-from gateway.faults import BodyTooLargeError, BodyTooLateError, GatewayDefectError, MalformedRequestError
+from gateway.faults import BodyTooLargeError, BodyTooLateError, GatewayDefectError
 from gateway.last_answer import LastAnswer
 from gateway.openapi import described_get, described_post
+from gateway.parsing import Body, parsed
 from gateway.request_context import RequestContext, request_context
 from gateway.services import Services
-from torchless.contracts.errors import FieldViolation, TorchlessError
+from torchless.contracts.errors import TorchlessError
 
 logger = logging.getLogger(__name__)
-Body = TypeVar("Body", bound=BaseModel)
 _HUNG_UP = 499
 """Seen by nobody but the metrics."""
 
@@ -140,26 +139,10 @@ async def _work_on_body(
                 raw = await call.services.body_limit.read(request.scope, request.receive)
         except TimeoutError as error:
             raise BodyTooLateError from error
-        body = _parsed(model, raw)
+        body = parsed(model, raw)
         return await cancelled_by_disconnect(request.receive, handler(body, call))
 
 
 def _call(request: Request) -> Call:
     services: Services = request.app.state.services
     return Call(services, request_context(request.scope, services.settings.limits), request.path_params)
-
-
-def _parsed(model: type[Body], raw: bytes) -> Body:
-    try:
-        return model.model_validate_json(raw)
-    except ValidationError as error:
-        violations = tuple(
-            FieldViolation(_dotted(e["loc"]), e["msg"])
-            for e in error.errors(include_url=False, include_context=False, include_input=False)
-        )
-    message = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations[:5])
-    raise MalformedRequestError(message, tuple(v for v in violations if v.field))
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")

@@ -22,7 +22,7 @@ class LimitSettings(SettingsGroup):
 
     body_mib: float = Field(default=32.0, gt=0, le=1024)
     """Largest request body, in MiB. It is refused while it is read, not after."""
-    items: int = Field(default=2048, ge=1)
+    items: int = Field(default=2048, ge=1, le=50_000)
     """Most inputs in one request."""
     characters: int = Field(default=100_000, ge=1)
     """Longest input in Unicode code points, and most token ids of one input."""

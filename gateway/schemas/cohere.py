@@ -5,14 +5,16 @@ Source: https://docs.cohere.com/reference/embed and https://docs.cohere.com/v1/r
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from gateway.schemas.inputs import AnswerModel, NullIsAbsent, RequestModel, Text, Texts
+from gateway.schemas.inputs import STOPS_AT_FIRST_ERROR, AnswerModel, NullIsAbsent, RequestModel, Text, Texts
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
-EmbeddingTypes = Annotated[list[EmbeddingType], Field(min_length=1)]
+EmbeddingTypes = Annotated[
+    list[EmbeddingType], STOPS_AT_FIRST_ERROR, Field(min_length=1, max_length=len(get_args(EmbeddingType)))
+]
 
 
 class _EmbedFields(RequestModel):
@@ -47,7 +49,7 @@ class TextContent(RequestModel):
 class MixedInput(RequestModel):
     """An input made of parts; their texts are joined by line breaks."""
 
-    content: Annotated[list[TextContent], Field(min_length=1)]
+    content: Annotated[list[TextContent], STOPS_AT_FIRST_ERROR, Field(min_length=1, max_length=1024)]
     """The parts."""
 
 
@@ -56,7 +58,7 @@ class EmbedV2Request(_EmbedFields):
 
     texts: Texts | None = None
     """The inputs."""
-    inputs: Annotated[list[MixedInput], Field(json_schema_extra={"minItems": 1})] | None = None
+    inputs: Annotated[list[MixedInput], STOPS_AT_FIRST_ERROR, Field(json_schema_extra={"minItems": 1})] | None = None
     """The inputs, in Cohere's form for mixed content."""
     embedding_types: Annotated[EmbeddingTypes, *NullIsAbsent] = Field(default=["float"])
     """Forms to answer in."""
