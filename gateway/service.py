@@ -6,6 +6,7 @@ import bentoml
 
 from gateway.deferred import DeferredApplication
 from gateway.settings import GatewaySettings
+from torchless.process import leave_with_parent
 
 settings = GatewaySettings.load()
 application = DeferredApplication(settings)
@@ -29,7 +30,8 @@ class Gateway:
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def open(self) -> None:
-        """Opens the application in this worker."""
+        """Opens the application in this worker, which is not to outlive its supervisor."""
+        leave_with_parent()
         await application.open()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]

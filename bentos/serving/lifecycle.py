@@ -6,7 +6,6 @@ BentoML says SERVING as soon as the port is open and does not drain, so both are
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import signal
 from collections.abc import Awaitable, Callable
@@ -18,12 +17,12 @@ from bentos.serving.capability import Capability
 from bentos.serving.readiness import Readiness
 from bentos.serving.settings import ServingSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.process import leave_with_parent
 
 logger = logging.getLogger(__name__)
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Lifecycle:
@@ -56,7 +55,7 @@ class Lifecycle:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
-        _leave_with_parent()
+        leave_with_parent()
 
     async def _set_what_is_true(self, service: str, status: Any) -> None:
         # BentoML marks every name SERVING before it opens the port, which is not true yet of ours and of the whole, "".
@@ -107,10 +106,3 @@ class Lifecycle:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _leave_with_parent() -> None:
-    """Has the kernel send SIGTERM when BentoML's supervisor dies, which would otherwise leave this process behind."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        logger.warning("cannot ask to be stopped with the parent process: errno %d", ctypes.get_errno())

@@ -121,3 +121,18 @@ def test_workers_share_their_metrics_and_leave_none_behind(home: Path, embedding
     assert len(workers) >= 2
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert alive == []
+
+
+def test_a_killed_supervisor_leaves_the_port_free(home: Path, embedding: EmbeddingServer) -> None:
+    with served("gateway.service:Gateway", ROOT, embedding.address, home) as (http, pid):
+        supervisor = psutil.Process(pid)
+        workers = supervisor.children(recursive=True)
+        assert workers
+        supervisor.kill()
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        for process in alive:
+            process.kill()
+        assert alive == []
+        with socket.socket() as bound:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((http.base_url.host, http.base_url.port or 80))
