@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.draining import Draining
 from gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class DeferredApplication:
-    """An ASGI application that is there once it is opened.
+    """An ASGI application that is there once it is opened; `draining` says when its answers end connections.
 
     Args:
         settings: The gateway's settings.
@@ -26,6 +27,7 @@ class DeferredApplication:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._app: FastAPI | None = None
+        self.draining = Draining()
 
     async def open(self) -> None:
         """Makes the application inside the running event loop."""
@@ -46,4 +48,4 @@ class DeferredApplication:
         app: ASGIApp | None = self._app
         if app is None:
             raise RuntimeError("the application is called before it is opened")
-        await app(scope, receive, send)
+        await app(scope, receive, self.draining.closing(send))

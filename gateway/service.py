@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import bentoml
 
 from gateway.deferred import DeferredApplication
@@ -32,6 +34,7 @@ class Gateway:
     async def open(self) -> None:
         """Opens the application in this worker, which is not to outlive its supervisor."""
         leave_with_parent()
+        application.draining.watch(signal.SIGTERM)
         await application.open()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
