@@ -1,23 +1,61 @@
-"""Reads request bodies, and stops reading one that is too large."""
+"""Reads request bodies, and stops reading one that is too large or that there is no room for."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from gateway.faults import BodyTooLargeError
+from gateway.faults import BodyTooLargeError, NoRoomForBodyError
+
+_MIB = 1024 * 1024
 
 
 class BodyLimit:
-    """Reads a body of at most so many bytes.
+    """Room for the bodies of one worker's requests.
 
     Args:
-        mib: The limit, in MiB.
+        mib: Most of one body, in MiB.
+        all_mib: Most of all bodies that are held at one time, in MiB.
     """
 
-    def __init__(self, mib: float) -> None:
+    def __init__(self, mib: float, all_mib: float) -> None:
         self._mib = mib
-        self._bytes = int(mib * 1024 * 1024)
+        self._all_bytes = int(all_mib * _MIB)
+        self._held = 0
+
+    @contextmanager
+    def room(self) -> Iterator[BodyReader]:
+        """A reader of one body, whose bytes count as held until the end of the block.
+
+        What has arrived counts, not what is announced: a caller that sends nothing takes no room.
+        """
+        reader = BodyReader(self, self._mib)
+        try:
+            yield reader
+        finally:
+            self._held -= reader.size
+
+    def take(self, size: int) -> None:
+        """Counts `size` more bytes as held.
+
+        Raises:
+            NoRoomForBodyError: Past the limit; nothing is counted.
+        """
+        if self._held + size > self._all_bytes:
+            raise NoRoomForBodyError
+        self._held += size
+
+
+class BodyReader:
+    """Reads one body; made by `BodyLimit.room`. `size` is what it holds, in bytes."""
+
+    def __init__(self, limit: BodyLimit, mib: float) -> None:
+        self._limit = limit
+        self._mib = mib
+        self.size = 0
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body.
@@ -26,22 +64,24 @@ class BodyLimit:
         bodies, as soon as the bytes read pass it.
 
         Raises:
-            BodyTooLargeError: Past the limit.
+            BodyTooLargeError: Past the limit of one body.
+            NoRoomForBodyError: Past the limit of all bodies.
             ClientDisconnect: The caller hung up before the end.
         """
+        most = int(self._mib * _MIB)
         for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > self._bytes:
+            if name == b"content-length" and value.isdigit() and int(value) > most:
                 raise BodyTooLargeError(self._mib)
         chunks: list[bytes] = []
-        size = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            if size > self._bytes:
+            if self.size + len(chunk) > most:
                 raise BodyTooLargeError(self._mib)
+            self._limit.take(len(chunk))
+            self.size += len(chunk)
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from gateway.disconnect import cancelled_by_disconnect
 from gateway.errors import ErrorFamily
-from gateway.faults import BodyTooLargeError, BodyTooLateError, GatewayDefectError
+from gateway.faults import BodyTooLargeError, BodyTooLateError, GatewayDefectError, NoRoomForBodyError
 from gateway.last_answer import LastAnswer
 from gateway.openapi import described_get, described_post
 from gateway.parsing import Body, parsed
@@ -112,7 +112,7 @@ def get(
 async def _answered(request: Request, family: ErrorFamily, work: Awaitable[Response]) -> Response:
     try:
         return await work
-    except (BodyTooLargeError, BodyTooLateError) as error:
+    except (BodyTooLargeError, BodyTooLateError, NoRoomForBodyError) as error:
         return LastAnswer(family.answer(error))
     except TorchlessError as error:
         return family.answer(error)
@@ -133,10 +133,10 @@ async def _work_on_body(
     request: Request, model: type[Body], handler: Callable[[Body, Call], Coroutine[Any, Any, Response]]
 ) -> Response:
     call = _call(request)
-    with call.services.admission:
+    with call.services.admission, call.services.body_limit.room() as reader:
         try:
             async with asyncio.timeout_at(call.context.expires_at):
-                raw = await call.services.body_limit.read(request.scope, request.receive)
+                raw = await reader.read(request.scope, request.receive)
         except TimeoutError as error:
             raise BodyTooLateError from error
         body = parsed(model, raw)

@@ -20,6 +20,13 @@ class BodyTooLateError(TorchlessError):
         super().__init__(ErrorKind.DEADLINE, "the request's body did not arrive within its time")
 
 
+class NoRoomForBodyError(TorchlessError):
+    """Nobody's fault: the bodies of other requests fill the memory set aside. The rest may still be on the way."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorKind.OVERLOADED, "the gateway is busy; try again shortly", retry_after_s=1.0)
+
+
 class MalformedRequestError(TorchlessError):
     """The caller's fault: the body or a header cannot be read as what the route takes."""
 

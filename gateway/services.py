@@ -35,7 +35,7 @@ class Services:
             settings=settings,
             embedding=client,
             embedder=Embedder(client, settings.limits, settings.models),
-            body_limit=BodyLimit(settings.limits.body_mib),
+            body_limit=BodyLimit(settings.limits.body_mib, settings.limits.bodies_mib),
             admission=Admission(settings.limits.concurrent_requests),
         )
 

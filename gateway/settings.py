@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from torchless.clients.settings import ChannelSettings
 from torchless.settings import ProgramSettings, SettingsGroup
@@ -22,6 +22,9 @@ class LimitSettings(SettingsGroup):
 
     body_mib: float = Field(default=32.0, gt=0, le=1024)
     """Largest request body, in MiB. It is refused while it is read, not after."""
+    bodies_mib: float = Field(default=256.0, gt=0)
+    """Most bodies that one worker holds at one time, in MiB, at least `body_mib`; past it requests are answered 429. What
+    bodies are turned into takes some times as much."""
     items: int = Field(default=2048, ge=1, le=50_000)
     """Most inputs in one request."""
     characters: int = Field(default=100_000, ge=1)
@@ -33,6 +36,12 @@ class LimitSettings(SettingsGroup):
     max_deadline_s: float = Field(default=60.0, gt=0, le=3600)
     """Longest deadline that a caller may name, in seconds; longer ones become this. BentoML keeps 0.8 kB a request for
     as long: 16 MB at 300 requests a second and 60 seconds."""
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Self:
+        if self.bodies_mib < self.body_mib:
+            raise ValueError("bodies_mib is less than body_mib; there would be no room for the largest body")
+        return self
 
 
 class ModelSettings(SettingsGroup):

@@ -222,6 +222,23 @@ def test_more_requests_than_are_admitted(gateway: Gateway, embedding: EmbeddingS
         assert post(http, "openai", ["one"]).status_code == 200
 
 
+def test_bodies_that_there_is_no_room_for(gateway: Gateway, embedding: EmbeddingServer, family: str) -> None:
+    with gateway(embedding={"address": embedding.address}, limits={"body_mib": 1, "bodies_mib": 1}) as http:
+        embedding.servicer.delay_s = 60
+        body = b'{"input": "one"}' + b" " * (MIB - 1024)
+        with _connection(http) as held:
+            held.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            assert embedding.servicer.begun.wait(10)
+            refused = http.post(FAMILIES[family][0], content=b" " * 2048)
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+        assert "busy" in message_of(family, refused)
+        assert embedding.servicer.cancelled.wait(10)
+        embedding.servicer.reset()
+        for _ in range(3):
+            assert http.post("/v1/embeddings", content=body).status_code == 200
+
+
 def test_a_caller_that_hangs_up_is_not_worked_for(http: httpx.Client, embedding: EmbeddingServer, family: str) -> None:
     path, field = FAMILIES[family]
     body = json.dumps({field: ["one"]}).encode()
