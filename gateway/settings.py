@@ -23,8 +23,8 @@ class LimitSettings(SettingsGroup):
     body_mib: float = Field(default=32.0, gt=0, le=1024)
     """Largest request body, in MiB. It is refused while it is read, not after."""
     bodies_mib: float = Field(default=256.0, gt=0)
-    """Most bodies that one worker holds at one time, in MiB, at least `body_mib`; past it requests are answered 429. What
-    bodies are turned into takes some times as much."""
+    """Most bodies that one worker holds at one time, in MiB, at least `body_mib`; more are answered 429. What they are
+    turned into takes some times as much."""
     items: int = Field(default=2048, ge=1, le=50_000)
     """Most inputs in one request."""
     characters: int = Field(default=100_000, ge=1)
