@@ -110,7 +110,8 @@ class Embedder:
             batch: Batch = self.limits.texts(inputs, field)  # type: ignore[arg-type]
         else:
             batch = self.limits.token_ids(inputs, field)  # type: ignore[arg-type]
-        return await self.embed_batch(batch, options, context, name=names_of(inputs, field), renamed=renamed)
+        names = {**inputs_are(field), **(renamed or {})}
+        return await self.embed_batch(batch, options, context, name=names_of(inputs, field), renamed=names)
 
     async def embed_batch(
         self,
@@ -132,6 +133,11 @@ def names_of(inputs: Inputs, field: str) -> Callable[[int], str]:
     """What a request calls each of the inputs in its `field`: a single input has the field's own name."""
     single = isinstance(inputs, str) or (bool(inputs) and isinstance(inputs[0], int))
     return lambda index: field if single else f"{field}[{index}]"
+
+
+def inputs_are(field: str) -> Mapping[str, str]:
+    """The service's names for all inputs together, as the request's `field`."""
+    return {"texts": field, "token_ids": field}
 
 
 def in_words_of_the_request(

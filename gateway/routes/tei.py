@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from gateway.embedder import Inputs, in_words_of_the_request, names_of
+from gateway.embedder import Inputs, in_words_of_the_request, inputs_are, names_of
 from gateway.encoding.json import finite, json_response
 from gateway.endpoint import Call, DirectRoute, get, post
 from gateway.errors import TEI
@@ -67,6 +67,7 @@ async def similarity(body: SimilarityRequest, call: Call) -> Response:
         _options(body.parameters, call),
         call.context.for_call(),
         name=lambda index: f"inputs.sentences[{index - 1}]" if index else "inputs.source_sentence",
+        renamed=inputs_are("inputs"),
     )
     vectors = finite(answer.vectors)
     return json_response(vectors[1:] @ vectors[0], headers=_timings(answer))
@@ -147,7 +148,7 @@ def _model(call: Call) -> str:
 
 
 def _untokenizable(error: TorchlessError, inputs: Inputs, field: str) -> TorchlessError:
-    said = in_words_of_the_request(error, names_of(inputs, field), {})
+    said = in_words_of_the_request(error, names_of(inputs, field), inputs_are(field))
     return UntokenizableInputError(said) if said.kind is ErrorKind.INVALID_INPUT else said
 
 

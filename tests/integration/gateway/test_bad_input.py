@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.embedding_server import EmbeddingServer
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large
 
 MIB = 1024 * 1024
 FAMILIES = {
@@ -166,6 +166,22 @@ def test_errors_of_the_service(
         assert answer.headers.get("retry-after") == ("3" if status in {429, 503} else None)
     if kind is ErrorKind.GPU_UNAVAILABLE:
         assert post(http, "openai", ["one"]).json()["error"]["code"] == "gpu_unavailable"
+
+
+@pytest.mark.parametrize("of_service", ["texts", "token_ids"])
+def test_what_concerns_all_inputs_names_the_callers_field(
+    http: httpx.Client, embedding: EmbeddingServer, of_service: str
+) -> None:
+    embedding.servicer.failure = input_too_large(of_service, "hold 9 tokens in all and at most 8 are taken; send fewer")
+    for family, (_, field) in FAMILIES.items():
+        answer = post(http, family, ["one"])
+        assert message_of(family, answer) == f"{field}: hold 9 tokens in all and at most 8 are taken; send fewer"
+    assert post(http, "openai", ["one"]).json()["error"]["param"] == "input"
+    similar = {"inputs": {"source_sentence": "one", "sentences": ["two"]}}
+    bodies = {"/similarity": similar, "/tokenize": {"inputs": "one"}, "/decode": {"ids": [1]}}
+    for path, body in bodies.items():
+        said = http.post(path, json=body).json()["error"]
+        assert said.startswith("ids: hold" if path == "/decode" else "inputs: hold")
 
 
 def test_a_service_that_is_not_there_is_said_at_once(gateway: Gateway, family: str, free_address: str) -> None:
