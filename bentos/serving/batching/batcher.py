@@ -83,6 +83,7 @@ class Batcher(Generic[P, R]):
         self._run = run
         self._scheduler: Scheduler[P] = Scheduler(limits)
         self._window_s = settings.window_ms / 1000
+        self._pass_s = settings.max_pass_ms / 1000
         self._observer = observer
         self._clock = clock
         self._changed = threading.Condition()
@@ -90,6 +91,7 @@ class Batcher(Generic[P, R]):
         self._stopping = False
         self._dead = False
         self._last_items = 1
+        self._on_device = 0
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self.admission = Admission(settings)
@@ -147,8 +149,9 @@ class Batcher(Generic[P, R]):
             return
         with self._changed:
             before = self._scheduler.tokens_before(work)
-        needed = self.admission.drain_rate.seconds_for(before + work.waiting_tokens)
-        if before and self._clock() + needed > work.expires_at:
+        needed = self.admission.drain_rate.seconds_for(self._on_device + before + work.waiting_tokens)
+        # What is before it ends somewhere within a pass, and its own pass is answered as a whole.
+        if before and self._clock() + needed + self._pass_s > work.expires_at:
             raise self.admission.overloaded(work.waiting_tokens)
 
     def _enqueue(self, work: Work[P], tokens: int) -> None:
@@ -178,10 +181,11 @@ class Batcher(Generic[P, R]):
     def _serve_passes(self) -> None:
         while (made := self._next_pass()) is not None:
             started = self._clock()
-            self._last_items = len(made.items)
+            self._last_items, self._on_device = len(made.items), made.tokens
             self._deliver(self._taken, made, started)
             outcomes = self._run_pass(made)
             seconds = self._clock() - started
+            self._on_device = 0
             if self._observer is not None:
                 self._observer.pass_done(made.lane, len(made.items), made.tokens, made.padded_tokens, seconds)
             self._deliver(self._done, made, outcomes, seconds)
@@ -196,9 +200,13 @@ class Batcher(Generic[P, R]):
                 self._wait_for_company()
                 for work, tokens in self._scheduler.drop_expired(self._clock()):
                     self._deliver(self._expired, work, tokens)
-                made = self._scheduler.next_pass()
+                made = self._scheduler.next_pass(self._pass_budget())
                 if made is not None:
                     return made
+
+    def _pass_budget(self) -> int | None:
+        rate = self.admission.drain_rate.tokens_per_second
+        return None if not self._pass_s or rate is None else int(rate * self._pass_s)
 
     def _wait_for_company(self) -> None:
         """Waits, within the window, for as many items as the last pass held.

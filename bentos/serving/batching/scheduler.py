@@ -21,7 +21,7 @@ import heapq
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 P = TypeVar("P")
@@ -39,6 +39,10 @@ class PassLimits:
     """Largest part of what an item adds to the pass that may be padding, in [0, 1)."""
     free_padding_tokens: int
     """Padding of the whole pass that is allowed whatever its share, in tokens."""
+
+    def within(self, tokens: int) -> PassLimits:
+        """The same limits, but for at most `tokens` tokens."""
+        return replace(self, max_tokens=min(self.max_tokens, tokens))
 
     def allow(self, made: Pass[P], length: int) -> bool:
         """Whether an item of `length` tokens may join `made`: within the limits, and without much padding."""
@@ -157,8 +161,13 @@ class Scheduler(Generic[P]):
         expired = [work for work in self._all() if work.expires_at is not None and work.expires_at <= now]
         return [(work, self.drop(work)) for work in expired]
 
-    def next_pass(self) -> Pass[P] | None:
-        """Takes the next pass; None when nothing waits."""
+    def next_pass(self, budget: int | None = None) -> Pass[P] | None:
+        """Takes the next pass; None when nothing waits.
+
+        Args:
+            budget: Tokens, padding included, to which the pass is filled where the lane's own limit is higher. Its
+                first item may be larger.
+        """
         if not self._flows:
             return None
         flow, queue = next(iter(self._flows.items()))
@@ -170,7 +179,8 @@ class Scheduler(Generic[P]):
             queue.rotate(-1)
         if flow in self._flows:
             self._flows[flow] = self._flows.pop(flow)
-        self._fill(made, anchor=first)
+        limits = self._limits(made.lane)
+        self._fill(made, first.flow, limits if budget is None else limits.within(budget))
         return made
 
     def tokens_before(self, work: Work[P]) -> int:
@@ -185,10 +195,9 @@ class Scheduler(Generic[P]):
         limits = self._limits(next(iter(self._flows.values()))[0].lane)
         return self.waiting_items >= limits.max_items or self.waiting_tokens >= limits.max_tokens
 
-    def _fill(self, made: Pass[P], anchor: Work[P]) -> None:
-        limits = self._limits(made.lane)
+    def _fill(self, made: Pass[P], flow: Hashable, limits: PassLimits) -> None:
         target = made.longest
-        in_flow: dict[Hashable, int] = {anchor.flow: made.tokens}
+        in_flow: dict[Hashable, int] = {flow: made.tokens}
         turns = [
             (in_flow.get(work.flow, 0), work.waiting_tokens, order, work)
             for order, work in enumerate(self._all())

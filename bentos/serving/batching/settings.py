@@ -17,6 +17,9 @@ class BatchingSettings(SettingsGroup):
     text; a GPU that is far from full takes 0.9."""
     free_padding_tokens: int = Field(default=128, ge=0)
     """Padding of a whole pass that is always allowed, in tokens: about what starting another pass costs."""
+    max_pass_ms: float = Field(default=250.0, ge=0)
+    """Time that one pass should take at most, in milliseconds, by the measured speed of the device; 0: no bound. A
+    small request may stand that long behind a bulk one. A pass of a single input may take longer."""
     window_ms: float = Field(default=0.0, ge=0, le=1000)
     """Time that an idle device waits for company after the first item arrives, in milliseconds; 0: none."""
     max_waiting_tokens: int = Field(default=1_048_576, ge=2)

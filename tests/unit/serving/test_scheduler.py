@@ -213,3 +213,10 @@ def test_tokens_before_a_request_are_those_of_requests_with_no_more_left() -> No
     assert subject.tokens_before(work("a", [8])) == 8
     assert subject.tokens_before(work("a", [9])) == 17
     assert subject.tokens_before(work("a", [9], flow="other")) == 0
+
+
+def test_a_budget_bounds_the_pass_but_never_its_first_item() -> None:
+    subject = scheduler(PassLimits(max_tokens=1000, max_items=64, padding_share=0.25, free_padding_tokens=8))
+    subject.add(work("a", [100, 10, 10, 10, 10]))
+    sizes = [[w.lengths[i] for w, i in one.items] for one in (subject.next_pass(20) for _ in range(3)) if one]
+    assert sizes == [[100], [10, 10], [10, 10]]
