@@ -54,6 +54,17 @@ class InputLimits:
             self._check(ids, f"{field}[{index}]", "token ids")  # type: ignore[arg-type]
         return given  # type: ignore[return-value]
 
+    def check_total(self, inputs: Sequence[str] | Sequence[Sequence[int]], field: str) -> None:
+        """Refuses more in all than is tokenized or decoded in one request.
+
+        Raises:
+            TorchlessError: INPUT_TOO_LARGE.
+        """
+        total, most = sum(map(len, inputs)), self._limits.tokenize_characters
+        if total > most:
+            unit = "characters" if isinstance(inputs[0], str) else "token ids"
+            raise input_too_large(field, f"has {total} {unit} in all; one request takes at most {most}")
+
     def _check_number(self, given: Sequence[object], field: str) -> None:
         if not given:
             raise EmptyInputError(field, "is empty; send at least one input")

@@ -29,6 +29,9 @@ class LimitSettings(SettingsGroup):
     """Most inputs in one request."""
     characters: int = Field(default=100_000, ge=1)
     """Longest input in Unicode code points, and most token ids of one input."""
+    tokenize_characters: int = Field(default=200_000, ge=1)
+    """Most Unicode code points of all texts of a `/tokenize` request, and most token ids of a `/decode` request: each
+    token is answered as an object of its own."""
     concurrent_requests: int = Field(default=1024, ge=1)
     """Most requests with a body that one worker works on at once; more are answered 429."""
     deadline_s: float = Field(default=30.0, gt=0, le=3600)

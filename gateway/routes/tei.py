@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +27,7 @@ from gateway.schemas.tei import (
 )
 from torchless import __version__
 from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity, Truncation
+from torchless.contracts.embedding.v1.embedding_pb2 import Token as ServedToken
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 router = APIRouter(route_class=DirectRoute)
@@ -76,7 +79,9 @@ async def similarity(body: SimilarityRequest, call: Call) -> Response:
 @post(router, "/tokenize", family=TEI, body=TokenizeRequest, answer=list[list[Token]], examples=_TEXTS)
 async def tokenize(body: TokenizeRequest, call: Call) -> Response:
     """The tokens of texts, with their place in the text."""
-    texts = call.services.embedder.limits.texts(body.inputs, "inputs")
+    limits = call.services.embedder.limits
+    texts = limits.texts(body.inputs, "inputs")
+    limits.check_total(texts, "inputs")
     try:
         answer = await call.services.embedding.tokenize(
             texts,
@@ -87,7 +92,8 @@ async def tokenize(body: TokenizeRequest, call: Call) -> Response:
         )
     except TorchlessError as error:
         raise _untokenizable(error, body.inputs, "inputs") from error
-    return json_response([[_token(token) for token in text] for text in answer])
+    # Beside the event loop: an object a token takes a while to make.
+    return await asyncio.to_thread(_tokens, answer)
 
 
 @post(
@@ -100,7 +106,9 @@ async def tokenize(body: TokenizeRequest, call: Call) -> Response:
 )
 async def decode(body: DecodeRequest, call: Call) -> Response:
     """The texts of token ids of the model's own vocabulary."""
-    ids = call.services.embedder.limits.token_ids(body.ids, "ids")
+    limits = call.services.embedder.limits
+    ids = limits.token_ids(body.ids, "ids")
+    limits.check_total(ids, "ids")
     try:
         answer = await call.services.embedding.detokenize(
             ids, model=_model(call), skip_special_tokens=body.skip_special_tokens, context=call.context.for_call()
@@ -152,13 +160,18 @@ def _untokenizable(error: TorchlessError, inputs: Inputs, field: str) -> Torchle
     return UntokenizableInputError(said) if said.kind is ErrorKind.INVALID_INPUT else said
 
 
-def _token(token: Any) -> dict[str, Any]:
+def _tokens(answer: Iterable[Iterable[ServedToken]]) -> Response:
+    return json_response([[_token(token) for token in text] for text in answer])
+
+
+def _token(token: ServedToken) -> dict[str, Any]:
+    placed = token.HasField("start")
     return {
         "id": token.id,
         "text": token.text,
         "special": token.special,
-        "start": token.start if token.HasField("start") else None,
-        "stop": token.stop if token.HasField("stop") else None,
+        "start": token.start if placed else None,
+        "stop": token.stop if placed else None,
     }
 
 

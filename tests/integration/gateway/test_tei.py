@@ -120,6 +120,23 @@ def test_what_the_vocabulary_cannot_read(http: httpx.Client, path: str, body: di
     assert answer.json()["error"].startswith(said)
 
 
+def test_more_than_is_tokenized_or_decoded_at_once(gateway: Gateway, embedding: EmbeddingServer) -> None:
+    limits = {"tokenize_characters": 10}
+    with gateway(embedding={"address": embedding.address}, limits=limits) as http:
+        for path, fits, too_many, said in (
+            ("/tokenize", {"inputs": ["a" * 5, "b" * 5]}, {"inputs": ["a" * 5, "b" * 6]}, "inputs: has 11 characters"),
+            ("/tokenize", {"inputs": "a" * 10}, {"inputs": "a" * 11}, "inputs: has 11 characters"),
+            ("/decode", {"ids": [[1] * 5, [2] * 5]}, {"ids": [[1] * 5, [2] * 6]}, "ids: has 11 token ids"),
+            ("/decode", {"ids": [1] * 10}, {"ids": [1] * 11}, "ids: has 11 token ids"),
+        ):
+            assert http.post(path, json=fits).status_code == 200
+            embedding.servicer.requests.clear()
+            refused = http.post(path, json=too_many)
+            assert (refused.status_code, refused.json()["error_type"]) == (413, "Validation")
+            assert refused.json()["error"].startswith(said)
+            assert embedding.servicer.requests == []
+
+
 def test_info(http: httpx.Client) -> None:
     info = http.get("/info").json()
     assert info["model_id"] == MODEL.id
