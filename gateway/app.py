@@ -23,7 +23,13 @@ _DESCRIPTION = "Embeddings over the HTTP APIs of OpenAI, text-embeddings-inferen
 def compose(services: Services) -> FastAPI:
     """The HTTP application over `services`."""
     app = FastAPI(
-        title="Torchless gateway", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None
+        title="Torchless gateway",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        # The redirection would lead wherever the Host header says, and POST clients do not follow it.
+        redirect_slashes=False,
     )
     app.state.services = services
     app.state.instruments = Instruments()

@@ -89,9 +89,12 @@ def post(
 
 
 def get(
-    router: APIRouter, *paths: str, family: ErrorFamily, answer: Any, statuses: tuple[int, ...] = ()
+    router: APIRouter, *paths: str, family: ErrorFamily, answer: Any, statuses: tuple[int, ...] = (), head: bool = False
 ) -> Callable[[Callable[[Call], Awaitable[Response]]], Callable[..., Any]]:
-    """Registers a handler for GET `paths`; `statuses` are those besides 200 and 500 that it may answer."""
+    """Registers a handler for GET `paths`; `statuses` are those besides 200 and 500 that it may answer.
+
+    With `head`, HEAD gets the same status and headers; uvicorn leaves the body out.
+    """
 
     def register(handler: Callable[[Call], Awaitable[Response]]) -> Callable[..., Any]:
         async def endpoint(request: Request) -> Response:
@@ -104,6 +107,8 @@ def get(
             router.add_api_route(
                 path, endpoint, **described_get(path, handler, family=family, answer=answer, statuses=statuses)
             )
+            if head:
+                router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
         return handler
 
     return register

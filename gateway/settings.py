@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from torchless.clients.settings import ChannelSettings
 from torchless.settings import ProgramSettings, SettingsGroup
@@ -47,12 +47,21 @@ class LimitSettings(SettingsGroup):
         return self
 
 
+_BUILT_IN_ALIASES = {"default/not-specified": ""}
+
+
 class ModelSettings(SettingsGroup):
     """Names by which requests may call models."""
 
-    aliases: dict[str, str] = Field(default_factory=lambda: {"default/not-specified": ""})
+    aliases: dict[str, str] = Field(default_factory=lambda: dict(_BUILT_IN_ALIASES))
     """Other names for models: each stands for the id beside it; an empty id is the service's default model.
-    `default/not-specified` is what infinity's client sends when its user names no model."""
+    `default/not-specified`, which infinity's client sends when its user names no model, is always there, and stands for
+    the default model unless it is given another."""
+
+    @field_validator("aliases")
+    @classmethod
+    def _with_those_built_in(cls, given: dict[str, str]) -> dict[str, str]:
+        return _BUILT_IN_ALIASES | given
 
 
 class OpenAISettings(SettingsGroup):

@@ -16,13 +16,13 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 router = APIRouter(route_class=DirectRoute)
 
 
-@get(router, "/health/live", family=TEI, answer=Alive)
+@get(router, "/health/live", family=TEI, answer=Alive, head=True)
 async def live(call: Call) -> Response:
     """Whether the gateway answers. Calls no service."""
     return json_response({"status": "alive"})
 
 
-@get(router, "/health/ready", family=TEI, answer=Readiness)
+@get(router, "/health/ready", family=TEI, answer=Readiness, head=True)
 async def ready(call: Call) -> Response:
     """Whether each service behind the gateway is ready, and why not.
 
@@ -33,7 +33,7 @@ async def ready(call: Call) -> Response:
     return json_response({"ready": not reason, "services": {"embedding": state}}, 503 if reason else 200)
 
 
-@get(router, "/health", family=TEI, answer=dict[str, str], statuses=(503,))
+@get(router, "/health", family=TEI, answer=dict[str, str], statuses=(503,), head=True)
 async def health(call: Call) -> Response:
     """Whether texts can be embedded, as text-embeddings-inference and infinity say it."""
     if await _reason_embedding_is_not_ready(call):
@@ -42,9 +42,11 @@ async def health(call: Call) -> Response:
 
 
 async def _reason_embedding_is_not_ready(call: Call) -> str | None:
-    timeout_s = call.services.settings.health.timeout_s
+    longest_s = call.services.settings.health.timeout_s
     try:
-        serving = await call.services.embedding.ready(replace(call.context.for_call(), deadline_s=timeout_s))
+        context = call.context.for_call()
+        context = replace(context, deadline_s=min(context.deadline_s or longest_s, longest_s))
+        serving = await call.services.embedding.ready(context)
     except TorchlessError as error:
         return error.message
     return None if serving else "the embedding service is up, but not ready: its models are not loaded, or cannot be"

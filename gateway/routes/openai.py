@@ -14,6 +14,7 @@ from gateway.encoding.base64 import base64_rows
 from gateway.encoding.json import finite, json_response
 from gateway.endpoint import Call, DirectRoute, get, post
 from gateway.errors import OPENAI
+from gateway.faults import UnknownRouteError
 from gateway.schemas.openai import EmbeddingsAnswer, EmbeddingsRequest, Model, ModelsAnswer
 from torchless.clients.embedding import EmbedOptions
 from torchless.contracts.embedding.v1.embedding_pb2 import Model as ServedModel
@@ -98,6 +99,8 @@ async def infinity_models(call: Call) -> Response:
 async def model(call: Call) -> Response:
     """One model, by its id or an alias."""
     name: str = call.path_params["model_id"]
+    if not name:
+        raise UnknownRouteError
     wanted = call.services.embedder.model_id(name)
     for served in await call.services.embedding.list_models(call.context.for_call()):
         if wanted in {served.id, ""}:

@@ -37,9 +37,11 @@ def embedding(_embedding_server: EmbeddingServer) -> Iterator[EmbeddingServer]:
     """The embedding service; what a test sets on it is undone."""
     _embedding_server.servicer.reset()
     _embedding_server.set_serving(True)
+    _embedding_server.delay_health(0)
     yield _embedding_server
     _embedding_server.servicer.reset()
     _embedding_server.set_serving(True)
+    _embedding_server.delay_health(0)
 
 
 class _Server(uvicorn.Server):

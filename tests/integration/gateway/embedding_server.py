@@ -166,6 +166,16 @@ class LettersServicer(EmbeddingServiceServicer):
         return pb.TokenizedText(tokens=tokens)
 
 
+class _Health(health_aio.HealthServicer):
+    """Answers each check after `delay_s`."""
+
+    delay_s = 0.0
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await asyncio.sleep(self.delay_s)
+        return await super().Check(request, context)
+
+
 class EmbeddingServer:
     """The servicer on a port of its own.
 
@@ -184,6 +194,9 @@ class EmbeddingServer:
     def __exit__(self, *raised: object) -> None:
         self._loop.run(self._server.stop(0))
 
+    def delay_health(self, seconds: float) -> None:
+        self._health.delay_s = seconds
+
     def set_serving(self, serving: bool) -> None:
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         self._loop.run(self._health.set(SERVICE_NAME, state))
@@ -191,7 +204,7 @@ class EmbeddingServer:
     async def _start(self) -> None:
         self._server = grpc.aio.server()
         add_EmbeddingServiceServicer_to_server(self.servicer, self._server)
-        self._health = health_aio.HealthServicer()
+        self._health = _Health()
         await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"

@@ -46,6 +46,33 @@ def test_not_ready_without_the_service(gateway: Gateway, free_address: str) -> N
     assert free_address not in answer.text
 
 
+def test_health_answers_head_as_get_without_a_body(http: httpx.Client, embedding: EmbeddingServer) -> None:
+    for path, status in (("/health/live", 200), ("/health/ready", 503), ("/health", 503)):
+        for serving, expected in ((True, 200), (False, status)):
+            embedding.set_serving(serving)
+            got, head = http.get(path), http.head(path)
+            assert (got.status_code, head.status_code) == (expected, expected)
+            assert head.headers["content-length"] == str(len(got.content))
+            assert head.content == b""
+
+
+def test_readiness_is_asked_for_no_longer_than_the_caller_waits(gateway: Gateway, embedding: EmbeddingServer) -> None:
+    embedding.delay_health(60)
+    # The client of this test gives up after 20 s.
+    with gateway(embedding={"address": embedding.address}, health={"timeout_s": 60}) as http:
+        answer = http.get("/health/ready", headers={"x-request-timeout-s": "0.2"})
+    assert answer.status_code == 503
+    assert answer.json()["ready"] is False
+
+
+def test_a_slash_at_the_end_is_another_path(http: httpx.Client) -> None:
+    for path in ("/v1/models/", "/health/", "/docs/", "/v1/embeddings/"):
+        answer = http.get(path, headers={"host": "elsewhere.example"})
+        assert answer.status_code == 404
+        assert "location" not in answer.headers
+        assert "elsewhere" not in answer.text
+
+
 def test_metrics_count_by_route_and_status(gateway: Gateway, embedding: EmbeddingServer) -> None:
     with gateway(embedding={"address": embedding.address}) as http:
         http.post("/v1/embeddings", json={"input": "one"})

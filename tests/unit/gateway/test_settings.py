@@ -27,11 +27,29 @@ def test_the_environment_wins_one_value_at_a_time(monkeypatch: pytest.MonkeyPatc
     assert (settings.limits.items, settings.limits.characters) == (7, 100_000)
 
 
+def test_aliases_given_keep_the_one_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLESS_GATEWAY_MODELS__ALIASES", '{"small": "a/b"}')
+    assert GatewaySettings.load().models.aliases == {"default/not-specified": "", "small": "a/b"}
+    monkeypatch.setenv("TORCHLESS_GATEWAY_MODELS__ALIASES", '{"default/not-specified": "a/b"}')
+    assert GatewaySettings.load().models.aliases == {"default/not-specified": "a/b"}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("LIMITS__ITEMS", "0"), ("WORKERS", "many"), ("OPENAI__TOKEN_ID_VOCABULARY", "gpt2"), ("LIMITS__ITMES", "3")],
+    [
+        ("LIMITS__ITEMS", "0"),
+        ("WORKERS", "many"),
+        ("OPENAI__TOKEN_ID_VOCABULARY", "gpt2"),
+        ("LIMITS__ITMES", "3"),
+    ],
 )
 def test_values_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"TORCHLESS_GATEWAY_{name}", value)
     with pytest.raises(SettingsError, match=name):
+        GatewaySettings.load()
+
+
+def test_there_is_room_for_the_largest_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLESS_GATEWAY_LIMITS__BODIES_MIB", "31")
+    with pytest.raises(SettingsError, match="bodies_mib is less than body_mib"):
         GatewaySettings.load()
