@@ -16,9 +16,8 @@ settings = EmbeddingSettings.load()
 
 def load(own: ModelSettings) -> EmbeddingModel:
     """Loads one model with torch, imported only here: BentoML's supervisor imports this module too and needs none."""
-    # Threads of a pass sleep while they wait for one another. Spinning, the default, loses most of a core's time as
-    # soon as anything else wants it, be it only our own event loop. OpenMP reads this when torch loads it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP reads this when torch loads it; docs/decisions/0005 has the figures.
+    os.environ.setdefault("GOMP_SPINCOUNT", str(settings.cpu_spin))
     from bentos.embedding import torch_model
 
     torch_model.use_cpu_threads(settings.cpu_threads)

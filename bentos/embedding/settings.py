@@ -78,6 +78,9 @@ class EmbeddingSettings(ServingSettings):
     """Threads that tokenize beside the device."""
     cpu_threads: int = Field(default=0, ge=0)
     """Threads of a pass on the CPU; 0: as many as torch finds cores."""
+    cpu_spin: int = Field(default=10_000, ge=0)
+    """Rounds for which a thread of a pass on the CPU spins while it waits for the others, before it sleeps
+    (GOMP_SPINCOUNT). Lower it, down to 0, where other programs use the same cores; raise it on cores of its own."""
     stream_window: int = Field(default=4, ge=1, le=256)
     """Frames of a bulk stream that are worked on at once; the next is read when one is answered."""
     warm_up_passes: int = Field(default=2, ge=0)
