@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bentos.serving.batching import Batcher, BatchingSettings, PassLimits, Work
+from bentos.serving.batching import Batcher, BatchingSettings, Outcome, PassLimits, Work
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 LIMITS = PassLimits(max_tokens=64, max_items=8, padding_share=0.5, free_padding_tokens=16)
@@ -56,6 +56,15 @@ async def running(
         await batcher.stop()
 
 
+async def plugged(device: Device, batcher: Batcher[int, int]) -> asyncio.Task[Outcome[int]]:
+    """A request that holds the device until `gate` is set, so that what comes after it waits."""
+    device.gate.clear()
+    plug = asyncio.create_task(batcher.submit(work(0)))
+    await asyncio.to_thread(device.entered.wait)
+    await asyncio.sleep(0.01)  # its tokens no longer count as waiting
+    return plug
+
+
 def work(*payloads: int, tokens: int = 4, expires_at: float | None = None, flow: str | None = None) -> Work[int]:
     return Work("lane", [tokens] * len(payloads), list(payloads), flow, expires_at)
 
@@ -97,9 +106,7 @@ async def test_bad_input_fails_its_own_request_and_no_other() -> None:
     device = Device()
     async with running(device) as batcher:
         device.poison = 13
-        device.gate.clear()
-        plug = asyncio.create_task(batcher.submit(work(0)))
-        await asyncio.to_thread(device.entered.wait)
+        plug = await plugged(device, batcher)
         each = [asyncio.create_task(batcher.submit(work(n))) for n in (1, 13, 2)]
         await asyncio.sleep(0)
         device.gate.set()
@@ -116,9 +123,7 @@ async def test_a_lost_device_fails_everyone_in_the_pass_without_another_try() ->
     device = Device()
     async with running(device) as batcher:
         device.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "gone")
-        device.gate.clear()
-        plug = asyncio.create_task(batcher.submit(work(0)))
-        await asyncio.to_thread(device.entered.wait)
+        plug = await plugged(device, batcher)
         each = [asyncio.create_task(batcher.submit(work(n))) for n in (1, 2)]
         await asyncio.sleep(0)
         device.gate.set()
@@ -130,9 +135,7 @@ async def test_a_lost_device_fails_everyone_in_the_pass_without_another_try() ->
 async def test_what_is_cancelled_before_its_turn_costs_the_device_nothing() -> None:
     device = Device()
     async with running(device) as batcher:
-        device.gate.clear()
-        plug = asyncio.create_task(batcher.submit(work(0)))
-        await asyncio.to_thread(device.entered.wait)
+        plug = await plugged(device, batcher)
         doomed = asyncio.create_task(batcher.submit(work(7, 8)))
         kept = asyncio.create_task(batcher.submit(work(9)))
         await asyncio.sleep(0)
@@ -151,9 +154,7 @@ async def test_what_expires_before_its_turn_hears_so_and_costs_nothing() -> None
     now = [100.0]
     device = Device()
     async with running(device, clock=lambda: now[0]) as batcher:
-        device.gate.clear()
-        plug = asyncio.create_task(batcher.submit(work(0)))
-        await asyncio.to_thread(device.entered.wait)
+        plug = await plugged(device, batcher)
         late = asyncio.create_task(batcher.submit(work(7, expires_at=105.0)))
         timely = asyncio.create_task(batcher.submit(work(9, expires_at=500.0)))
         await asyncio.sleep(0)
@@ -171,10 +172,7 @@ async def test_what_expires_before_its_turn_hears_so_and_costs_nothing() -> None
 async def test_past_the_limit_requests_are_refused_at_once_with_a_hint_and_room_comes_back() -> None:
     device = Device()
     async with running(device, max_waiting_tokens=16) as batcher:
-        device.gate.clear()
-        plug = asyncio.create_task(batcher.submit(work(0)))
-        await asyncio.to_thread(device.entered.wait)
-        await asyncio.sleep(0.01)  # the plug's tokens no longer wait
+        plug = await plugged(device, batcher)
         fills = asyncio.create_task(batcher.submit(work(1, 2, 3, 4)))
         await asyncio.sleep(0)
         with pytest.raises(TorchlessError) as caught:
@@ -200,10 +198,7 @@ async def test_a_request_larger_than_the_whole_queue_is_told_so() -> None:
 async def test_a_bulk_caller_waits_for_room_and_is_let_in_as_it_comes() -> None:
     device = Device()
     async with running(device, max_waiting_tokens=32) as batcher:
-        device.gate.clear()
-        plug = asyncio.create_task(batcher.submit(work(0)))
-        await asyncio.to_thread(device.entered.wait)
-        await asyncio.sleep(0.01)
+        plug = await plugged(device, batcher)
         bulk = [asyncio.create_task(batcher.submit(work(n, n), wait_for_room=True)) for n in range(1, 9)]
         await asyncio.sleep(0)
         assert batcher.admission.tokens == 16
@@ -275,10 +270,7 @@ async def test_a_model_that_answers_too_little_is_an_error_and_not_a_shift() -> 
 async def test_a_cancelled_head_of_the_line_lets_those_behind_it_in() -> None:
     device = Device()
     async with running(device, max_waiting_tokens=40) as batcher:
-        device.gate.clear()
-        plug = asyncio.create_task(batcher.submit(work(0)))
-        await asyncio.to_thread(device.entered.wait)
-        await asyncio.sleep(0.01)
+        plug = await plugged(device, batcher)
         taken = asyncio.create_task(batcher.submit(work(1, 2, 3)))  # 12 of the 20 for those who wait
         await asyncio.sleep(0)
         head = asyncio.create_task(batcher.submit(work(4, 5, 6), wait_for_room=True))
@@ -299,9 +291,7 @@ async def test_what_would_expire_before_its_turn_is_refused_at_once() -> None:
     device = Device()
     async with running(device, clock=lambda: now[0]) as batcher:
         batcher.admission.drain_rate.observe(40, 1.0)  # 40 tokens a second
-        device.gate.clear()
-        plug = asyncio.create_task(batcher.submit(work(0)))
-        await asyncio.to_thread(device.entered.wait)
+        plug = await plugged(device, batcher)
         waiting = [asyncio.create_task(batcher.submit(work(n))) for n in range(1, 11)]  # 40 tokens: one second
         await asyncio.sleep(0)
         with pytest.raises(TorchlessError) as caught:
@@ -336,9 +326,7 @@ async def test_callers_that_fail_together_get_exceptions_of_their_own() -> None:
     device = Device()
     async with running(device) as batcher:
         device.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "gone")
-        device.gate.clear()
-        plug = asyncio.create_task(batcher.submit(work(0)))
-        await asyncio.to_thread(device.entered.wait)
+        plug = await plugged(device, batcher)
         each = [asyncio.create_task(batcher.submit(work(n))) for n in (1, 2)]
         await asyncio.sleep(0)
         device.gate.set()
