@@ -39,7 +39,7 @@ class RunningStack:
 @contextmanager
 def running_stack(folder: Path) -> Iterator[RunningStack]:
     """Starts the embedding bento and the gateway on free ports, and stops them; logs go to `folder`."""
-    gateway_port, embedding_port = _free_ports(2)
+    gateway_port, embedding_port = free_ports(2)
     command = [str(GATEWAY_PYTHON), "-m", "torchless.cli", "up", "--state", str(folder), "--metrics-port", "0"]
     command += ["--gateway-port", str(gateway_port), "--embedding-port", str(embedding_port)]
     stack = RunningStack(f"http://127.0.0.1:{gateway_port}", f"127.0.0.1:{embedding_port}")
@@ -73,7 +73,8 @@ def _ready(url: str) -> bool:
         return False
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listened on a moment ago."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in held]
     for one in held:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.conftest import missing
+from tests.running_stack import free_ports
 from torchless.cli.leftovers import still_running
 from torchless.clients.embedding import EmbeddingClient
 
@@ -38,14 +38,6 @@ class Running:
     output: Path
     gateway: str
     embedding: str
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def torchless(*arguments: str, typed: str | None = None) -> subprocess.CompletedProcess[str]:
