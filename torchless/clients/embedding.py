@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
+from torchless.clients.base import CapabilityClient, valid_text
 from torchless.clients.call import CallContext
-from torchless.clients.channel import open_channel
 from torchless.clients.settings import ChannelSettings
-from torchless.clients.translate import our_errors
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
@@ -93,7 +90,7 @@ class Embeddings:
         return np.split(self.vectors, ends)
 
 
-class EmbeddingClient:
+class EmbeddingClient(CapabilityClient):
     """Calls one embedding service.
 
         async with EmbeddingClient("localhost:50051") as client:
@@ -105,23 +102,12 @@ class EmbeddingClient:
         channel: Settings of the channel, or just an address.
     """
 
+    capability = "embedding"
+    service_name = SERVICE_NAME
+
     def __init__(self, channel: ChannelSettings | str) -> None:
-        self._settings = ChannelSettings(address=channel) if isinstance(channel, str) else channel
-        self._channel = open_channel(self._settings)
+        super().__init__(channel)
         self._stub: EmbeddingServiceAsyncStub = EmbeddingServiceStub(self._channel)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Closes the channel; calls in flight end with UNREACHABLE."""
-        await self._channel.close()
 
     async def embed(
         self,
@@ -136,7 +122,7 @@ class EmbeddingClient:
             options: How.
             context: For whom, and how long they wait.
         """
-        with our_errors("embedding"):
+        with self._our_errors():
             response = await self._stub.GenerateEmbeddings(
                 _request(inputs, options), timeout=self._timeout(context), metadata=context.metadata()
             )
@@ -161,7 +147,7 @@ class EmbeddingClient:
                 yield pb.StreamEmbeddingsRequest(sequence=sequence, request=_request(frame, options))
                 sequence += 1
 
-        with our_errors("embedding"):
+        with self._our_errors():
             call = self._stub.StreamEmbeddings(requests(), timeout=context.deadline_s, metadata=context.metadata())
             async for answer in call:
                 if answer.WhichOneof("result") == "error":
@@ -179,7 +165,7 @@ class EmbeddingClient:
             input_type=pb.InputType.ValueType(options.input_type),
             prompt_name=options.prompt_name,
         )
-        with our_errors("embedding"):
+        with self._our_errors():
             response = await self._stub.CountTokens(
                 request, timeout=self._timeout(context), metadata=context.metadata()
             )
@@ -198,7 +184,7 @@ class EmbeddingClient:
         request = pb.TokenizeRequest(
             model=model, texts=_texts(texts), add_special_tokens=add_special_tokens, prompt_name=prompt_name
         )
-        with our_errors("embedding"):
+        with self._our_errors():
             response = await self._stub.Tokenize(request, timeout=self._timeout(context), metadata=context.metadata())
         return [list(text.tokens) for text in response.texts]
 
@@ -214,32 +200,17 @@ class EmbeddingClient:
         request = pb.DetokenizeRequest(
             model=model, token_ids=_token_ids(token_ids), skip_special_tokens=skip_special_tokens
         )
-        with our_errors("embedding"):
+        with self._our_errors():
             response = await self._stub.Detokenize(request, timeout=self._timeout(context), metadata=context.metadata())
         return list(response.texts)
 
     async def list_models(self, context: CallContext = CallContext()) -> list[pb.Model]:
         """The models served, the default one first; see `Model` in the contract for their fields."""
-        with our_errors("embedding"):
+        with self._our_errors():
             response = await self._stub.ListModels(
                 pb.ListModelsRequest(), timeout=self._timeout(context), metadata=context.metadata()
             )
         return list(response.models)
-
-    async def ready(self, context: CallContext = CallContext()) -> bool:
-        """Whether the service says that it is SERVING (grpc.health.v1).
-
-        Raises:
-            TorchlessError: UNREACHABLE or DEADLINE, when it says nothing.
-        """
-        with our_errors("embedding"):
-            response = await self._health.Check(  # type: ignore[attr-defined]  # absent from the stub
-                health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=self._timeout(context)
-            )
-        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
-
-    def _timeout(self, context: CallContext) -> float:
-        return self._settings.deadline_s if context.deadline_s is None else context.deadline_s
 
 
 def _request(inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOptions) -> pb.GenerateEmbeddingsRequest:
@@ -260,12 +231,7 @@ def _request(inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOpti
 
 
 def _texts(texts: Sequence[str]) -> Sequence[str]:
-    for index, text in enumerate(texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise invalid_input(f"texts[{index}]", "is not valid Unicode: it holds half of a surrogate pair") from error
-    return texts
+    return [valid_text(text, f"texts[{index}]") for index, text in enumerate(texts)]
 
 
 def _token_ids(sequences: Sequence[Sequence[int]]) -> list[TokenIds]:
