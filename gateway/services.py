@@ -9,7 +9,9 @@ from gateway.admission import Admission
 from gateway.body_limit import BodyLimit
 from gateway.embedder import Embedder
 from gateway.settings import GatewaySettings
+from torchless.clients.base import CapabilityClient
 from torchless.clients.embedding import EmbeddingClient
+from torchless.clients.reranking import RerankingClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Services:
     """The gateway's settings."""
     embedding: EmbeddingClient
     """The embedding service."""
+    reranking: RerankingClient | None
+    """The reranking service; None where none is configured."""
     embedder: Embedder
     """Embedding with limits, aliases and the caller's field names."""
     body_limit: BodyLimit
@@ -34,6 +38,7 @@ class Services:
         return cls(
             settings=settings,
             embedding=client,
+            reranking=RerankingClient(settings.reranking) if settings.reranking.address else None,
             embedder=Embedder(client, settings.limits, settings.models),
             body_limit=BodyLimit(settings.limits.body_mib, settings.limits.bodies_mib),
             admission=Admission(settings.limits.concurrent_requests),
@@ -41,4 +46,9 @@ class Services:
 
     async def close(self) -> None:
         """Closes every client."""
-        await self.embedding.close()
+        for client in self.clients():
+            await client.close()
+
+    def clients(self) -> list[CapabilityClient]:
+        """The clients of the services that are configured."""
+        return [client for client in (self.embedding, self.reranking) if client is not None]

@@ -17,6 +17,15 @@ class EmbeddingChannelSettings(ChannelSettings):
     """Where the embedding service listens: `host:port`, or any gRPC target such as `dns:///name:port`."""
 
 
+class RerankingChannelSettings(ChannelSettings):
+    """The gRPC channel to the reranking service."""
+
+    address: str = "127.0.0.1:50052"
+    """Where the reranking service listens, as for embedding; empty: there is none, and its routes say so."""
+    deadline_s: float = Field(default=60.0, gt=0, le=3600)
+    """Deadline of a call whose caller gives none, in seconds."""
+
+
 class LimitSettings(SettingsGroup):
     """How much one request, and all of them together, may ask for."""
 
@@ -101,6 +110,8 @@ class GatewaySettings(ProgramSettings):
     """Worker processes, each with its own event loop and its own channels."""
     embedding: EmbeddingChannelSettings = EmbeddingChannelSettings()
     """The channel to the embedding service."""
+    reranking: RerankingChannelSettings = RerankingChannelSettings()
+    """The channel to the reranking service."""
     limits: LimitSettings = LimitSettings()
     """How much a request may ask for."""
     models: ModelSettings = ModelSettings()

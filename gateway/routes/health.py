@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from fastapi import APIRouter
@@ -11,6 +12,7 @@ from gateway.encoding.json import json_response
 from gateway.endpoint import Call, DirectRoute, get
 from gateway.errors import TEI
 from gateway.schemas.health import Alive, Readiness
+from torchless.clients.base import CapabilityClient
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 router = APIRouter(route_class=DirectRoute)
@@ -28,25 +30,30 @@ async def ready(call: Call) -> Response:
 
     The status is 503 while one is not; the body is the same.
     """
-    reason = await _reason_embedding_is_not_ready(call)
-    state = {"ready": not reason, "reason": reason}
-    return json_response({"ready": not reason, "services": {"embedding": state}}, 503 if reason else 200)
+    clients = call.services.clients()
+    reasons = await asyncio.gather(*(_reason_it_is_not_ready(client, call) for client in clients))
+    states = {
+        client.capability: {"ready": reason is None, "reason": reason}
+        for client, reason in zip(clients, reasons, strict=True)
+    }
+    everything = not any(reasons)
+    return json_response({"ready": everything, "services": states}, 200 if everything else 503)
 
 
 @get(router, "/health", family=TEI, answer=dict[str, str], statuses=(503,), head=True)
 async def health(call: Call) -> Response:
     """Whether texts can be embedded, as text-embeddings-inference and infinity say it."""
-    if await _reason_embedding_is_not_ready(call):
+    if await _reason_it_is_not_ready(call.services.embedding, call):
         raise TorchlessError(ErrorKind.UNREACHABLE, "unhealthy")
     return json_response({})
 
 
-async def _reason_embedding_is_not_ready(call: Call) -> str | None:
+async def _reason_it_is_not_ready(client: CapabilityClient, call: Call) -> str | None:
     longest_s = call.services.settings.health.timeout_s
     try:
         context = call.context.for_call()
         context = replace(context, deadline_s=min(context.deadline_s or longest_s, longest_s))
-        serving = await call.services.embedding.ready(context)
+        serving = await client.ready(context)
     except TorchlessError as error:
         return error.message
-    return None if serving else "the embedding service is up, but not ready: its models are not loaded, or cannot be"
+    return None if serving else f"the {client.capability} service is up, but not ready; its log says why"

@@ -152,9 +152,7 @@ class RerankingClient(CapabilityClient):
                 request, timeout=self._timeout(context), metadata=context.metadata()
             )
         return Reranking(
-            queries=[
-                _scores(entry, len(query.documents)) for entry, query in zip(response.queries, queries, strict=True)
-            ],
+            queries=_scores(response, [len(query.documents) for query in queries]),
             model=response.model,
             revision=response.revision,
             timings=response.timings,
@@ -187,8 +185,12 @@ def _query(query: Query, index: int) -> pb.RerankQuery:
     return pb.RerankQuery(query=valid_text(query.text, f"{field_name}.query"), documents=documents)
 
 
-def _scores(entry: pb.QueryScores, documents: int) -> DocumentScores:
-    if len(entry.scores) != 4 * documents:
+def _scores(response: pb.RerankBatchResponse, documents: Sequence[int]) -> list[DocumentScores]:
+    if [len(entry.scores) for entry in response.queries] != [4 * count for count in documents]:
         raise TorchlessError(ErrorKind.INTERNAL, "the service answered another number of scores than of documents")
-    scores = np.frombuffer(entry.scores, dtype="<f4").astype(np.float32, copy=False)
-    return DocumentScores(scores, list(entry.token_counts))
+    return [
+        DocumentScores(
+            np.frombuffer(entry.scores, dtype="<f4").astype(np.float32, copy=False), list(entry.token_counts)
+        )
+        for entry in response.queries
+    ]
