@@ -34,6 +34,8 @@ class Lock:
 LOCKS = (
     Lock("requirements/gateway.txt", ("gateway", "cli")),
     Lock("bentos/embedding/requirements.txt", ("embedding",)),
+    # With the gateway's versions: its environment runs the tests of both.
+    Lock("bentos/gpu/requirements.txt", ("gpu",), agrees_with="requirements/gateway.txt"),
     Lock("requirements/gateway-test.txt", ("gateway", "cli", "test"), agrees_with="requirements/gateway.txt"),
     Lock("requirements/bentos-test.txt", ("embedding", "test"), agrees_with="bentos/embedding/requirements.txt"),
     Lock("requirements/peers.txt", source="requirements/peers.in"),
