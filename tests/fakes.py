@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bentos.embedding.model import EncodedText, ModelCard, PassItem, Side, TokenPiece
+from bentos.embedding.model import ModelCard, PassItem
+from bentos.models.tokens import EncodedText, Side, TokenPiece
 from torchless.contracts.errors import TorchlessError
 
 DIMENSIONS = 8

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bentos.embedding.model import EmbeddingModel, EncodedText, ModelCard, PassItem, Side
-from bentos.embedding.settings import EmbeddingSettings, ModelSettings
+from bentos.embedding.model import EmbeddingModel, ModelCard, PassItem
+from bentos.embedding.settings import EmbeddingSettings
 from bentos.embedding.vectors import finish
-from bentos.serving.batching import Batcher, Outcome, PassLimits, Work
-from bentos.serving.metrics import BatchMetrics
+from bentos.models.pool import ModelPool
+from bentos.models.tokens import EncodedText, Side
+from bentos.serving.batching import Outcome, Work
 from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large, invalid_input
 
-T = TypeVar("T")
 Purpose = Literal["query", "document"]
 
 _MIB = 1024 * 1024
@@ -72,42 +70,33 @@ class Embedder:
     """Several models, each on its device.
 
     Args:
-        models: The models, the default one first, each with its settings.
-        settings: Limits and batching.
+        models: The models, the default one first.
+        settings: Limits and batching, and what is set for each model.
     """
 
-    def __init__(self, models: Sequence[tuple[ModelSettings, EmbeddingModel]], settings: EmbeddingSettings) -> None:
+    def __init__(self, models: Sequence[EmbeddingModel], settings: EmbeddingSettings) -> None:
         self._settings = settings
-        self._models = {model.card.id: (own, model) for own, model in models}
-        self._default = models[0][1].card.id
-        self._metrics = BatchMetrics("embedding")
-        # A device runs one pass at a time, so what shares a device shares its queue.
-        self._batchers: dict[str, Batcher[PassItem, NDArray[np.float32]]] = {
-            device: Batcher(self._run_pass, self._limits_of, settings.batching, self._metrics)
-            for device in {model.card.device for _, model in models}
-        }
-        self._metrics.watch(*self._batchers.values())
-        self._beside = 0
-        self._threads = ThreadPoolExecutor(settings.tokenizer_threads, thread_name_prefix="tokenizer")
+        self._own = {own.id: own for own in settings.models}
+        self.pool: ModelPool[EmbeddingModel, Lane, PassItem, NDArray[np.float32]] = ModelPool(
+            "embedding", models, _run_pass, settings
+        )
 
     async def start(self) -> None:
         """Starts the devices' threads and sends some passes over it, so that the first caller does not pay for them."""
-        for batcher in self._batchers.values():
-            batcher.start()
+        self.pool.start()
         text = "a text of no importance "
-        for name in self._models:
+        for card in self.cards():
             for _ in range(self._settings.warm_up_passes):
-                await self.embed(EmbedJob(texts=[text], model=name))
-                await self.embed(EmbedJob(texts=[text * (1 + i % 8) for i in range(32)], model=name))
+                await self.embed(EmbedJob(texts=[text], model=card.id))
+                await self.embed(EmbedJob(texts=[text * (1 + i % 8) for i in range(32)], model=card.id))
 
     async def stop(self) -> None:
         """Works off what waits and ends the threads."""
-        await asyncio.gather(*(batcher.stop() for batcher in self._batchers.values()))
-        self._threads.shutdown()
+        await self.pool.stop()
 
     def cards(self) -> list[ModelCard]:
         """The models, the default one first."""
-        return [model.card for _, model in self._models.values()]
+        return [model.card for model in self.pool.models]
 
     async def embed(
         self, job: EmbedJob, *, flow: str = "", expires_at: float | None = None, wait_for_room: bool = False
@@ -123,12 +112,11 @@ class Embedder:
         Raises:
             TorchlessError: INVALID_INPUT, INPUT_TOO_LARGE, NOT_FOUND, OVERLOADED, DEADLINE, GPU_UNAVAILABLE, INTERNAL.
         """
-        own, model = self._find(job.model)
+        model = self.pool.find(job.model)
         dimensions = _checked_dimensions(job.dimensions, model.card)
-        prompt_name = _prompt_name(job, own, model.card)
-        batcher = self._batchers[model.card.device]
+        prompt_name = self._prompt_name(job.purpose, job.prompt_name, model.card)
         if not wait_for_room:
-            batcher.admission.refuse_if_full()
+            self.pool.refuse_if_full(model)
         started = time.monotonic()
         texts = await self._texts_of(job, model)
         encoded = await self._encode(model, texts, prompt_name, job.truncate)
@@ -139,8 +127,7 @@ class Embedder:
         items = [PassItem(one, job.per_token) for one in encoded]
         counts = [len(one.ids) for one in encoded]
         work = Work(lane, counts, items, flow or None, expires_at)
-        outcome = await batcher.submit(work, wait_for_room=wait_for_room)
-        self._metrics.queued(model.card.id, outcome.queue_s)
+        outcome = await self.pool.run(model, work, wait_for_room=wait_for_room)
         vectors = _joined(outcome, job, dimensions)
         return EmbedAnswer(model.card, vectors, counts, tokenized - started, outcome.queue_s, outcome.device_s)
 
@@ -148,19 +135,11 @@ class Embedder:
         self, texts: Sequence[str], model_id: str, purpose: Purpose | None, prompt_name: str
     ) -> tuple[ModelCard, list[int]]:
         """Tokens of each text before truncation, prompt and special tokens included."""
-        own, model = self._find(model_id)
+        model = self.pool.find(model_id)
         self.check_texts(texts)
-        name = _prompt_name(EmbedJob(purpose=purpose, prompt_name=prompt_name), own, model.card)
+        name = self._prompt_name(purpose, prompt_name, model.card)
         encoded = await self._encode(model, texts, name, truncate="right")
         return model.card, [len(one.ids) + one.dropped for one in encoded]
-
-    def find(self, model_id: str) -> EmbeddingModel:
-        """The model of that id; the default one for an empty id.
-
-        Raises:
-            TorchlessError: NOT_FOUND.
-        """
-        return self._find(model_id)[1]
 
     def prompted(self, texts: Sequence[str], prompt_name: str, card: ModelCard) -> list[str]:
         """The texts as the model is given them, with the prompt of that name; as they are for an empty name.
@@ -171,22 +150,6 @@ class Embedder:
         prompt = card.prompts[_known_prompt(prompt_name, card)] if prompt_name else ""
         return [prompt + text for text in texts]
 
-    async def beside_the_device(self, function: Callable[[], T]) -> T:
-        """Runs `function` on a tokenizer thread.
-
-        Raises:
-            TorchlessError: OVERLOADED, when as many wait for one as may wait for the device.
-        """
-        if self._beside >= self._settings.batching.max_waiting_requests:
-            raise TorchlessError(
-                ErrorKind.OVERLOADED, "the service has too much to tokenize; try again shortly", retry_after_s=1.0
-            )
-        self._beside += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, function)
-        finally:
-            self._beside -= 1
-
     def check_size(self, field: str, size: int) -> None:
         """Refuses a request to tokenize or detokenize `size` characters or ids, if that is too many.
 
@@ -196,14 +159,6 @@ class Embedder:
         most = self._settings.max_tokenize_characters
         if size > most:
             raise input_too_large(field, f"is {size} long in all; at most {most} is taken in one call, send less")
-
-    def _find(self, model_id: str) -> tuple[ModelSettings, EmbeddingModel]:
-        found = self._models.get(model_id or self._default)
-        if found is None:
-            raise TorchlessError(
-                ErrorKind.NOT_FOUND, f"model: {model_id[:200]!r} is not served; the list of models names those that are"
-            )
-        return found
 
     def check_texts(self, texts: Sequence[str]) -> None:
         """Refuses texts that no method takes.
@@ -239,7 +194,7 @@ class Embedder:
             self.check_texts(job.texts)
             return job.texts
         self.check_token_ids(job.token_ids, model.card)
-        return await self.beside_the_device(lambda: model.detokenize(job.token_ids, skip_special_tokens=False))
+        return await self.pool.beside_the_device(lambda: model.detokenize(job.token_ids, skip_special_tokens=False))
 
     def check_token_ids(self, token_ids: Sequence[Sequence[int]], card: ModelCard) -> None:
         """Refuses ids that the model does not have.
@@ -266,7 +221,7 @@ class Embedder:
         if sum(map(len, prompted)) <= _SMALL_CHARACTERS:
             encoded = model.encode(prompted, truncate)
         else:
-            encoded = await self.beside_the_device(lambda: model.encode(prompted, truncate))
+            encoded = await self.pool.beside_the_device(lambda: model.encode(prompted, truncate))
         if truncate is None:
             _refuse_too_long(encoded, model.card)
         return encoded
@@ -281,17 +236,18 @@ class Embedder:
                 " do, send fewer",
             )
 
-    def _limits_of(self, lane: Lane) -> PassLimits:
-        batching = self._settings.batching
-        return PassLimits(
-            max_tokens=self._models[lane.model][1].card.max_batch_tokens,
-            max_items=batching.max_items,
-            padding_share=batching.padding_share,
-            free_padding_tokens=batching.free_padding_tokens,
-        )
+    def _prompt_name(self, purpose: Purpose | None, prompt_name: str, card: ModelCard) -> str | None:
+        if prompt_name:
+            return _known_prompt(prompt_name, card)
+        if purpose is None:
+            return card.default_prompt_name
+        own = self._own[card.id]
+        name = own.query_prompt if purpose == "query" else own.document_prompt
+        return name if name in card.prompts else card.default_prompt_name
 
-    def _run_pass(self, lane: Lane, items: list[PassItem]) -> list[NDArray[np.float32]]:
-        return self._models[lane.model][1].embed(items, lane.prompt_tokens)
+
+def _run_pass(model: EmbeddingModel, lane: Lane, items: list[PassItem]) -> list[NDArray[np.float32]]:
+    return model.embed(items, lane.prompt_tokens)
 
 
 def _checked_dimensions(dimensions: int, card: ModelCard) -> int:
@@ -304,15 +260,6 @@ def _checked_dimensions(dimensions: int, card: ModelCard) -> int:
         )
     choices = ", ".join(str(each) for each in (card.dimensions, *allowed))
     raise invalid_input("dimensions", f"{dimensions} is not one of those this model supports: {choices}")
-
-
-def _prompt_name(job: EmbedJob, own: ModelSettings, card: ModelCard) -> str | None:
-    if job.prompt_name:
-        return _known_prompt(job.prompt_name, card)
-    if job.purpose is None:
-        return card.default_prompt_name
-    name = own.query_prompt if job.purpose == "query" else own.document_prompt
-    return name if name in card.prompts else card.default_prompt_name
 
 
 def _known_prompt(name: str, card: ModelCard) -> str:

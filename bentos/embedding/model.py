@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Side = Literal["left", "right"]
+from bentos.models.tokens import EncodedText, Side, TokenPiece
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +42,6 @@ class ModelCard:
     """Token ids are below it."""
     created: int
     """Seconds since the Unix epoch when it was made ready."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedText:
-    """A text as the model reads it."""
-
-    ids: Sequence[int]
-    """Token ids, prompt and special tokens included."""
-    dropped: int = 0
-    """Tokens that truncation dropped."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenPiece:
-    """One token and its place in the text."""
-
-    id: int
-    text: str
-    special: bool
-    start: int | None
-    """First character, in code points; None for special tokens."""
-    stop: int | None
-    """Character after the last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ def load(own: ModelSettings) -> EmbeddingModel:
     # OpenMP reads this when torch loads it; docs/decisions/0005 has the figures.
     os.environ.setdefault("GOMP_SPINCOUNT", str(settings.cpu_spin))
     from bentos.embedding import torch_model
+    from bentos.models.torch_device import use_cpu_threads
 
-    torch_model.use_cpu_threads(settings.cpu_threads)
+    use_cpu_threads(settings.cpu_threads)
     return torch_model.load(own)
 
 

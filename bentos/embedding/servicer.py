@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
-
-import grpc
 
 from bentos.embedding.embedder import EmbedAnswer, Embedder, EmbedJob, Purpose
-from bentos.embedding.model import EmbeddingModel, ModelCard, Side, TokenPiece
+from bentos.embedding.model import EmbeddingModel, ModelCard
 from bentos.embedding.settings import EmbeddingSettings, ModelSettings
+from bentos.models.capability import ModelCapability
+from bentos.models.tokens import Side, TokenPiece
+from bentos.serving.calls import Context, expires_at, tenant, timings
 from bentos.serving.streams import in_order
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceServicer
 from torchless.contracts.errors import CALLERS_FAULT, TorchlessError
 from torchless.contracts.grpc_status import to_status
-from torchless.contracts.types.v1.types_pb2 import Timings
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 _PURPOSES: dict[int, Purpose] = {pb.INPUT_TYPE_QUERY: "query", pb.INPUT_TYPE_DOCUMENT: "document"}
 _SIDES: dict[int, Side | None] = {pb.TRUNCATION_LEFT: "left", pb.TRUNCATION_NONE: None}
 
 
-class EmbeddingServicer(EmbeddingServiceServicer):
+class EmbeddingServicer(ModelCapability[ModelSettings, EmbeddingModel, Embedder], EmbeddingServiceServicer):
     """`torchless.embedding.v1.EmbeddingService`, and the capability that the serving side starts and stops.
 
     Args:
@@ -35,49 +31,27 @@ class EmbeddingServicer(EmbeddingServiceServicer):
     """
 
     def __init__(self, settings: EmbeddingSettings, load: Callable[[ModelSettings], EmbeddingModel]) -> None:
+        super().__init__(settings.models, load, lambda models: Embedder(models, settings))
         self._settings = settings
-        self._load = load
-        self._embedder: Embedder | None = None
-
-    async def start(self) -> None:
-        """Loads the models and warms them up."""
-        models = [(own, await asyncio.to_thread(self._load, own)) for own in self._settings.models]
-        embedder = Embedder(models, self._settings)
-        await embedder.start()
-        self._embedder = embedder
-
-    async def stop(self) -> None:
-        """Ends the embedder's threads."""
-        if self._embedder is not None:
-            await self._embedder.stop()
-
-    @property
-    def _ready(self) -> Embedder:
-        if self._embedder is None:
-            raise RuntimeError("a call was let through before start() returned")
-        return self._embedder
 
     async def GenerateEmbeddings(  # noqa: N802
         self, request: pb.GenerateEmbeddingsRequest, context: Context
     ) -> pb.GenerateEmbeddingsResponse:
         """One vector an input, or one a token."""
         started = time.monotonic()
-        answer = await self._ready.embed(_job(request), flow=_tenant(context), expires_at=_expires_at(context))
+        answer = await self.ready.embed(_job(request), flow=tenant(context), expires_at=expires_at(context))
         return _response(answer, started)
 
     async def StreamEmbeddings(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.StreamEmbeddingsRequest], context: Context
     ) -> AsyncIterator[pb.StreamEmbeddingsResponse]:
         """Frames of inputs, answered in their order."""
-        flow = _tenant(context)
-        expires_at = _expires_at(context)
+        flow, deadline = tenant(context), expires_at(context)
 
         async def answer(frame: pb.StreamEmbeddingsRequest) -> pb.StreamEmbeddingsResponse:
             started = time.monotonic()
             try:
-                made = await self._ready.embed(
-                    _job(frame.request), flow=flow, expires_at=expires_at, wait_for_room=True
-                )
+                made = await self.ready.embed(_job(frame.request), flow=flow, expires_at=deadline, wait_for_room=True)
             except TorchlessError as error:
                 if error.kind not in CALLERS_FAULT:
                     raise
@@ -89,15 +63,15 @@ class EmbeddingServicer(EmbeddingServiceServicer):
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:  # noqa: N802
         """Tokens of each text before truncation."""
-        card, counts = await self._ready.count_tokens(
+        card, counts = await self.ready.count_tokens(
             request.texts, request.model, _PURPOSES.get(request.input_type), request.prompt_name
         )
         return pb.CountTokensResponse(model=card.id, token_counts=counts)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:  # noqa: N802
         """The tokens of each text."""
-        embedder = self._ready
-        model = embedder.find(request.model)
+        embedder = self.ready
+        model = embedder.pool.find(request.model)
         embedder.check_texts(request.texts)
         embedder.check_size("texts", sum(map(len, request.texts)))
         special = request.add_special_tokens if request.HasField("add_special_tokens") else True
@@ -107,22 +81,22 @@ class EmbeddingServicer(EmbeddingServiceServicer):
             pieces = model.tokenize(texts, special)
             return pb.TokenizeResponse(model=model.card.id, texts=[_tokenized(each) for each in pieces])
 
-        return await embedder.beside_the_device(answer)
+        return await embedder.pool.beside_the_device(answer)
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:  # noqa: N802
         """The text of each sequence of ids."""
-        embedder = self._ready
-        model = embedder.find(request.model)
+        embedder = self.ready
+        model = embedder.pool.find(request.model)
         ids = [list(each.ids) for each in request.token_ids]
         embedder.check_size("token_ids", sum(map(len, ids)))
         embedder.check_token_ids(ids, model.card)
         skip = request.skip_special_tokens if request.HasField("skip_special_tokens") else True
-        texts = await embedder.beside_the_device(lambda: model.detokenize(ids, skip))
+        texts = await embedder.pool.beside_the_device(lambda: model.detokenize(ids, skip))
         return pb.DetokenizeResponse(model=model.card.id, texts=texts)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """The models, the default one first."""
-        return pb.ListModelsResponse(models=[_model(card) for card in self._ready.cards()])
+        return pb.ListModelsResponse(models=[_model(card) for card in self.ready.cards()])
 
 
 def _job(request: pb.GenerateEmbeddingsRequest) -> EmbedJob:
@@ -145,11 +119,11 @@ def _response(answer: EmbedAnswer, started: float) -> pb.GenerateEmbeddingsRespo
         revision=answer.card.revision,
         embeddings=matrix.to_message(answer.vectors),
         token_counts=answer.token_counts,
-        timings=Timings(
-            queue_ms=answer.queue_s * 1000,
-            tokenization_ms=answer.tokenization_s * 1000,
-            inference_ms=answer.inference_s * 1000,
-            total_ms=(time.monotonic() - started) * 1000,
+        timings=timings(
+            queue_s=answer.queue_s,
+            tokenization_s=answer.tokenization_s,
+            inference_s=answer.inference_s,
+            started=started,
         ),
     )
 
@@ -174,14 +148,3 @@ def _model(card: ModelCard) -> pb.Model:
         created=card.created,
         vocabulary_size=card.vocabulary_size,
     )
-
-
-def _tenant(context: Context) -> str:
-    metadata = dict(context.invocation_metadata() or ())
-    value = metadata.get("x-tenant-id", "")
-    return value if isinstance(value, str) else value.decode("ascii", "replace")
-
-
-def _expires_at(context: Context) -> float | None:
-    left = context.time_remaining()
-    return None if left is None else time.monotonic() + left

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,19 +14,14 @@ from sentence_transformers.base.modules import Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers.utils import logging as transformers_logging
 
-from bentos.embedding.model import EncodedText, ModelCard, PassItem, Side, TokenPiece
+from bentos.embedding.model import ModelCard, PassItem
 from bentos.embedding.settings import ModelSettings
-from bentos.embedding.tokenizer import HubTokenizer
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from bentos.models.tokenizer import HubTokenizer
+from bentos.models.tokens import EncodedText, Side, TokenPiece
+from bentos.models.torch_device import one_pass, require_device
+from bentos.models.torch_padding import Padder
+from bentos.models.weights import load_arguments, longest_input, serialized_tokenizer, source
 from torchless.settings import SettingsError
-
-logger = logging.getLogger(__name__)
-
-
-def use_cpu_threads(count: int) -> None:
-    """Threads of a pass on the CPU; 0 leaves torch's own choice."""
-    if count:
-        torch.set_num_threads(count)
 
 
 def load(settings: ModelSettings) -> TorchEmbeddingModel:
@@ -40,38 +33,9 @@ def load(settings: ModelSettings) -> TorchEmbeddingModel:
     """
     require_device(settings.device)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write into the log
-    model = SentenceTransformer(
-        _source(settings),
-        device=settings.device,
-        revision=None if settings.path or settings.package else settings.revision,
-        trust_remote_code=settings.trust_remote_code,
-        model_kwargs={"dtype": settings.dtype},
-    )
+    model = SentenceTransformer(source(settings), **load_arguments(settings))
     model.eval()
     return TorchEmbeddingModel(model, settings)
-
-
-def require_device(device: str) -> None:
-    """Does nothing when the device is there.
-
-    Raises:
-        TorchlessError: GPU_UNAVAILABLE.
-    """
-    if device == "cpu":
-        return
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = int(device.partition(":")[2] or 0)
-    if index >= count:
-        raise TorchlessError(
-            ErrorKind.GPU_UNAVAILABLE,
-            f"the service is set to device {device} and this machine has {count} CUDA devices",
-        )
-
-
-def _source(settings: ModelSettings) -> str:
-    if settings.package:
-        return str(importlib.import_module(settings.package).get_model_path())
-    return settings.path or settings.id
 
 
 class TorchEmbeddingModel:
@@ -86,23 +50,9 @@ class TorchEmbeddingModel:
 
     def __init__(self, model: SentenceTransformer, settings: ModelSettings) -> None:
         self._modules: list[Any] = [module for module in model if not isinstance(module, Normalize)]
-        tokenizer = model.tokenizer
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            raise SettingsError(f"model {settings.id}: it has no fast tokenizer (tokenizer.json), which is needed")
-        max_tokens = settings.max_tokens or model.max_seq_length
-        if max_tokens is None:
-            raise SettingsError(f"model {settings.id}: it does not state its longest input; set `max_tokens`")
-        if max_tokens > settings.max_batch_tokens:
-            raise SettingsError(
-                f"model {settings.id}: `max_batch_tokens` is {settings.max_batch_tokens} and one input may have "
-                f"{max_tokens}; raise it or lower `max_tokens`"
-            )
-        self._tokenizer = HubTokenizer(backend.to_str(), max_tokens)
-        self._device = torch.device(settings.device)
-        self._pad_id: int = tokenizer.pad_token_id or 0
-        self._pads_left: bool = tokenizer.padding_side == "left"
-        self._wants_type_ids = "token_type_ids" in tokenizer.model_input_names
+        max_tokens = longest_input(model.max_seq_length, settings)
+        self._tokenizer = HubTokenizer(serialized_tokenizer(model.tokenizer, settings), max_tokens)
+        self._padder = Padder(model.tokenizer, torch.device(settings.device))
         self._pooling = next((m for m in self._modules if isinstance(m, Pooling)), None)
         self._card = self._describe(model, settings, max_tokens)
 
@@ -132,37 +82,13 @@ class TorchEmbeddingModel:
 
     def embed(self, items: Sequence[PassItem], prompt_tokens: int) -> list[NDArray[np.float32]]:
         """See `EmbeddingModel`."""
-        try:
-            with torch.inference_mode():
-                features = self._features(items, prompt_tokens)
-                for module in self._modules:
-                    features = module(features)
-                return self._vectors(items, features)
-        except torch.AcceleratorError as error:
-            # A device that failed once answers nothing more to this process.
-            raise TorchlessError(ErrorKind.GPU_UNAVAILABLE, "the device failed while it was in use") from error
-
-    def _features(self, items: Sequence[PassItem], prompt_tokens: int) -> dict[str, Any]:
-        longest = max(len(item.encoded.ids) for item in items)
-        ids = np.full((len(items), longest), self._pad_id, dtype=np.int64)
-        mask = np.zeros((len(items), longest), dtype=np.int64)
-        for row, item in enumerate(items):
-            where = self._columns(len(item.encoded.ids), longest)
-            ids[row, where] = item.encoded.ids
-            mask[row, where] = 1
-        features: dict[str, Any] = {
-            "input_ids": torch.from_numpy(ids).to(self._device, non_blocking=True),
-            "attention_mask": torch.from_numpy(mask).to(self._device, non_blocking=True),
-            "modality": "text",
-        }
-        if self._wants_type_ids:
-            features["token_type_ids"] = torch.zeros_like(features["input_ids"])
-        if prompt_tokens:
-            features["prompt_length"] = prompt_tokens
-        return features
-
-    def _columns(self, length: int, longest: int) -> slice:
-        return slice(longest - length, longest) if self._pads_left else slice(0, length)
+        with one_pass():
+            features = self._padder.batch([item.encoded.ids for item in items])
+            if prompt_tokens:
+                features["prompt_length"] = prompt_tokens
+            for module in self._modules:
+                features = module(features)
+            return self._vectors(items, features)
 
     def _vectors(self, items: Sequence[PassItem], features: dict[str, Any]) -> list[NDArray[np.float32]]:
         # What nobody asked for stays on the device.
@@ -172,7 +98,7 @@ class TorchEmbeddingModel:
         for row, item in enumerate(items):
             if item.per_token:
                 # A copy, so that one short input does not keep the whole pass alive.
-                columns = self._columns(len(item.encoded.ids), tokens[row].shape[0])
+                columns = self._padder.columns(len(item.encoded.ids), tokens[row].shape[0])
                 vectors.append(tokens[row][columns].copy())
             else:
                 vectors.append(pooled[row])

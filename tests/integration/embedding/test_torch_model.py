@@ -20,6 +20,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from bentos.embedding import torch_model
 from bentos.embedding.embedder import Embedder, EmbedJob
 from bentos.embedding.settings import EmbeddingSettings, ModelSettings
+from bentos.models.torch_device import require_device
 from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.settings import SettingsError
 
@@ -68,7 +69,7 @@ def tokenizer(padding_side: str) -> PreTrainedTokenizerFast:
 
 
 async def embed(settings: ModelSettings, job: EmbedJob) -> np.ndarray:
-    embedder = Embedder([(settings, torch_model.load(settings))], EmbeddingSettings(warm_up_passes=1))
+    embedder = Embedder([torch_model.load(settings)], EmbeddingSettings(models=(settings,), warm_up_passes=1))
     await embedder.start()
     try:
         return (await embedder.embed(job)).vectors
@@ -162,7 +163,7 @@ def test_a_model_of_the_hub_is_read_from_the_hubs_cache_at_its_revision(
 
 def test_a_device_that_is_not_there_is_gpu_unavailable() -> None:
     with pytest.raises(TorchlessError) as caught:
-        torch_model.require_device("cuda:99")
+        require_device("cuda:99")
     assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
 
 

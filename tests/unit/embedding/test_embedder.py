@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bentos.embedding.embedder import Embedder, EmbedJob
-from bentos.embedding.settings import EmbeddingSettings, ModelSettings
+from bentos.embedding.settings import EmbeddingSettings
 from tests.fakes import DIMENSIONS, VOCABULARY, FakeEmbeddingModel, pooled_vector, token_vectors
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -21,8 +21,8 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 @asynccontextmanager
 async def embedder(*models: FakeEmbeddingModel, **options: Any) -> AsyncIterator[Embedder]:
     made = models or (FakeEmbeddingModel(),)
-    settings = EmbeddingSettings.model_validate({"warm_up_passes": 0, **options})
-    subject = Embedder([(ModelSettings(id=each.id), each) for each in made], settings)
+    own = [{"id": each.id} for each in made]
+    subject = Embedder(made, EmbeddingSettings.model_validate({"warm_up_passes": 0, "models": own, **options}))
     await subject.start()
     try:
         yield subject

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from bentos.embedding.model import EncodedText, Side, TokenPiece
+from bentos.models.tokens import EncodedText, Side, TokenPiece
 
 
 class HubTokenizer:
@@ -18,11 +18,11 @@ class HubTokenizer:
     """
 
     def __init__(self, serialized: str, max_tokens: int) -> None:
-        self._whole = _bare(serialized)
+        self._whole = bare_tokenizer(serialized)
         self._cut: dict[Side, Tokenizer] = {}
         sides: tuple[Side, ...] = ("left", "right")
         for side in sides:
-            self._cut[side] = _bare(serialized)
+            self._cut[side] = bare_tokenizer(serialized)
             self._cut[side].enable_truncation(max_tokens, direction=side)
         self._special_ids = frozenset(
             number for number, token in self._whole.get_added_tokens_decoder().items() if token.special
@@ -65,7 +65,8 @@ class HubTokenizer:
         return TokenPiece(number, text[start:stop], special=False, start=start, stop=stop)
 
 
-def _bare(serialized: str) -> Tokenizer:
+def bare_tokenizer(serialized: str) -> Tokenizer:
+    """The tokenizer that `serialized` describes, without padding and truncation."""
     tokenizer = Tokenizer.from_str(serialized)
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -1,0 +1,154 @@
+"""The models that a bento holds: by name, with a queue for each device, and threads beside the devices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, Protocol, TypeVar
+
+from bentos.models.settings import ModelServingSettings
+from bentos.serving.batching import Batcher, Outcome, PassLimits, Work
+from bentos.serving.metrics import BatchMetrics
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+
+class Card(Protocol):
+    """What the pool needs to know of a model."""
+
+    @property
+    def id(self) -> str:
+        """Name that requests use."""
+
+    @property
+    def device(self) -> str:
+        """Device that it runs on."""
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Padded tokens of one pass."""
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    @property
+    def card(self) -> Card:
+        """Facts about it."""
+
+
+class Lane(Protocol):
+    """What items must have in common to share a pass; compared and hashed by value, written as the model's name."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model that they are for."""
+
+
+M = TypeVar("M", bound=Model)
+P = TypeVar("P")
+R = TypeVar("R")
+T = TypeVar("T")
+L = TypeVar("L", bound=Lane)
+
+
+class ModelPool(Generic[M, L, P, R]):
+    """Several models, each on its device.
+
+    Args:
+        capability: Name of the capability in metrics, for instance `embedding`.
+        models: The models, the default one first.
+        run_pass: Runs one pass: a model, a lane and the payloads of its items, to one result an item.
+        settings: Batching and threads.
+    """
+
+    def __init__(
+        self,
+        capability: str,
+        models: Sequence[M],
+        run_pass: Callable[[M, L, list[P]], Sequence[R]],
+        settings: ModelServingSettings,
+    ) -> None:
+        self._settings = settings
+        self._models = {model.card.id: model for model in models}
+        self._default = models[0].card.id
+        self._run_pass = run_pass
+        self._metrics = BatchMetrics(capability)
+        # A device runs one pass at a time, so what shares a device shares its queue.
+        self._batchers: dict[str, Batcher[P, R]] = {
+            device: Batcher(self._run, self._limits_of, settings.batching, self._metrics)
+            for device in {model.card.device for model in models}
+        }
+        self._metrics.watch(*self._batchers.values())
+        self._beside = 0
+        self._threads = ThreadPoolExecutor(settings.tokenizer_threads, thread_name_prefix="tokenizer")
+
+    def start(self) -> None:
+        """Starts the devices' threads; requests come from the running event loop."""
+        for batcher in self._batchers.values():
+            batcher.start()
+
+    async def stop(self) -> None:
+        """Works off what waits and ends the threads."""
+        await asyncio.gather(*(batcher.stop() for batcher in self._batchers.values()))
+        self._threads.shutdown()
+
+    @property
+    def models(self) -> list[M]:
+        """The models, the default one first."""
+        return list(self._models.values())
+
+    def find(self, model_id: str) -> M:
+        """The model of that id; the default one for an empty id.
+
+        Raises:
+            TorchlessError: NOT_FOUND.
+        """
+        found = self._models.get(model_id or self._default)
+        if found is None:
+            raise TorchlessError(
+                ErrorKind.NOT_FOUND, f"model: {model_id[:200]!r} is not served; the list of models names those that are"
+            )
+        return found
+
+    def refuse_if_full(self, model: M) -> None:
+        """Refuses before anything is done for a request whose length is not known yet.
+
+        Raises:
+            TorchlessError: OVERLOADED.
+        """
+        self._batchers[model.card.device].admission.refuse_if_full()
+
+    async def run(self, model: M, work: Work[P], *, wait_for_room: bool = False) -> Outcome[R]:
+        """Runs a request's items on the model's device; see `Batcher.submit`."""
+        outcome = await self._batchers[model.card.device].submit(work, wait_for_room=wait_for_room)
+        self._metrics.queued(model.card.id, outcome.queue_s)
+        return outcome
+
+    async def beside_the_device(self, function: Callable[[], T]) -> T:
+        """Runs `function` on a tokenizer thread.
+
+        Raises:
+            TorchlessError: OVERLOADED, when as many wait for one as may wait for the device.
+        """
+        if self._beside >= self._settings.batching.max_waiting_requests:
+            raise TorchlessError(
+                ErrorKind.OVERLOADED, "the service has too much to tokenize; try again shortly", retry_after_s=1.0
+            )
+        self._beside += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        finally:
+            self._beside -= 1
+
+    def _limits_of(self, lane: L) -> PassLimits:
+        batching = self._settings.batching
+        return PassLimits(
+            max_tokens=self._models[lane.model].card.max_batch_tokens,
+            max_items=batching.max_items,
+            padding_share=batching.padding_share,
+            free_padding_tokens=batching.free_padding_tokens,
+        )
+
+    def _run(self, lane: L, payloads: list[P]) -> Sequence[R]:
+        return self._run_pass(self._models[lane.model], lane, payloads)

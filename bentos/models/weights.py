@@ -1,0 +1,56 @@
+"""Where a model is loaded from, and the arguments that sentence-transformers loads it with."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from bentos.models.settings import WeightsSettings
+from torchless.settings import SettingsError
+
+
+def source(settings: WeightsSettings) -> str:
+    """The folder of the model, or its Hugging Face id."""
+    if settings.package:
+        return str(importlib.import_module(settings.package).get_model_path())
+    return settings.path or settings.id
+
+
+def load_arguments(settings: WeightsSettings) -> dict[str, Any]:
+    """Keyword arguments of every model class of sentence-transformers."""
+    return {
+        "device": settings.device,
+        # A folder has no revisions.
+        "revision": None if settings.path or settings.package else settings.revision,
+        "trust_remote_code": settings.trust_remote_code,
+        "model_kwargs": {"dtype": settings.dtype},
+    }
+
+
+def serialized_tokenizer(tokenizer: Any, settings: WeightsSettings) -> str:
+    """The model's tokenizer as JSON, for `tokenizers`.
+
+    Raises:
+        SettingsError: It has no fast tokenizer.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise SettingsError(f"model {settings.id}: it has no fast tokenizer (tokenizer.json), which is needed")
+    return str(backend.to_str())
+
+
+def longest_input(stated: int | None, settings: WeightsSettings) -> int:
+    """Longest input in tokens: as set, or as the model states.
+
+    Raises:
+        SettingsError: Neither says, or a pass does not hold it.
+    """
+    max_tokens = settings.max_tokens or stated
+    if max_tokens is None:
+        raise SettingsError(f"model {settings.id}: it does not state its longest input; set `max_tokens`")
+    if max_tokens > settings.max_batch_tokens:
+        raise SettingsError(
+            f"model {settings.id}: `max_batch_tokens` is {settings.max_batch_tokens} and one input may have "
+            f"{max_tokens}; raise it or lower `max_tokens`"
+        )
+    return max_tokens

@@ -1,0 +1,35 @@
+"""What a servicer reads off a call beside its request, and writes beside its answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import grpc
+
+from torchless.contracts.types.v1.types_pb2 import Timings
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def tenant(context: Context) -> str:
+    """Whom the call is for; empty: nobody in particular."""
+    metadata = dict(context.invocation_metadata() or ())
+    value = metadata.get("x-tenant-id", "")
+    return value if isinstance(value, str) else value.decode("ascii", "replace")
+
+
+def expires_at(context: Context) -> float | None:
+    """When the caller stops waiting, as `time.monotonic()`; None: never."""
+    left = context.time_remaining()
+    return None if left is None else time.monotonic() + left
+
+
+def timings(*, queue_s: float, tokenization_s: float, inference_s: float, started: float) -> Timings:
+    """The message, from seconds; `started` is the `time.monotonic()` at which the request arrived."""
+    return Timings(
+        queue_ms=queue_s * 1000,
+        tokenization_ms=tokenization_s * 1000,
+        inference_ms=inference_s * 1000,
+        total_ms=(time.monotonic() - started) * 1000,
+    )
