@@ -78,7 +78,7 @@ class Embedder:
         self._settings = settings
         self._own = {own.id: own for own in settings.models}
         self.pool: ModelPool[EmbeddingModel, Lane, PassItem, NDArray[np.float32]] = ModelPool(
-            "embedding", models, _run_pass, settings
+            "embedding", models, _run_pass, settings, inputs="texts"
         )
 
     async def start(self) -> None:

@@ -60,6 +60,7 @@ class ModelPool(Generic[M, L, P, R]):
         models: The models, the default one first.
         run_pass: Runs one pass: a model, a lane and the payloads of its items, to one result an item.
         settings: Batching and threads.
+        inputs: Name of the request's field that holds the inputs, for messages.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ModelPool(Generic[M, L, P, R]):
         models: Sequence[M],
         run_pass: Callable[[M, L, list[P]], Sequence[R]],
         settings: ModelServingSettings,
+        inputs: str,
     ) -> None:
         self._settings = settings
         self._models = {model.card.id: model for model in models}
@@ -76,7 +78,7 @@ class ModelPool(Generic[M, L, P, R]):
         self._metrics = BatchMetrics(capability)
         # A device runs one pass at a time, so what shares a device shares its queue.
         self._batchers: dict[str, Batcher[P, R]] = {
-            device: Batcher(self._run, self._limits_of, settings.batching, self._metrics)
+            device: Batcher(self._run, self._limits_of, settings.batching, self._metrics, inputs=inputs)
             for device in {model.card.device for model in models}
         }
         self._metrics.watch(*self._batchers.values())

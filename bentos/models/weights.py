@@ -39,8 +39,13 @@ def serialized_tokenizer(tokenizer: Any, settings: WeightsSettings) -> str:
     return str(backend.to_str())
 
 
-def longest_input(stated: int | None, settings: WeightsSettings) -> int:
+def longest_input(stated: int | None, settings: WeightsSettings, *, inputs_per_item: int = 1) -> int:
     """Longest input in tokens: as set, or as the model states.
+
+    Args:
+        stated: What the model states.
+        settings: The model's settings.
+        inputs_per_item: Inputs that one item of a pass is made of.
 
     Raises:
         SettingsError: Neither says, or a pass does not hold it.
@@ -48,9 +53,10 @@ def longest_input(stated: int | None, settings: WeightsSettings) -> int:
     max_tokens = settings.max_tokens or stated
     if max_tokens is None:
         raise SettingsError(f"model {settings.id}: it does not state its longest input; set `max_tokens`")
-    if max_tokens > settings.max_batch_tokens:
+    longest = max_tokens * inputs_per_item
+    if longest > settings.max_batch_tokens:
         raise SettingsError(
-            f"model {settings.id}: `max_batch_tokens` is {settings.max_batch_tokens} and one input may have "
-            f"{max_tokens}; raise it or lower `max_tokens`"
+            f"model {settings.id}: `max_batch_tokens` is {settings.max_batch_tokens} and one input may have {longest}; "
+            "raise it or lower `max_tokens`"
         )
     return max_tokens

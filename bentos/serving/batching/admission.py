@@ -36,9 +36,14 @@ class Admission:
     """Counts what waits, and refuses or holds back what would be too much.
 
     Belongs to one event loop. A request is admitted with its tokens and released as its items are taken.
+
+    Args:
+        settings: How much may wait.
+        inputs: Name of the request's field that holds the items, for messages.
     """
 
-    def __init__(self, settings: BatchingSettings) -> None:
+    def __init__(self, settings: BatchingSettings, inputs: str = "texts") -> None:
+        self._inputs = inputs
         self._max_tokens = settings.max_waiting_tokens
         self._max_requests = settings.max_waiting_requests
         self._held_back: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -131,7 +136,7 @@ class Admission:
     def _refuse_if_never(self, tokens: int, room: int | None = None) -> None:
         if tokens > (room or self._max_tokens):
             raise input_too_large(
-                "texts",
+                self._inputs,
                 f"hold {tokens} tokens in all and at most {room or self._max_tokens} are taken in one call; send fewer",
             )
 

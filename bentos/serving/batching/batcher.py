@@ -70,6 +70,7 @@ class Batcher(Generic[P, R]):
         settings: Window and admission.
         observer: Told of every pass.
         clock: Seconds, monotonic.
+        inputs: Name of the request's field that holds the items, for messages.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class Batcher(Generic[P, R]):
         limits: Callable[[Any], PassLimits],
         settings: BatchingSettings,
         observer: PassObserver | None = None,
+        *,
         clock: Callable[[], float] = time.monotonic,
+        inputs: str = "texts",
     ) -> None:
         self._run = run
         self._scheduler: Scheduler[P] = Scheduler(limits)
@@ -94,7 +97,7 @@ class Batcher(Generic[P, R]):
         self._on_device = 0
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
-        self.admission = Admission(settings)
+        self.admission = Admission(settings, inputs)
 
     def start(self) -> None:
         """Starts the device's thread; requests come from the running event loop."""

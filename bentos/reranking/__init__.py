@@ -1,0 +1,1 @@
+"""The reranking bento: a query and documents to relevance scores."""

@@ -1,0 +1,203 @@
+"""What the service does, without a transport: checks, tokenizes, batches, and joins the scores of windows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bentos.models.pool import ModelPool
+from bentos.reranking.model import EncodedQuery, LongDocuments, ModelCard, Pair, RerankingModel, ScoreForm
+from bentos.reranking.settings import RerankingSettings
+from bentos.serving.batching import Work
+from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large, invalid_input
+
+_SMALL_CHARACTERS = 1024
+"""Texts that are shorter than this together are tokenized at once: a hop to another thread would cost more."""
+
+
+class Lane(NamedTuple):
+    """What pairs must have in common to share a pass."""
+
+    model: str
+
+    def __str__(self) -> str:
+        return self.model
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query and its documents."""
+
+    text: str
+    documents: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RerankJob:
+    """One request; the fields are those of `RerankBatchRequest`."""
+
+    queries: Sequence[Query]
+    model: str = ""
+    form: ScoreForm = "model"
+    max_tokens_per_doc: int = 0
+    """0: as the model is configured."""
+    long_documents: LongDocuments | None = None
+    """None: as the model is configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryScores:
+    """The scores of one query's documents."""
+
+    scores: NDArray[np.float32]
+    """Shape (documents,)."""
+    token_counts: list[int]
+    """Tokens that the model read for each document, query and special tokens included."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankAnswer:
+    """What came of it; times in seconds."""
+
+    card: ModelCard
+    queries: list[QueryScores]
+    tokenization_s: float
+    queue_s: float
+    inference_s: float
+
+
+class Reranker:
+    """Several models, each on its device.
+
+    Args:
+        models: The models, the default one first.
+        settings: Limits and batching.
+    """
+
+    def __init__(self, models: Sequence[RerankingModel], settings: RerankingSettings) -> None:
+        self._settings = settings
+        self._pool: ModelPool[RerankingModel, Lane, Pair, float] = ModelPool(
+            "reranking", models, lambda model, lane, pairs: model.score(pairs), settings, inputs="queries"
+        )
+
+    async def start(self) -> None:
+        """Starts the devices' threads and sends some passes over it, so that the first caller does not pay for them."""
+        self._pool.start()
+        query, text = "of what importance is a text", "a text of no importance "
+        for card in self.cards():
+            for _ in range(self._settings.warm_up_passes):
+                await self.rerank(RerankJob([Query(query, [text])], model=card.id))
+                await self.rerank(RerankJob([Query(query, [text * (1 + i % 8) for i in range(32)])], model=card.id))
+
+    async def stop(self) -> None:
+        """Works off what waits and ends the threads."""
+        await self._pool.stop()
+
+    def cards(self) -> list[ModelCard]:
+        """The models, the default one first."""
+        return [model.card for model in self._pool.models]
+
+    async def rerank(self, job: RerankJob, *, flow: str = "", expires_at: float | None = None) -> RerankAnswer:
+        """Scores of every document of every query.
+
+        Args:
+            job: The queries and documents, and how.
+            flow: Whose job it is, for fairness; empty: nobody's in particular.
+            expires_at: `time.monotonic()` after which nobody waits for the answer.
+
+        Raises:
+            TorchlessError: INVALID_INPUT, INPUT_TOO_LARGE, NOT_FOUND, OVERLOADED, DEADLINE, GPU_UNAVAILABLE, INTERNAL.
+        """
+        model = self._pool.find(job.model)
+        characters = self._check(job)
+        self._pool.refuse_if_full(model)
+        started = time.monotonic()
+        small = characters <= _SMALL_CHARACTERS
+        encoded = _encode(model, job) if small else await self._pool.beside_the_device(lambda: _encode(model, job))
+        tokenized = time.monotonic()
+        pairs = list(chain.from_iterable(chain.from_iterable(query.documents for query in encoded)))
+        work = Work(Lane(model.card.id), [pair.tokens for pair in pairs], pairs, flow or None, expires_at)
+        outcome = await self._pool.run(model, work)
+        return RerankAnswer(
+            model.card,
+            _joined(encoded, outcome.results, model, job.form),
+            tokenized - started,
+            outcome.queue_s,
+            outcome.device_s,
+        )
+
+    def _check(self, job: RerankJob) -> int:
+        """Refuses what no model takes; characters of the rest."""
+        limits = self._settings
+        if not job.queries:
+            raise invalid_input("queries", "is empty; give at least one")
+        if len(job.queries) > limits.max_queries:
+            raise input_too_large("queries", f"holds {len(job.queries)}; at most {limits.max_queries} are taken")
+        documents = sum(len(query.documents) for query in job.queries)
+        if documents > limits.max_documents:
+            raise input_too_large("queries", f"hold {documents} documents; at most {limits.max_documents} are taken")
+        characters = 0
+        for number, query in enumerate(job.queries):
+            name = f"queries[{number}]"
+            if not query.documents:
+                raise invalid_input(f"{name}.documents", "is empty; give at least one")
+            characters += _checked_length(f"{name}.query", query.text, limits.max_query_characters)
+            for index, text in enumerate(query.documents):
+                characters += _checked_length(f"{name}.documents[{index}]", text, limits.max_document_characters)
+        if characters > limits.max_request_characters:
+            raise input_too_large(
+                "queries", f"hold {characters} characters in all; at most {limits.max_request_characters} are taken"
+            )
+        return characters
+
+
+def _checked_length(field: str, text: str, longest: int) -> int:
+    if not text:
+        raise invalid_input(field, "is empty")
+    if len(text) > longest:
+        raise input_too_large(field, f"has {len(text)} characters; at most {longest} are taken")
+    return len(text)
+
+
+def _encode(model: RerankingModel, job: RerankJob) -> list[EncodedQuery]:
+    way = job.long_documents or model.card.long_documents
+    longest = job.max_tokens_per_doc or model.card.max_tokens_per_doc
+    encoded = [model.encode(query.text, query.documents, way, longest) for query in job.queries]
+    if way == "refuse":
+        for number, query in enumerate(encoded):
+            _refuse_too_long(query, f"queries[{number}]", model.card.max_tokens)
+    return encoded
+
+
+def _refuse_too_long(query: EncodedQuery, name: str, most: int) -> None:
+    if query.query_tokens > most:
+        raise input_too_large(
+            f"{name}.query", f"has {query.query_tokens} tokens and the model reads at most {most}; shorten it"
+        )
+    for index, windows in enumerate(query.documents):
+        if (tokens := len(windows[0].ids)) > most:
+            raise input_too_large(
+                f"{name}.documents[{index}]",
+                f"has {tokens} tokens as the model reads it, which is at most {most}; shorten it, or let it be cut",
+            )
+
+
+def _joined(
+    encoded: Sequence[EncodedQuery], results: Sequence[float], model: RerankingModel, form: ScoreForm
+) -> list[QueryScores]:
+    scores = iter(np.array(results, dtype=np.float32))
+    answers = []
+    for query in encoded:
+        best = np.array([max(next(scores) for _ in windows) for windows in query.documents], dtype=np.float32)
+        in_form = model.in_form(best, form)
+        # A comparison with NaN is always false: it would leave the documents in an order that means nothing.
+        if not np.isfinite(best).all() or not np.isfinite(in_form).all():
+            raise TorchlessError(ErrorKind.INTERNAL, "the model answered scores that are not finite")
+        answers.append(QueryScores(in_form, [sum(pair.tokens for pair in windows) for windows in query.documents]))
+    return answers

@@ -1,0 +1,36 @@
+"""The service that `bentoml serve-grpc bentos.reranking.service:svc` serves."""
+
+from __future__ import annotations
+
+import os
+
+from bentos.reranking.model import RerankingModel
+from bentos.reranking.servicer import RerankingServicer
+from bentos.reranking.settings import ModelSettings, RerankingSettings
+from bentos.serving.capability import Mount
+from bentos.serving.service import build_service
+from torchless.contracts.reranking.v1.reranking_pb2_grpc import add_RerankingServiceServicer_to_server
+
+settings = RerankingSettings.load()
+
+
+def load(own: ModelSettings) -> RerankingModel:
+    """Loads one model with torch, imported only here: BentoML's supervisor imports this module too and needs none."""
+    # OpenMP reads this when torch loads it; docs/decisions/0005 has the figures.
+    os.environ.setdefault("GOMP_SPINCOUNT", str(settings.cpu_spin))
+    from bentos.models.torch_device import use_cpu_threads
+    from bentos.reranking import torch_model
+
+    use_cpu_threads(settings.cpu_threads)
+    return torch_model.load(own)
+
+
+svc = build_service(
+    "torchless-reranking",
+    Mount(
+        full_name="torchless.reranking.v1.RerankingService",
+        make=lambda: RerankingServicer(settings, load),
+        add_to_server=add_RerankingServiceServicer_to_server,
+    ),
+    settings,
+)

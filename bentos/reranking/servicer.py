@@ -1,0 +1,88 @@
+"""The contract's methods: translate, call the reranker, translate back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from bentos.models.capability import ModelCapability
+from bentos.reranking.model import Kind, LongDocuments, ModelCard, RerankingModel, ScoreForm
+from bentos.reranking.reranker import Query, QueryScores, Reranker, RerankJob
+from bentos.reranking.settings import ModelSettings, RerankingSettings
+from bentos.serving.calls import Context, expires_at, tenant, timings
+from torchless.contracts.reranking.v1 import reranking_pb2 as pb
+from torchless.contracts.reranking.v1.reranking_pb2_grpc import RerankingServiceServicer
+
+_FORMS: dict[int, ScoreForm] = {pb.SCORE_FORM_RAW: "raw", pb.SCORE_FORM_UNIT: "unit"}
+_WAYS: dict[int, LongDocuments] = {
+    pb.LONG_DOCUMENTS_CUT: "cut",
+    pb.LONG_DOCUMENTS_CUT_START: "cut_start",
+    pb.LONG_DOCUMENTS_WINDOWS: "windows",
+    pb.LONG_DOCUMENTS_REFUSE: "refuse",
+}
+_NUMBERS = {way: pb.LongDocuments.ValueType(number) for number, way in _WAYS.items()}
+_KINDS: dict[Kind, pb.ModelKind.ValueType] = {
+    "cross_encoder": pb.MODEL_KIND_CROSS_ENCODER,
+    "late_interaction": pb.MODEL_KIND_LATE_INTERACTION,
+}
+
+
+class RerankingServicer(ModelCapability[ModelSettings, RerankingModel, Reranker], RerankingServiceServicer):
+    """`torchless.reranking.v1.RerankingService`, and the capability that the serving side starts and stops.
+
+    Args:
+        settings: The bento's settings.
+        load: Loads one model; called on a thread, since it takes seconds.
+    """
+
+    def __init__(self, settings: RerankingSettings, load: Callable[[ModelSettings], RerankingModel]) -> None:
+        super().__init__(settings.models, load, lambda models: Reranker(models, settings))
+
+    async def RerankBatch(self, request: pb.RerankBatchRequest, context: Context) -> pb.RerankBatchResponse:  # noqa: N802
+        """One score for each document of each query."""
+        started = time.monotonic()
+        answer = await self.ready.rerank(_job(request), flow=tenant(context), expires_at=expires_at(context))
+        return pb.RerankBatchResponse(
+            model=answer.card.id,
+            revision=answer.card.revision,
+            queries=[_query_scores(each) for each in answer.queries],
+            timings=timings(
+                queue_s=answer.queue_s,
+                tokenization_s=answer.tokenization_s,
+                inference_s=answer.inference_s,
+                started=started,
+            ),
+        )
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
+        """The models, the default one first."""
+        return pb.ListModelsResponse(models=[_model(card) for card in self.ready.cards()])
+
+
+def _job(request: pb.RerankBatchRequest) -> RerankJob:
+    return RerankJob(
+        queries=[Query(query.query, list(query.documents)) for query in request.queries],
+        model=request.model,
+        form=_FORMS.get(request.score_form, "model"),
+        max_tokens_per_doc=request.max_tokens_per_doc,
+        long_documents=_WAYS.get(request.long_documents),
+    )
+
+
+def _query_scores(answer: QueryScores) -> pb.QueryScores:
+    return pb.QueryScores(scores=answer.scores.astype("<f4", copy=False).tobytes(), token_counts=answer.token_counts)
+
+
+def _model(card: ModelCard) -> pb.Model:
+    return pb.Model(
+        id=card.id,
+        revision=card.revision,
+        kind=_KINDS[card.kind],
+        max_tokens=card.max_tokens,
+        max_tokens_per_doc=card.max_tokens_per_doc,
+        long_documents=_NUMBERS[card.long_documents],
+        device=card.device,
+        dtype=card.dtype,
+        max_batch_tokens=card.max_batch_tokens,
+        created=card.created,
+    )

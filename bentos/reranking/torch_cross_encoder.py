@@ -1,0 +1,111 @@
+"""A cross-encoder on torch: query and document read together, one logit out.
+
+Nogueira and Cho, "Passage re-ranking with BERT", 2019 (https://arxiv.org/abs/1901.04085).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import CrossEncoder
+
+from bentos.models.torch_device import one_pass
+from bentos.models.torch_padding import Padder
+from bentos.models.weights import longest_input, serialized_tokenizer
+from bentos.reranking.model import EncodedQuery, LongDocuments, ModelCard, Pair, ScoreForm
+from bentos.reranking.settings import ModelSettings
+from bentos.reranking.tokenization import CuttingTokenizer
+from torchless.settings import SettingsError
+
+
+class TorchCrossEncoder:
+    """A `CrossEncoder` whose parts are driven one by one; see `RerankingModel` for the methods.
+
+    Raises:
+        SettingsError: The model does not give one score a pair, or needs a prompt or a chat template.
+    """
+
+    def __init__(self, model: CrossEncoder, settings: ModelSettings) -> None:
+        _refuse_what_is_no_classifier(model, settings)
+        self._modules: list[Any] = list(model)
+        self._activation: Any = model.activation_fn
+        max_tokens = longest_input(_stated_length(model), settings)
+        self._tokenizer = CuttingTokenizer(
+            serialized_tokenizer(model.tokenizer, settings), max_tokens, settings.window_overlap_tokens, pairs=True
+        )
+        self._padder = Padder(model.tokenizer, torch.device(settings.device))
+        self._card = ModelCard(
+            id=settings.id,
+            revision=settings.revision,
+            kind="cross_encoder",
+            max_tokens=max_tokens,
+            max_tokens_per_doc=settings.max_tokens_per_doc,
+            long_documents=settings.long_documents,
+            device=settings.device,
+            dtype=settings.dtype,
+            max_batch_tokens=settings.max_batch_tokens,
+            created=int(time.time()),
+        )
+
+    @property
+    def card(self) -> ModelCard:
+        """Facts about the model."""
+        return self._card
+
+    def encode(
+        self, query: str, documents: Sequence[str], long_documents: LongDocuments, max_tokens_per_doc: int
+    ) -> EncodedQuery:
+        """See `RerankingModel`."""
+        tokenizer = self._tokenizer
+        texts = tokenizer.shortened(documents, max_tokens_per_doc, keep_end=long_documents == "cut_start")
+        if long_documents == "windows":
+            (query,) = tokenizer.shortened([query], tokenizer.longest_query)
+        encoded = tokenizer.encode([(query, text) for text in texts], long_documents)
+        return EncodedQuery(
+            documents=[[Pair(window.ids, window.type_ids) for window in windows] for windows in encoded],
+            query_tokens=tokenizer.length(query) if long_documents == "refuse" else 0,
+        )
+
+    def score(self, pairs: Sequence[Pair]) -> list[float]:
+        """See `RerankingModel`."""
+        with one_pass():
+            features = self._padder.batch([pair.ids for pair in pairs], [pair.type_ids for pair in pairs])
+            for module in self._modules:
+                features = module(features)
+            scores: list[float] = features["scores"].float().reshape(len(pairs)).cpu().tolist()
+            return scores
+
+    def in_form(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
+        """See `RerankingModel`; `unit` is the logistic function of the logit."""
+        if form == "raw":
+            return scores
+        activation = torch.sigmoid if form == "unit" else self._activation
+        with torch.inference_mode():
+            activated: NDArray[np.float32] = activation(torch.from_numpy(scores)).float().numpy()
+            return activated
+
+
+def _refuse_what_is_no_classifier(model: CrossEncoder, settings: ModelSettings) -> None:
+    if model.num_labels != 1:
+        raise SettingsError(
+            f"model {settings.id}: it has {model.num_labels} labels; a reranker has one, whose score orders documents"
+        )
+    if model.default_prompt_name is not None:
+        raise SettingsError(f"model {settings.id}: it puts a prompt before its inputs, which is not supported")
+    architectures = getattr(model.config, "architectures", None) or ()
+    if any(name.endswith("ForCausalLM") for name in architectures):
+        raise SettingsError(
+            f"model {settings.id}: it is a language model that answers yes or no; a sequence classifier is needed"
+        )
+
+
+def _stated_length(model: CrossEncoder) -> int | None:
+    """Longest input that the tokenizer and the weights state; tokenizers that state none give an absurd number."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    stated = [length for length in (model.max_seq_length, positions) if length is not None]
+    return min(stated, default=None)

@@ -1,0 +1,27 @@
+"""Loads a reranking model on torch, of either kind."""
+
+from __future__ import annotations
+
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from transformers.utils import logging as transformers_logging
+
+from bentos.models.torch_device import require_device
+from bentos.models.weights import load_arguments, source
+from bentos.reranking.model import RerankingModel
+from bentos.reranking.settings import ModelSettings
+from bentos.reranking.torch_cross_encoder import TorchCrossEncoder
+from bentos.reranking.torch_late_interaction import TorchLateInteraction
+
+
+def load(settings: ModelSettings) -> RerankingModel:
+    """Loads one model onto its device.
+
+    Raises:
+        TorchlessError: GPU_UNAVAILABLE, when the device is not there.
+        SettingsError: The settings do not fit the model.
+    """
+    require_device(settings.device)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write into the log
+    if settings.kind == "cross_encoder":
+        return TorchCrossEncoder(CrossEncoder(source(settings), **load_arguments(settings)).eval(), settings)
+    return TorchLateInteraction(SentenceTransformer(source(settings), **load_arguments(settings)).eval(), settings)
