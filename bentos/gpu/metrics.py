@@ -1,0 +1,112 @@
+"""The GPU bento's Prometheus metrics. Labels are devices that are there, and our own words: nothing of a caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+# isort: off
+# Before the library, whose ways in this process it settles.
+import bentos.serving.metrics  # noqa: F401
+from prometheus_client import REGISTRY, Counter
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+# isort: on
+
+from bentos.gpu.book import DeviceState, Snapshot
+from bentos.gpu.events import Event, ThresholdName
+from bentos.gpu.leases import LIVE
+
+__all__ = ["record"]
+
+_MIB = 1024 * 1024
+_MAX_DEVICES = 256
+
+_EVENTS = Counter("torchless_gpu_events", "What happened to devices and leases.", ["kind"])
+_REACHED = Counter("torchless_gpu_thresholds_reached", "Thresholds that a device reached.", ["threshold"])
+_FIGURES = {
+    "healthy": "1 while the device can be read, else 0.",
+    "memory_total_bytes": "All of the device's memory, in bytes.",
+    "memory_used_bytes": "Memory in use by whomever, in bytes.",
+    "memory_leased_bytes": "Memory that leases hold, in bytes.",
+    "memory_allocatable_bytes": "Memory that one lease could get now, in bytes.",
+    "utilization_ratio": "Share of time in which a kernel ran, 0 to 1.",
+    "temperature_celsius": "Temperature of the chip, in degrees Celsius.",
+    "power_watts": "Power drawn, in watts.",
+    "ecc_uncorrected": "Uncorrected memory errors since the driver was loaded.",
+}
+
+
+def record(snapshot: Snapshot, events: Iterable[Event]) -> None:
+    """Counts `events`, and shows `snapshot` from now on."""
+    for event in events:
+        _EVENTS.labels(event.kind.value).inc()
+        if event.kind.value == "threshold_reached" and event.threshold is not None:
+            _REACHED.labels(event.threshold.value).inc()
+    _SHOWN.snapshot = snapshot
+
+
+class _Shown(Collector):
+    """The newest snapshot as metrics, made when they are asked for: devices that are gone leave nothing behind."""
+
+    def __init__(self) -> None:
+        self.snapshot: Snapshot | None = None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One sample a device and figure. A figure that a device does not tell has none."""
+        snapshot = self.snapshot
+        if snapshot is None:
+            return
+        yield _single("available", "1 when there is a driver that answers and a device, else 0.", snapshot.available)
+        yield _single("lost_devices", "Devices that were there and are gone.", len(snapshot.lost_devices))
+        allocations = GaugeMetricFamily("torchless_gpu_allocations", "Leases by state.", labels=["state"])
+        for state in sorted(LIVE):
+            allocations.add_metric([state.value], sum(lease.state is state for lease in snapshot.leases))
+        yield allocations
+        yield from _of_devices(snapshot)
+
+
+def _single(name: str, what: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"torchless_gpu_{name}", what, value=float(value))
+
+
+def _of_devices(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
+    devices = snapshot.devices[:_MAX_DEVICES]
+    info = GaugeMetricFamily(
+        "torchless_gpu_device_info", "1 for each device that is there.", labels=["device", "index", "name", "parent"]
+    )
+    reached = GaugeMetricFamily(
+        "torchless_gpu_threshold_reached", "1 while a threshold stands reached.", labels=["device", "threshold"]
+    )
+    families = {
+        name: GaugeMetricFamily(f"torchless_gpu_{name}", what, labels=["device"]) for name, what in _FIGURES.items()
+    }
+    for state in devices:
+        device = state.reading
+        info.add_metric([device.uuid, str(device.index), device.name, device.parent_uuid], 1)
+        for threshold in ThresholdName:
+            reached.add_metric([device.uuid, threshold.value], float((device.uuid, threshold) in snapshot.reached))
+        for name, value in _figures(state).items():
+            if value is not None:
+                families[name].add_metric([device.uuid], float(value))
+    yield info
+    yield reached
+    yield from families.values()
+
+
+def _figures(state: DeviceState) -> dict[str, float | None]:
+    device, memory = state.reading, state.reading.memory
+    return {
+        "healthy": not device.fault,
+        "memory_total_bytes": None if memory is None else memory.total_mb * _MIB,
+        "memory_used_bytes": None if memory is None else memory.used_mb * _MIB,
+        "memory_leased_bytes": state.leased_mb * _MIB,
+        "memory_allocatable_bytes": state.allocatable_mb * _MIB,
+        "utilization_ratio": None if device.utilization_percent is None else device.utilization_percent / 100,
+        "temperature_celsius": device.temperature_c,
+        "power_watts": device.power_w,
+        "ecc_uncorrected": device.ecc_uncorrected,
+    }
+
+
+_SHOWN = _Shown()
+REGISTRY.register(_SHOWN)

@@ -1,0 +1,57 @@
+"""What callers may ask for; pure."""
+
+from __future__ import annotations
+
+from bentos.gpu.leases import Wanted
+from bentos.gpu.settings import GpuSettings, WatchSettings
+from torchless.contracts.errors import invalid_input
+
+_MAX_TEXT = 256
+_MAX_UUIDS = 256
+
+
+def check_wanted(wanted: Wanted, settings: GpuSettings) -> None:
+    """Does nothing for a request that could be granted somewhere.
+
+    Raises:
+        TorchlessError: INVALID_INPUT, naming the field and its range.
+    """
+    if wanted.memory_mb < 1:
+        raise invalid_input("memory_mb", f"must be at least 1 MiB, not {wanted.memory_mb}")
+    if wanted.device_count < 1:
+        raise invalid_input("device_count", f"must be at least 1, not {wanted.device_count}")
+    if not wanted.holder.strip():
+        raise invalid_input("holder", "must say who asks; it is empty")
+    for field in ("holder", "tenant", "idempotency_key"):
+        length = len(getattr(wanted, field))
+        if length > _MAX_TEXT:
+            raise invalid_input(field, f"must have at most {_MAX_TEXT} characters, not {length}")
+    if wanted.pid is not None and wanted.pid < 1:
+        raise invalid_input("pid", f"must be at least 1, not {wanted.pid}")
+    if len(wanted.device_uuids) > _MAX_UUIDS or any(len(uuid) > _MAX_TEXT for uuid in wanted.device_uuids):
+        raise invalid_input("device_uuids", f"must be at most {_MAX_UUIDS} of at most {_MAX_TEXT} characters")
+    if wanted.device_uuids and wanted.device_count > len(wanted.device_uuids):
+        raise invalid_input("device_count", f"is {wanted.device_count}, and device_uuids names fewer devices")
+    check_ttl(wanted.ttl_s, settings)
+
+
+def check_ttl(ttl_s: float, settings: GpuSettings) -> None:
+    """Does nothing for a time to live that is in range.
+
+    Raises:
+        TorchlessError: INVALID_INPUT.
+    """
+    if not settings.min_ttl_s <= ttl_s <= settings.max_ttl_s:  # so NaN is refused
+        raise invalid_input("ttl_s", f"must be {settings.min_ttl_s:g} to {settings.max_ttl_s:g} s, not {ttl_s:g}")
+
+
+def check_interval(interval_s: float, settings: WatchSettings) -> None:
+    """Does nothing for an interval that is in range.
+
+    Raises:
+        TorchlessError: INVALID_INPUT.
+    """
+    if not settings.min_interval_s <= interval_s <= settings.max_interval_s:
+        raise invalid_input(
+            "interval_s", f"must be {settings.min_interval_s:g} to {settings.max_interval_s:g} s, not {interval_s:g}"
+        )

@@ -1,0 +1,103 @@
+"""The contract's methods: translate, call the manager, translate back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from bentos.gpu import messages
+from bentos.gpu.driver import GpuDriver
+from bentos.gpu.leases import Wanted
+from bentos.gpu.manager import GpuManager
+from bentos.gpu.settings import GpuSettings
+from bentos.serving.calls import tenant
+from torchless.contracts.gpu.v1 import gpu_pb2 as pb
+from torchless.contracts.gpu.v1.gpu_pb2_grpc import GPUServiceServicer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GpuServicer(GPUServiceServicer):
+    """`torchless.gpu.v1.GPUService`, and the capability that the serving side starts and stops.
+
+    Args:
+        settings: The bento's settings.
+        driver: Makes the driver; it is opened later, on the monitor's thread.
+    """
+
+    def __init__(self, settings: GpuSettings, driver: Callable[[], GpuDriver]) -> None:
+        self._settings = settings
+        self._driver = driver
+        self._manager: GpuManager | None = None
+
+    async def start(self) -> None:
+        """Reads the store and the devices. The service is ready without a device or a driver too."""
+        manager = GpuManager(self._settings, self._driver())
+        await manager.start()
+        self._manager = manager
+
+    async def stop(self) -> None:
+        """Ends the threads."""
+        if self._manager is not None:
+            await self._manager.stop()
+
+    @property
+    def _ready(self) -> GpuManager:
+        if self._manager is None:
+            raise RuntimeError("a call was let through before start() returned")
+        return self._manager
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: N802
+        """All that is known."""
+        return pb.GetStatusResponse(status=messages.status(await self._ready.snapshot()))
+
+    async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesResponse:  # noqa: N802
+        """The devices that are there."""
+        snapshot = await self._ready.snapshot()
+        return pb.ListDevicesResponse(devices=[messages.device(each) for each in snapshot.devices])
+
+    async def AllocateGPU(self, request: pb.AllocateGPURequest, context: Context) -> pb.AllocateGPUResponse:  # noqa: N802
+        """A lease."""
+        lease = await self._ready.allocate(_wanted(request, context, self._settings))
+        return pb.AllocateGPUResponse(allocation=messages.allocation(lease))
+
+    async def RenewAllocation(  # noqa: N802
+        self, request: pb.RenewAllocationRequest, context: Context
+    ) -> pb.RenewAllocationResponse:
+        """The lease, running on."""
+        ttl_s = request.ttl_s if request.HasField("ttl_s") else None
+        return pb.RenewAllocationResponse(allocation=messages.allocation(await self._ready.renew(request.id, ttl_s)))
+
+    async def ReleaseGPU(self, request: pb.ReleaseGPURequest, context: Context) -> pb.ReleaseGPUResponse:  # noqa: N802
+        """The lease, ended."""
+        return pb.ReleaseGPUResponse(allocation=messages.allocation(await self._ready.release(request.id)))
+
+    async def WatchStatus(  # noqa: N802
+        self, request: pb.WatchStatusRequest, context: Context
+    ) -> AsyncIterator[pb.WatchStatusResponse]:
+        """The status for as long as the caller listens."""
+        interval_s = request.interval_s if request.HasField("interval_s") else None
+        async with aclosing(self._ready.watch(interval_s)) as updates:
+            async for update in updates:
+                yield pb.WatchStatusResponse(
+                    status=messages.status(update.snapshot),
+                    events=[messages.event(each) for each in update.events],
+                    events_dropped=update.dropped,
+                )
+
+
+def _wanted(request: pb.AllocateGPURequest, context: Context, settings: GpuSettings) -> Wanted:
+    return Wanted(
+        memory_mb=request.memory_mb,
+        holder=request.holder,
+        ttl_s=request.ttl_s if request.HasField("ttl_s") else settings.default_ttl_s,
+        device_count=request.device_count if request.HasField("device_count") else 1,
+        exclusive=request.exclusive,
+        tenant=request.tenant or tenant(context),
+        idempotency_key=request.idempotency_key,
+        pid=request.pid if request.HasField("pid") else None,
+        device_uuids=frozenset(request.device_uuids),
+    )
