@@ -36,3 +36,9 @@ class Mount:
     """Makes the capability, which is also the servicer."""
     add_to_server: Callable[[Any, grpc.aio.Server], None]
     """The generated `add_...Servicer_to_server`."""
+    lost_device_is_final: bool = True
+    """Whether a call that ends with GPU_UNAVAILABLE turns the whole service NOT_SERVING: the device that a model is on
+    does not come back to its process. False where the service goes on without a device."""
+    watches: frozenset[str] = frozenset()
+    """Methods that stream for as long as the caller listens. They end with UNREACHABLE when the service leaves, so that
+    it does not wait for them."""

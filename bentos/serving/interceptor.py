@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -18,6 +19,9 @@ from torchless.contracts.grpc_status import to_status
 logger = logging.getLogger(__name__)
 
 _OURS = "/torchless."
+_LOOK_UP_S = 0.25
+"""How often somebody who watches looks up whether the service leaves, in seconds."""
+_END = object()
 _INTERNAL = TorchlessError(ErrorKind.INTERNAL, "the service failed on this request")
 
 
@@ -26,10 +30,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         readiness: Asked before each call.
+        lost_device_is_final: As `Mount` has it.
+        watches: As `Mount` has it.
     """
 
-    def __init__(self, readiness: Readiness) -> None:
+    def __init__(
+        self, readiness: Readiness, *, lost_device_is_final: bool = True, watches: frozenset[str] = frozenset()
+    ) -> None:
         self._readiness = readiness
+        self._lost_device_is_final = lost_device_is_final
+        self._watches = watches
 
     async def intercept_service(
         self,
@@ -67,10 +77,30 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, method: str, behaviour: Any) -> Any:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             async with self._observed(method, context):
-                async for answer in behaviour(request, context):
+                answers = behaviour(request, context)
+                async for answer in self._while_ready(answers) if method in self._watches else answers:
                     yield answer
 
         return call
+
+    async def _while_ready(self, answers: AsyncGenerator[Any, None]) -> AsyncIterator[Any]:
+        """The answers until the service leaves; raises then what a new call would hear."""
+        coming: asyncio.Future[Any] | None = None
+        try:
+            while True:
+                coming = asyncio.ensure_future(anext(answers, _END))
+                while not (await asyncio.wait({coming}, timeout=_LOOK_UP_S))[0]:
+                    self._readiness.check()
+                answer = await coming
+                if answer is _END:
+                    return
+                yield answer
+                self._readiness.check()
+        finally:
+            if coming is not None and not coming.done():
+                coming.cancel()
+                await asyncio.wait({coming})
+            await answers.aclose()
 
     @asynccontextmanager
     async def _observed(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
@@ -84,7 +114,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             outcome = "OK"
         except TorchlessError as error:
             outcome = error.kind.value
-            if error.kind is ErrorKind.GPU_UNAVAILABLE:  # it does not come back to this process
+            if error.kind is ErrorKind.GPU_UNAVAILABLE and self._lost_device_is_final:
                 self._readiness.fail(error)
             await _abort(context, error)
         except Exception as error:

@@ -42,7 +42,12 @@ def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
         Lifecycle(mount.full_name, capability, readiness, settings).attach(server)
         serve_metrics(settings.metrics_host, settings.metrics_port)
 
-    service.add_grpc_interceptor(CallInterceptor, readiness=readiness)
+    service.add_grpc_interceptor(
+        CallInterceptor,
+        readiness=readiness,
+        lost_device_is_final=mount.lost_device_is_final,
+        watches=mount.watches,
+    )
     service.mount_grpc_servicer(mount.make, add, [mount.full_name])
     return service
 
