@@ -13,11 +13,13 @@ from gateway.faults import GatewayDefectError, MethodNotAllowedError, UnknownRou
 from gateway.instruments import Instruments, InstrumentsMiddleware
 from gateway.openapi import openapi_document
 from gateway.request_context import RequestIdMiddleware
-from gateway.routes import cohere, docs, health, metrics, openai, tei
+from gateway.routes import cohere, docs, health, metrics, openai, rerank, tei, vllm
 from gateway.services import Services
 from torchless import __version__
 
-_DESCRIPTION = "Embeddings over the HTTP APIs of OpenAI, text-embeddings-inference and Cohere."
+_DESCRIPTION = (
+    "Embeddings and reranking over the HTTP APIs of OpenAI, text-embeddings-inference, Cohere, Jina, vLLM and infinity."
+)
 
 
 def compose(services: Services) -> FastAPI:
@@ -33,7 +35,7 @@ def compose(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.instruments = Instruments()
-    for family in (openai, tei, cohere, health, metrics, docs):
+    for family in (openai, tei, cohere, rerank, vllm, health, metrics, docs):
         app.include_router(family.router)
     app.add_middleware(InstrumentsMiddleware, instruments=app.state.instruments)
     app.add_middleware(RequestIdMiddleware)

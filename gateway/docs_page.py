@@ -47,8 +47,13 @@ def _fields(document: Mapping[str, Any], operation: Mapping[str, Any]) -> str:
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if content is None:
         return ""
-    name = content["schema"]["$ref"].rpartition("/")[2]
-    properties = document["components"]["schemas"][name]["properties"]
+    return "<p>Or:</p>".join(
+        _table(document, form["$ref"]) for form in content["schema"].get("anyOf", [content["schema"]])
+    )
+
+
+def _table(document: Mapping[str, Any], reference: str) -> str:
+    properties = document["components"]["schemas"][reference.rpartition("/")[2]]["properties"]
     rows = "".join(
         f"<tr><td><code>{escape(field)}</code></td><td>{escape(about.get('description', ''))}</td></tr>"
         for field, about in properties.items()

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from gateway.faults import EmptyInputError
+from gateway.faults import EmptyInputError, retold
 from gateway.settings import LimitSettings, ModelSettings
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient, Embeddings, EmbedOptions
-from torchless.contracts.errors import FieldViolation, TorchlessError, input_too_large
+from torchless.contracts.errors import TorchlessError, input_too_large
 
 Inputs = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 """One input or several, as texts or as token ids."""
@@ -161,17 +161,10 @@ def in_words_of_the_request(
         name: What the request calls the input at an index.
         renamed: Names that the request has for other fields of the service's.
     """
-    message, violations = error.message, []
-    for violation in error.violations:
-        field = renamed.get(violation.field, violation.field)
-        if found := _INPUT.match(field):
-            field = name(int(found[1])) + field[found.end() :]
-        message = message.replace(f"{violation.field}:", f"{field}:", 1)
-        violations.append(FieldViolation(field, violation.description))
-    return TorchlessError(
-        error.kind,
-        message,
-        violations=tuple(violations),
-        retry_after_s=error.retry_after_s,
-        metadata=error.metadata,
-    )
+
+    def named(field: str) -> str:
+        field = renamed.get(field, field)
+        found = _INPUT.match(field)
+        return name(int(found[1])) + field[found.end() :] if found else field
+
+    return retold(error, named)

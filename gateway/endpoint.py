@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,13 @@ from starlette.responses import Response
 from gateway.disconnect import cancelled_by_disconnect
 from gateway.errors import ErrorFamily
 from gateway.faults import BodyTooLargeError, BodyTooLateError, GatewayDefectError, NoRoomForBodyError
+from gateway.forms import Form, Reading, only, told_apart
 from gateway.last_answer import LastAnswer
 from gateway.openapi import described_get, described_post
-from gateway.parsing import Body, parsed
+from gateway.parsing import Body
 from gateway.request_context import RequestContext, request_context
 from gateway.services import Services
+from gateway.settings import GatewaySettings
 from torchless.contracts.errors import TorchlessError
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,16 @@ class Call:
     """Id, trace and deadline of the request."""
     path_params: Mapping[str, Any]
     """Parts of the path that the route names."""
+    user_agent: str
+    """What the client calls itself; empty: nothing."""
+
+
+Deadline = Callable[[GatewaySettings], float]
+"""Seconds that a request has whose caller names none."""
+
+
+def _usual(settings: GatewaySettings) -> float:
+    return settings.limits.deadline_s
 
 
 def post(
@@ -61,6 +73,7 @@ def post(
     body: type[Body],
     answer: Any,
     examples: Mapping[str, Any],
+    deadline: Deadline = _usual,
 ) -> Callable[[Callable[[Body, Call], Coroutine[Any, Any, Response]]], Callable[..., Any]]:
     """Registers a handler for POST `paths`. Its docstring describes the route.
 
@@ -71,41 +84,84 @@ def post(
         body: What the route takes.
         answer: What it answers, for the API's description.
         examples: Bodies by what they show.
+        deadline: Time of a request whose caller names none.
     """
 
     def register(handler: Callable[[Body, Call], Coroutine[Any, Any, Response]]) -> Callable[..., Any]:
-        async def endpoint(request: Request) -> Response:
-            return await _answered(request, family, _work_on_body(request, body, handler))
-
-        for path in paths:
-            router.add_api_route(
-                path,
-                endpoint,
-                **described_post(path, handler, family=family, body=body, answer=answer, examples=examples),
-            )
+        form = Form(family, body, answer, examples, handler)
+        _add_post(router, paths, about=handler, forms=[form], family=family, read=only(form), deadline=deadline)
         return handler
 
     return register
 
 
+def post_told_apart(
+    router: APIRouter,
+    *paths: str,
+    family: ErrorFamily,
+    forms: Mapping[str, Form],
+    about: Callable[..., Any],
+    deadline: Deadline = _usual,
+) -> None:
+    """Registers handlers for POST `paths`, which several APIs share.
+
+    Args:
+        router: Where.
+        paths: The paths, the first one canonical.
+        family: How errors look before a body is known to be of a form.
+        forms: By the name of the field that tells a body of theirs.
+        about: Its name and docstring describe the route.
+        deadline: Time of a request whose caller names none.
+    """
+    read = told_apart(forms)
+    _add_post(router, paths, about=about, forms=list(forms.values()), family=family, read=read, deadline=deadline)
+
+
+def _add_post(
+    router: APIRouter,
+    paths: Sequence[str],
+    *,
+    about: Callable[..., Any],
+    forms: Sequence[Form],
+    family: ErrorFamily,
+    read: Callable[[bytes], Reading],
+    deadline: Deadline,
+) -> None:
+    async def endpoint(request: Request) -> Response:
+        return await _answered(request, family, lambda: _work_on_body(request, read, deadline), asks_for_key=True)
+
+    for path in paths:
+        router.add_api_route(path, endpoint, **described_post(path, about, family=family, forms=forms))
+
+
 def get(
-    router: APIRouter, *paths: str, family: ErrorFamily, answer: Any, statuses: tuple[int, ...] = (), head: bool = False
+    router: APIRouter,
+    *paths: str,
+    family: ErrorFamily,
+    answer: Any,
+    statuses: tuple[int, ...] = (),
+    head: bool = False,
+    open_to_all: bool = False,
 ) -> Callable[[Callable[[Call], Awaitable[Response]]], Callable[..., Any]]:
     """Registers a handler for GET `paths`; `statuses` are those besides 200 and 500 that it may answer.
 
-    With `head`, HEAD gets the same status and headers; uvicorn leaves the body out.
+    With `head`, HEAD gets the same status and headers; uvicorn leaves the body out. `open_to_all` asks for no key.
     """
 
     def register(handler: Callable[[Call], Awaitable[Response]]) -> Callable[..., Any]:
         async def endpoint(request: Request) -> Response:
             async def work() -> Response:
-                return await handler(_call(request))
+                return await handler(_call(request, _usual))
 
-            return await _answered(request, family, work())
+            return await _answered(request, family, work, asks_for_key=not open_to_all)
 
         for path in paths:
             router.add_api_route(
-                path, endpoint, **described_get(path, handler, family=family, answer=answer, statuses=statuses)
+                path,
+                endpoint,
+                **described_get(
+                    path, handler, family=family, answer=answer, statuses=statuses, open_to_all=open_to_all
+                ),
             )
             if head:
                 router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
@@ -114,9 +170,13 @@ def get(
     return register
 
 
-async def _answered(request: Request, family: ErrorFamily, work: Awaitable[Response]) -> Response:
+async def _answered(
+    request: Request, family: ErrorFamily, work: Callable[[], Awaitable[Response]], *, asks_for_key: bool
+) -> Response:
     try:
-        return await work
+        if asks_for_key:
+            _services(request).keys.check(request.scope)
+        return await work()
     except (BodyTooLargeError, BodyTooLateError, NoRoomForBodyError) as error:
         return LastAnswer(family.answer(error))
     except TorchlessError as error:
@@ -134,20 +194,30 @@ async def _answered(request: Request, family: ErrorFamily, work: Awaitable[Respo
         return family.answer(GatewayDefectError())
 
 
-async def _work_on_body(
-    request: Request, model: type[Body], handler: Callable[[Body, Call], Coroutine[Any, Any, Response]]
-) -> Response:
-    call = _call(request)
+async def _work_on_body(request: Request, read: Callable[[bytes], Reading], deadline: Deadline) -> Response:
+    call = _call(request, deadline)
     with call.services.admission, call.services.body_limit.room() as reader:
         try:
             async with asyncio.timeout_at(call.context.expires_at):
                 raw = await reader.read(request.scope, request.receive)
         except TimeoutError as error:
             raise BodyTooLateError from error
-        body = parsed(model, raw)
-        return await cancelled_by_disconnect(request.receive, handler(body, call))
+        reading = read(raw)
+
+        async def work() -> Response:
+            return await cancelled_by_disconnect(request.receive, reading.form.handler(reading.body(), call))
+
+        # From here on errors look as the form has it.
+        return await _answered(request, reading.form.family, work, asks_for_key=False)
 
 
-def _call(request: Request) -> Call:
+def _call(request: Request, deadline: Deadline) -> Call:
+    services = _services(request)
+    settings = services.settings
+    context = request_context(request.scope, settings.limits, deadline(settings))
+    return Call(services, context, request.path_params, request.headers.get("user-agent", ""))
+
+
+def _services(request: Request) -> Services:
     services: Services = request.app.state.services
-    return Call(services, request_context(request.scope, services.settings.limits), request.path_params)
+    return services

@@ -1,7 +1,8 @@
 """Errors as each API family has them: status, body and headers. The only place that knows.
 
 Bodies: OpenAI's https://platform.openai.com/docs/guides/error-codes, text-embeddings-inference's `ErrorResponse`
-(router/src/lib.rs), Cohere's https://docs.cohere.com/reference/errors.
+(router/src/lib.rs), Cohere's https://docs.cohere.com/reference/errors, vLLM's `ErrorResponse`
+(vllm/entrypoints/openai/engine/protocol.py), infinity's (libs/infinity_emb/infinity_emb/fastapi_schemas/errors.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gateway.faults import (
     UnknownRouteError,
     UntokenizableInputError,
 )
-from gateway.schemas import cohere, openai, tei
+from gateway.schemas import cohere, openai, rerank, tei
 from torchless.contracts.errors import HTTP_STATUS, ErrorKind, TorchlessError
 
 
@@ -43,11 +44,13 @@ class ErrorFamily:
     """All that `status` gives for routes that embed, for the API's description."""
 
     def answer(self, error: TorchlessError, headers: Mapping[str, str] | None = None) -> Response:
-        """The response for `error`; 429 and 503 carry Retry-After in whole seconds."""
+        """The response for `error`; 429 and 503 carry Retry-After in whole seconds, 401 the scheme of the key."""
         status = self.status(error)
         sent = dict(headers or {})
         if status in {429, 503}:
             sent["retry-after"] = str(max(1, math.ceil(error.retry_after_s or 1)))
+        if status == 401:
+            sent["www-authenticate"] = "Bearer"
         body = orjson.dumps(self.body(error, status), option=orjson.OPT_NON_STR_KEYS)
         return Response(body, status, sent, media_type="application/json")
 
@@ -93,6 +96,7 @@ def _tei_status(error: TorchlessError) -> int:
 
 _TEI_TYPES = {
     400: "Empty",
+    401: "Validation",
     404: "Validation",
     405: "Validation",
     413: "Validation",
@@ -110,21 +114,36 @@ def _tei_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
 
 
 def _cohere_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
-    return {"message": error.message}
+    # Jina's clients, which call the same routes, read `detail`.
+    return {"message": error.message, "detail": error.message}
 
 
-_PLAIN_STATUSES = (400, 404, 413, 429, 500, 503, 504)
+def _shared_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
+    """vLLM's and infinity's `error`, which is OpenAI's, and Jina's `detail`."""
+    return {**_openai_body(error, status), "detail": error.message}
+
+
+_PLAIN_STATUSES = (400, 401, 404, 413, 429, 500, 503, 504)
 OPENAI = ErrorFamily("OpenAI", _plain_status, _openai_body, openai.ErrorAnswer, _PLAIN_STATUSES)
 TEI = ErrorFamily(
-    "text-embeddings-inference", _tei_status, _tei_body, tei.ErrorAnswer, (400, 404, 413, 422, 424, 429, 500, 503, 504)
+    "text-embeddings-inference",
+    _tei_status,
+    _tei_body,
+    tei.ErrorAnswer,
+    (400, 401, 404, 413, 422, 424, 429, 500, 503, 504),
 )
 COHERE = ErrorFamily("Cohere", _plain_status, _cohere_body, cohere.ErrorAnswer, _PLAIN_STATUSES)
+SHARED = ErrorFamily("Jina, vLLM and infinity", _plain_status, _shared_body, rerank.ErrorAnswer, _PLAIN_STATUSES)
+"""Of `/rerank` with documents, which three APIs share."""
+VLLM = ErrorFamily("vLLM", _plain_status, _openai_body, openai.ErrorAnswer, _PLAIN_STATUSES)
 
 
 def family_of(path: str) -> ErrorFamily:
     """The family whose errors a path answers when no route of its own does."""
-    if path.startswith("/v2/") or path == "/v1/embed":
+    if path.startswith("/v2/") or path in {"/v1/embed", "/v1/rerank"}:
         return COHERE
+    if path in {"/score", "/v1/score"}:
+        return VLLM
     if path.startswith(("/v1/", "/embeddings", "/models")):
         return OPENAI
     return TEI

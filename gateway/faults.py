@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
 
 
@@ -68,3 +70,24 @@ class GatewayDefectError(TorchlessError):
 
     def __init__(self) -> None:
         super().__init__(ErrorKind.INTERNAL, "the gateway failed; its log names the request by its x-request-id")
+
+
+def retold(error: TorchlessError, named: Callable[[str], str]) -> TorchlessError:
+    """`error` of a service in words of the request: its fields are called what the caller wrote.
+
+    Args:
+        error: What the service said.
+        named: What the request calls a field of the service's.
+    """
+    message, violations = error.message, []
+    for violation in error.violations:
+        field = named(violation.field)
+        message = message.replace(f"{violation.field}:", f"{field}:", 1)
+        violations.append(FieldViolation(field, violation.description))
+    return TorchlessError(
+        error.kind,
+        message,
+        violations=tuple(violations),
+        retry_after_s=error.retry_after_s,
+        metadata=error.metadata,
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,8 +13,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.errors import ErrorFamily
+from gateway.forms import Form
 from gateway.request_context import MIN_TIMEOUT_S, TIMEOUT_HEADER
-from gateway.schemas import cohere, openai, tei
+from gateway.schemas import cohere, openai, rerank, tei, vllm
+from gateway.settings import GatewaySettings
 
 _BODIES: tuple[type[BaseModel], ...] = (
     openai.EmbeddingsRequest,
@@ -23,11 +27,16 @@ _BODIES: tuple[type[BaseModel], ...] = (
     tei.DecodeRequest,
     cohere.EmbedV1Request,
     cohere.EmbedV2Request,
+    cohere.RerankRequest,
+    rerank.RerankRequest,
+    tei.RerankRequest,
+    vllm.ScoreRequest,
 )
 """What routes read themselves, so that FastAPI does not know of it."""
 _REF = "#/components/schemas/{model}"
 _MEANINGS = {
     400: "The request is wrong; the message says what to change",
+    401: "The gateway asks for a key, and there is none or a wrong one",
     404: "No such model",
     413: "Past a limit of the gateway or the model, or a value that the model does not support",
     422: "The body cannot be read, or the vocabulary does not hold it",
@@ -37,6 +46,11 @@ _MEANINGS = {
     503: "The service does not answer or is not ready",
     504: "The deadline passed first",
 }
+_KEYS = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The key, also without the word Bearer."},
+    "api_key": {"type": "apiKey", "in": "header", "name": "X-Api-Key", "description": "The key."},
+}
+"""How a key is sent, where the gateway asks for one."""
 _HEADERS = [
     {
         "name": TIMEOUT_HEADER,
@@ -56,20 +70,16 @@ _HEADERS = [
 
 
 def described_post(
-    path: str,
-    handler: Callable[..., Any],
-    *,
-    family: ErrorFamily,
-    body: type[BaseModel],
-    answer: Any,
-    examples: Mapping[str, Any],
+    path: str, about: Callable[..., Any], *, family: ErrorFamily, forms: Sequence[Form]
 ) -> dict[str, Any]:
-    """Arguments of `add_api_route` for a route that takes `body`."""
-    content = {
-        "schema": {"$ref": _REF.format(model=schema_name(body))},
-        "examples": {name: {"summary": name, "value": value} for name, value in examples.items()},
-    }
-    described = _described(path, handler, family=family, answer=answer, statuses=family.statuses)
+    """Arguments of `add_api_route` for a route that takes one of `forms`; `about` has its name and docstring."""
+    schemas = [{"$ref": _REF.format(model=schema_name(form.body))} for form in forms]
+    examples = {name: {"summary": name, "value": value} for form in forms for name, value in form.examples.items()}
+    content = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}, "examples": examples}
+    families = {each.name: each for each in (family, *(form.family for form in forms))}.values()
+    statuses = sorted({status for each in families for status in each.statuses})
+    errors = {status: _either(each.schema for each in families if status in each.statuses) for status in statuses}
+    described = _described(path, about, family, _either(form.answer for form in forms), errors)
     extra = {
         "parameters": _HEADERS,
         "requestBody": {"required": True, "content": {"application/json": content}},
@@ -78,30 +88,45 @@ def described_post(
 
 
 def described_get(
-    path: str, handler: Callable[..., Any], *, family: ErrorFamily, answer: Any, statuses: tuple[int, ...]
+    path: str,
+    handler: Callable[..., Any],
+    *,
+    family: ErrorFamily,
+    answer: Any,
+    statuses: tuple[int, ...],
+    open_to_all: bool,
 ) -> dict[str, Any]:
     """Arguments of `add_api_route` for a route without a body."""
-    described = _described(path, handler, family=family, answer=answer, statuses=statuses)
+    errors = dict.fromkeys(sorted({*statuses} if open_to_all else {401, *statuses}), family.schema)
+    described = _described(path, handler, family, answer, errors)
     names = [part.split(":")[0] for part in path.replace("}", "{").split("{")[1::2]]
     parameters = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
-    return {**described, "methods": ["GET"], "openapi_extra": {"parameters": parameters}}
+    extra: dict[str, Any] = {"parameters": parameters}
+    if open_to_all:
+        extra["security"] = []
+    return {**described, "methods": ["GET"], "openapi_extra": extra}
 
 
 def _described(
-    path: str, handler: Callable[..., Any], *, family: ErrorFamily, answer: Any, statuses: tuple[int, ...]
+    path: str, about: Callable[..., Any], family: ErrorFamily, answer: Any, errors: Mapping[int, Any]
 ) -> dict[str, Any]:
-    summary, _, description = (handler.__doc__ or "").partition("\n\n")
+    summary, _, description = (about.__doc__ or "").partition("\n\n")
     responses: dict[int, dict[str, Any]] = {200: {"model": answer, "description": "The answer"}}
-    responses |= {status: {"model": family.schema, "description": _MEANINGS[status]} for status in statuses}
+    responses |= {status: {"model": body, "description": _MEANINGS[status]} for status, body in errors.items()}
     name = path.strip("/").replace("/", "_").replace("{", "").replace(":path}", "").replace("}", "") or "root"
     return {
         "response_model": None,
         "responses": responses,
         "summary": summary.rstrip("."),
         "description": " ".join(description.split()),
-        "operation_id": f"{name}_{handler.__name__}",
+        "operation_id": f"{name}_{about.__name__}",
         "tags": [family.name],
     }
+
+
+def _either(types: Iterable[Any]) -> Any:
+    """The union of `types`."""
+    return reduce(or_, types)
 
 
 def schema_name(model: type[BaseModel]) -> str:
@@ -120,4 +145,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         parts = definitions["$defs"]
         components[schema_name(body)] = parts.pop(body.__name__)
         components.update(parts)
+    document["components"]["securitySchemes"] = _KEYS
+    settings: GatewaySettings = app.state.services.settings
+    document["security"] = [{name: []} for name in _KEYS] if settings.auth.api_keys else []
     return document

@@ -7,10 +7,11 @@ fifty times its bytes while it is read, an empty list a hundred times.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from gateway.faults import MalformedRequestError
 from torchless.contracts.errors import FieldViolation, input_too_large
@@ -29,21 +30,50 @@ def parsed(model: type[Body], raw: bytes) -> Body:
         MalformedRequestError: It is no JSON, or not what `model` takes.
         TorchlessError: INPUT_TOO_LARGE, when it holds more than `MOST_CONTAINERS` or `MOST_VALUES`.
     """
-    if raw.count(b"[") + raw.count(b"{") > MOST_CONTAINERS or raw.count(b",") > MOST_VALUES:
-        _check_structure(raw)
+    _check_structure(raw)
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
-        violations = tuple(
-            FieldViolation(_dotted(e["loc"]), e["msg"])
-            for e in error.errors(include_url=False, include_context=False, include_input=False)
-        )
+        raise _malformed(error) from None
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """The object that `raw` holds as JSON, of whatever fields; raises as `parsed`."""
+    return parsed(_AnyObject, raw).root
+
+
+def validated(model: type[Body], given: Mapping[str, Any]) -> Body:
+    """The body that `given`, from `json_object`, is.
+
+    Raises:
+        MalformedRequestError: It is not what `model` takes.
+    """
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise _malformed(error) from None
+
+
+class _AnyObject(RootModel[dict[str, Any]]):
+    model_config = ConfigDict(strict=True)
+
+
+def _malformed(error: ValidationError) -> MalformedRequestError:
+    violations = tuple(
+        FieldViolation(_dotted(e["loc"]), e["msg"])
+        for e in error.errors(include_url=False, include_context=False, include_input=False)
+    )
     message = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations[:5])
-    raise MalformedRequestError(message, tuple(v for v in violations if v.field))
+    return MalformedRequestError(message, tuple(v for v in violations if v.field))
 
 
 def _check_structure(raw: bytes) -> None:
-    """Counts outside strings. Of whole arrays, for bodies are large here and their strings may be many and short."""
+    """Counts outside strings, where counting everywhere finds too many.
+
+    Of whole arrays, for bodies are large here and their strings may be many and short.
+    """
+    if raw.count(b"[") + raw.count(b"{") <= MOST_CONTAINERS and raw.count(b",") <= MOST_VALUES:
+        return
     # Without its escapes, a string has no quote but at its ends. Pairs of backslashes go first: they escape nothing.
     plain = np.frombuffer(raw.replace(b"\\\\", b"").replace(b'\\"', b""), np.uint8)
     outside = plain[~np.logical_xor.accumulate(plain == ord('"'))]

@@ -73,8 +73,13 @@ class RequestContext:
         return CallContext(request_id=self.request_id, traceparent=self.traceparent, deadline_s=left)
 
 
-def request_context(scope: Scope, limits: LimitSettings) -> RequestContext:
+def request_context(scope: Scope, limits: LimitSettings, deadline_s: float) -> RequestContext:
     """The context of the request in `scope`, arriving now.
+
+    Args:
+        scope: The request.
+        limits: The longest deadline.
+        deadline_s: Deadline where the caller names none, in seconds.
 
     Raises:
         MalformedRequestError: `x-request-timeout-s` is not a number of seconds from `MIN_TIMEOUT_S`.
@@ -84,13 +89,13 @@ def request_context(scope: Scope, limits: LimitSettings) -> RequestContext:
     return RequestContext(
         request_id=scope["state"]["request_id"],
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
-        expires_at=asyncio.get_running_loop().time() + _seconds(headers.get(TIMEOUT_HEADER), limits),
+        expires_at=asyncio.get_running_loop().time() + _seconds(headers.get(TIMEOUT_HEADER), limits, deadline_s),
     )
 
 
-def _seconds(value: str | None, limits: LimitSettings) -> float:
+def _seconds(value: str | None, limits: LimitSettings, deadline_s: float) -> float:
     if value is None:
-        return min(limits.deadline_s, limits.max_deadline_s)
+        return min(deadline_s, limits.max_deadline_s)
     try:
         seconds = float(value)
     except ValueError:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from gateway.admission import Admission
+from gateway.api_key import KeyRing
 from gateway.body_limit import BodyLimit
 from gateway.embedder import Embedder
+from gateway.reranker import Reranker
 from gateway.settings import GatewaySettings
 from torchless.clients.base import CapabilityClient
 from torchless.clients.embedding import EmbeddingClient
@@ -26,6 +28,10 @@ class Services:
     """The reranking service; None where none is configured."""
     embedder: Embedder
     """Embedding with limits, aliases and the caller's field names."""
+    reranker: Reranker
+    """Reranking with limits, aliases and the caller's field names."""
+    keys: KeyRing
+    """Who may call."""
     body_limit: BodyLimit
     """Reads bodies."""
     admission: Admission
@@ -35,11 +41,14 @@ class Services:
     def open(cls, settings: GatewaySettings) -> Self:
         """Made inside the running event loop; connects with the first call."""
         client = EmbeddingClient(settings.embedding)
+        reranking = RerankingClient(settings.reranking) if settings.reranking.address else None
         return cls(
             settings=settings,
             embedding=client,
-            reranking=RerankingClient(settings.reranking) if settings.reranking.address else None,
+            reranking=reranking,
             embedder=Embedder(client, settings.limits, settings.models),
+            reranker=Reranker(reranking, settings.limits, settings.models),
+            keys=KeyRing(settings.auth.api_keys),
             body_limit=BodyLimit(settings.limits.body_mib, settings.limits.bodies_mib),
             admission=Admission(settings.limits.concurrent_requests),
         )

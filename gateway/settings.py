@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from torchless.clients.settings import ChannelSettings
 from torchless.settings import ProgramSettings, SettingsGroup
@@ -23,7 +23,7 @@ class RerankingChannelSettings(ChannelSettings):
     address: str = "127.0.0.1:50052"
     """Where the reranking service listens, as for embedding; empty: there is none, and its routes say so."""
     deadline_s: float = Field(default=60.0, gt=0, le=3600)
-    """Deadline of a call whose caller gives none, in seconds."""
+    """Deadline of a request that reranks whose caller gives none, in seconds; at most `limits.max_deadline_s`."""
 
 
 class LimitSettings(SettingsGroup):
@@ -38,13 +38,19 @@ class LimitSettings(SettingsGroup):
     """Most inputs in one request."""
     characters: int = Field(default=100_000, ge=1)
     """Longest input in Unicode code points, and most token ids of one input."""
+    documents: int = Field(default=10_000, ge=1, le=50_000)
+    """Most documents in one request that reranks, and most pairs in one that scores."""
+    document_characters: int = Field(default=1_000_000, ge=1)
+    """Longest document of a request that reranks, in Unicode code points. What the model does not read of it is cut or
+    read in windows, as the reranking service is configured. Its query may be as long as `characters`."""
     tokenize_characters: int = Field(default=200_000, ge=1)
     """Most Unicode code points of all texts of a `/tokenize` request, and most token ids of a `/decode` request: each
     token is answered as an object of its own."""
     concurrent_requests: int = Field(default=1024, ge=1)
     """Most requests with a body that one worker works on at once; more are answered 429."""
     deadline_s: float = Field(default=30.0, gt=0, le=3600)
-    """Deadline of a request whose caller names none in `x-request-timeout-s`, in seconds."""
+    """Deadline of a request whose caller names none in `x-request-timeout-s`, in seconds; of one that reranks,
+    `reranking.deadline_s`."""
     max_deadline_s: float = Field(default=60.0, gt=0, le=3600)
     """Longest deadline that a caller may name, in seconds; longer ones become this. BentoML keeps 0.8 kB a request for
     as long: 16 MB at 300 requests a second and 60 seconds."""
@@ -56,6 +62,7 @@ class LimitSettings(SettingsGroup):
         return self
 
 
+_SHORTEST_KEY = 8
 _BUILT_IN_ALIASES = {"default/not-specified": ""}
 
 
@@ -67,7 +74,10 @@ class ModelSettings(SettingsGroup):
     `default/not-specified`, which infinity's client sends when its user names no model, is always there, and stands for
     the default model unless it is given another."""
 
-    @field_validator("aliases")
+    rerank_aliases: dict[str, str] = Field(default_factory=lambda: dict(_BUILT_IN_ALIASES))
+    """The same for models that rerank."""
+
+    @field_validator("aliases", "rerank_aliases")
     @classmethod
     def _with_those_built_in(cls, given: dict[str, str]) -> dict[str, str]:
         return _BUILT_IN_ALIASES | given
@@ -89,9 +99,28 @@ class TEISettings(SettingsGroup):
     """The routes of text-embeddings-inference, whose requests name no model."""
 
     model: str = ""
-    """Id of the model they use; empty: the service's default model."""
+    """Id of the model with which they embed; empty: the service's default model."""
+    rerank_model: str = ""
+    """Id of the model with which they rerank; empty: the service's default model."""
     auto_truncate: bool = True
     """Whether over-long inputs are cut where a request does not say."""
+
+
+class AuthSettings(SettingsGroup):
+    """Who may call."""
+
+    api_keys: tuple[SecretStr, ...] = ()
+    """Keys that are let in; empty: everybody is. With keys, every route but health, metrics and the API's description
+    asks for one, as `Authorization: Bearer <key>`, `Authorization: <key>` or `X-Api-Key: <key>`. At least 8 printable
+    characters each. Best given as a variable, not in a file."""
+
+    @field_validator("api_keys")
+    @classmethod
+    def _can_be_sent(cls, given: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in (each.get_secret_value() for each in given):
+            if len(key) < _SHORTEST_KEY or key != key.strip() or not key.isprintable():
+                raise ValueError(f"a key has at least {_SHORTEST_KEY} printable characters, and no space at its ends")
+        return given
 
 
 class HealthSettings(SettingsGroup):
@@ -120,5 +149,7 @@ class GatewaySettings(ProgramSettings):
     """The OpenAI routes."""
     tei: TEISettings = TEISettings()
     """The text-embeddings-inference routes."""
+    auth: AuthSettings = AuthSettings()
+    """Who may call."""
     health: HealthSettings = HealthSettings()
     """Readiness checks."""

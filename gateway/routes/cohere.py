@@ -1,7 +1,8 @@
-"""Cohere's routes, for texts."""
+"""Cohere's routes, for texts. Jina's and vLLM's clients rerank on the same ones."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -17,7 +18,8 @@ from gateway.encoding.quantization import QUANTIZERS
 from gateway.endpoint import Call, DirectRoute, post
 from gateway.errors import COHERE
 from gateway.faults import MalformedRequestError
-from gateway.schemas.cohere import EmbedAnswer, EmbedV1Request, EmbedV2Request
+from gateway.rerank_bodies import options_of, reranking_deadline, results_of, results_with_documents, texts_of, usage_of
+from gateway.schemas.cohere import EmbedAnswer, EmbedV1Request, EmbedV2Request, RerankAnswer, RerankRequest
 from torchless.clients.embedding import Embeddings, EmbedOptions, InputType, Truncation
 from torchless.contracts.errors import FieldViolation
 
@@ -33,6 +35,27 @@ _EXAMPLES_V2 = {
         "embedding_types": ["int8", "ubinary"],
     },
 }
+_QUESTION = "How do swifts sleep?"
+_RERANK_V1 = {
+    "objects": {
+        "query": _QUESTION,
+        "documents": [
+            {"title": "Bread", "text": "Bread needs salt."},
+            {"title": "Swifts", "text": "They sleep on the wing."},
+        ],
+        "rank_fields": ["title", "text"],
+        "return_documents": True,
+    }
+}
+_RERANK_V2 = {
+    "the best of two": {
+        "query": _QUESTION,
+        "documents": ["Bread needs salt.", "Swifts sleep on the wing."],
+        "top_n": 1,
+    }
+}
+_DOCUMENTS_A_UNIT = 100
+"""https://docs.cohere.com/docs/how-does-cohere-pricing-work"""
 
 
 @post(router, "/v1/embed", family=COHERE, body=EmbedV1Request, answer=EmbedAnswer, examples=_EXAMPLES_V1)
@@ -54,6 +77,63 @@ async def embed_v2(body: EmbedV2Request, call: Call) -> Response:
     texts, field = _texts(body)
     answer = await _embedded(texts, body, call, field, body.output_dimension)
     return _response("2", texts, answer, _by_type(answer, body.embedding_types), "embeddings_by_type")
+
+
+@post(
+    router,
+    "/v1/rerank",
+    family=COHERE,
+    body=RerankRequest,
+    answer=RerankAnswer,
+    examples=_RERANK_V1,
+    deadline=reranking_deadline,
+)
+async def rerank_v1(body: RerankRequest, call: Call) -> Response:
+    """Documents in the order of their relevance to a query, as version 1 of Cohere's API and Jina's give them.
+
+    Documents are answered where `return_documents` is true, as objects.
+    """
+    return await _reranked("1", body, call)
+
+
+@post(
+    router,
+    "/v2/rerank",
+    family=COHERE,
+    body=RerankRequest,
+    answer=RerankAnswer,
+    examples=_RERANK_V2,
+    deadline=reranking_deadline,
+)
+async def rerank_v2(body: RerankRequest, call: Call) -> Response:
+    """Documents in the order of their relevance to a query, as version 2 of Cohere's API gives them.
+
+    Documents are answered where `return_documents` is true, as objects.
+    """
+    return await _reranked("2", body, call)
+
+
+async def _reranked(version: str, body: RerankRequest, call: Call) -> Response:
+    found = await call.services.reranker.rank(
+        body.query,
+        texts_of(body),
+        options_of(body),
+        call.context.for_call(),
+        field="documents",
+        top_n=body.top_n or 0,
+    )
+    return json_response(
+        {
+            "id": str(uuid4()),
+            "results": list(results_with_documents(found, body) if body.return_documents else results_of(found)),
+            "meta": {
+                "api_version": {"version": version},
+                "billed_units": {"search_units": math.ceil(len(body.documents) / _DOCUMENTS_A_UNIT)},
+            },
+            "model": found.answer.model,
+            "usage": usage_of(found.answer),
+        }
+    )
 
 
 def _texts(body: EmbedV2Request) -> tuple[list[str], str]:

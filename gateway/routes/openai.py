@@ -15,9 +15,9 @@ from gateway.encoding.json import finite, json_response
 from gateway.endpoint import Call, DirectRoute, get, post
 from gateway.errors import OPENAI
 from gateway.faults import UnknownRouteError
+from gateway.listed_models import ListedModel, served_models
 from gateway.schemas.openai import EmbeddingsAnswer, EmbeddingsRequest, Model, ModelsAnswer
 from torchless.clients.embedding import EmbedOptions
-from torchless.contracts.embedding.v1.embedding_pb2 import Model as ServedModel
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 router = APIRouter(route_class=DirectRoute)
@@ -79,9 +79,11 @@ def _cl100k_texts(inputs: Sequence[int] | Sequence[Sequence[int]], embedder: Emb
 
 @get(router, "/v1/models", family=OPENAI, answer=ModelsAnswer, statuses=(429, 503, 504))
 async def models(call: Call) -> Response:
-    """The models served, the default one first."""
-    served = await call.services.embedding.list_models(call.context.for_call())
-    return json_response({"object": "list", "data": [_entry(model) for model in served]})
+    """The models served: first those that embed, the default one first, then those that rerank.
+
+    Those that rerank are left out while their service does not answer.
+    """
+    return json_response({"object": "list", "data": [_entry(model) for model in await served_models(call)]})
 
 
 @get(router, "/models", family=OPENAI, answer=ModelsAnswer, statuses=(429, 503, 504))
@@ -90,9 +92,8 @@ async def infinity_models(call: Call) -> Response:
 
     It wants `stats` beside OpenAI's fields, and takes no owner but itself.
     """
-    served = await call.services.embedding.list_models(call.context.for_call())
-    more = {"stats": {}, "owned_by": "infinity", "backend": "torchless", "capabilities": ["embed"]}
-    return json_response({"object": "list", "data": [_entry(model) | more for model in served]})
+    more = {"stats": {}, "owned_by": "infinity", "backend": "torchless"}
+    return json_response({"object": "list", "data": [_entry(model) | more for model in await served_models(call)]})
 
 
 @get(router, "/v1/models/{model_id:path}", family=OPENAI, answer=Model, statuses=(404, 429, 503, 504))
@@ -101,12 +102,18 @@ async def model(call: Call) -> Response:
     name: str = call.path_params["model_id"]
     if not name:
         raise UnknownRouteError
-    wanted = call.services.embedder.model_id(name)
-    for served in await call.services.embedding.list_models(call.context.for_call()):
-        if wanted in {served.id, ""}:
+    wanted = call.services.embedder.model_id(name), call.services.reranker.model_id(name)
+    for served in await served_models(call):
+        if served.answers_to(*wanted):
             return json_response(_entry(served))
     raise TorchlessError(ErrorKind.NOT_FOUND, f"the model {name!r} is not served; GET /v1/models lists those that are")
 
 
-def _entry(model: ServedModel) -> dict[str, Any]:
-    return {"id": model.id, "object": "model", "created": model.created, "owned_by": "torchless"}
+def _entry(model: ListedModel) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "torchless",
+        "capabilities": model.capabilities,
+    }

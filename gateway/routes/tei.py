@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from gateway.embedder import Inputs, in_words_of_the_request, inputs_are, names_of
 from gateway.encoding.json import finite, json_response
+from gateway.encoding.tei_headers import timing_headers
 from gateway.endpoint import Call, DirectRoute, get, post
 from gateway.errors import TEI
 from gateway.faults import UntokenizableInputError
@@ -176,12 +177,4 @@ def _token(token: ServedToken) -> dict[str, Any]:
 
 
 def _timings(answer: Embeddings) -> dict[str, str]:
-    """The headers in which text-embeddings-inference reports tokens and whole milliseconds."""
-    times = answer.timings
-    return {
-        "x-compute-tokens": str(sum(answer.token_counts)),
-        "x-total-time": str(round(times.total_ms)),
-        "x-tokenization-time": str(round(times.tokenization_ms)),
-        "x-queue-time": str(round(times.queue_ms)),
-        "x-inference-time": str(round(times.inference_ms)),
-    }
+    return timing_headers(sum(answer.token_counts), answer.timings)

@@ -1,6 +1,7 @@
-"""Cohere's embed API, versions 1 and 2, as far as it concerns texts.
+"""Cohere's embed and rerank APIs, versions 1 and 2, as far as they concern texts.
 
-Source: https://docs.cohere.com/reference/embed and https://docs.cohere.com/v1/reference/embed
+Source: https://docs.cohere.com/reference/embed and https://docs.cohere.com/v1/reference/embed,
+https://docs.cohere.com/reference/rerank and https://docs.cohere.com/v1/reference/rerank
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from gateway.schemas.inputs import STOPS_AT_FIRST_ERROR, AnswerModel, NullIsAbsent, RequestModel, Text, Texts
+from gateway.schemas.inputs import STOPS_AT_FIRST_ERROR, AnswerModel, NullIsAbsent, RequestModel, Texts
+from gateway.schemas.openai import Usage
+from gateway.schemas.rerank import RankingFields, Result
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 EmbeddingTypes = Annotated[
@@ -42,8 +45,8 @@ class TextContent(RequestModel):
 
     type: Literal["text"]
     """Only text is embedded here."""
-    text: Text
-    """The text."""
+    text: str
+    """The text. Empty ones are taken beside others that are not."""
 
 
 class MixedInput(RequestModel):
@@ -123,8 +126,50 @@ class EmbedAnswer(AnswerModel):
     """Which of the two forms `embeddings` has."""
 
 
+class RerankRequest(RankingFields):
+    """Documents to put in order. Both versions take the same, and what Jina and vLLM take on the same routes."""
+
+    top_n: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    """How many of the best to answer; more than there are is all of them. Absent: all."""
+    max_chunks_per_doc: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    """Taken and not used: the reranking service's configuration says how long documents are read."""
+
+
+class SearchUnits(AnswerModel):
+    """What the request cost."""
+
+    search_units: int
+    """One for each hundred documents begun."""
+
+
+class RerankMeta(AnswerModel):
+    """About the answer."""
+
+    api_version: ApiVersion
+    """Version of the API."""
+    billed_units: SearchUnits
+    """What the request cost."""
+
+
+class RerankAnswer(AnswerModel):
+    """The documents in order, the best first; of equal scores the one sent first."""
+
+    id: str
+    """Id of the answer."""
+    results: list[Result]
+    """The order."""
+    meta: RerankMeta
+    """About the answer."""
+    model: str
+    """Id of the model that scored, as Jina and vLLM answer it."""
+    usage: Usage
+    """What the model read, as Jina and vLLM answer it."""
+
+
 class ErrorAnswer(AnswerModel):
     """Cohere's error body."""
 
     message: str
     """What was wrong and what to change."""
+    detail: str
+    """The same, as Jina's clients read it."""

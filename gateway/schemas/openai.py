@@ -71,6 +71,8 @@ class Model(AnswerModel):
     """When it was made ready, in seconds since the Unix epoch."""
     owned_by: str
     """Who serves it."""
+    capabilities: list[Literal["embed", "rerank"]]
+    """What it is for."""
 
 
 class ModelsAnswer(AnswerModel):

@@ -81,6 +81,36 @@ class DecodeRequest(RequestModel):
     """Leave special tokens out."""
 
 
+class RerankRequest(RequestModel):
+    """Texts to put in order."""
+
+    query: Text
+    """What the texts are compared with."""
+    texts: Texts
+    """The texts."""
+    truncate: bool | None = None
+    """Cut texts that are longer than the model reads; false: refuse them. Absent: as the gateway is configured."""
+    truncation_direction: Annotated[Direction, *NullIsAbsent] = "Right"
+    """Which end is cut."""
+    raw_scores: Annotated[bool, *NullIsAbsent] = False
+    """Scores as the model computes them, instead of ones from 0 to 1."""
+    return_text: Annotated[bool, *NullIsAbsent] = False
+    """Answer each text beside its score."""
+    top_n: Annotated[int, Field(ge=0, le=2**31 - 1), *NullIsAbsent] = 0
+    """How many of the best to answer, for litellm's users; more than there are is all of them. Absent or 0: all."""
+
+
+class Rank(AnswerModel):
+    """One text's score."""
+
+    index: int
+    """Place of the text among those that were sent."""
+    score: float
+    """The higher, the better; from 0 to 1 unless the request asks for raw scores."""
+    text: str | None = None
+    """The text, where the request asks for it."""
+
+
 class Token(AnswerModel):
     """One token."""
 

@@ -1,4 +1,4 @@
-"""The gateway over real HTTP in front of an embedding service over real gRPC, both in this process."""
+"""The gateway over real HTTP in front of services over real gRPC, all in this process."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gateway.deferred import DeferredApplication
 from gateway.settings import GatewaySettings
 from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.loop_thread import LoopThread
+from tests.integration.gateway.reranking_server import RerankingServer
 
 Gateway = Callable[..., AbstractContextManager[httpx.Client]]
 
@@ -35,13 +36,23 @@ def _embedding_server(_loop: LoopThread) -> Iterator[EmbeddingServer]:
 @pytest.fixture
 def embedding(_embedding_server: EmbeddingServer) -> Iterator[EmbeddingServer]:
     """The embedding service; what a test sets on it is undone."""
-    _embedding_server.servicer.reset()
-    _embedding_server.set_serving(True)
-    _embedding_server.delay_health(0)
+    _embedding_server.reset()
     yield _embedding_server
-    _embedding_server.servicer.reset()
-    _embedding_server.set_serving(True)
-    _embedding_server.delay_health(0)
+    _embedding_server.reset()
+
+
+@pytest.fixture(scope="session")
+def _reranking_server(_loop: LoopThread) -> Iterator[RerankingServer]:
+    with RerankingServer(_loop) as server:
+        yield server
+
+
+@pytest.fixture
+def reranking(_reranking_server: RerankingServer) -> Iterator[RerankingServer]:
+    """The reranking service; what a test sets on it is undone."""
+    _reranking_server.reset()
+    yield _reranking_server
+    _reranking_server.reset()
 
 
 class _Server(uvicorn.Server):
@@ -75,10 +86,14 @@ class _Server(uvicorn.Server):
 
 @pytest.fixture(scope="session")
 def gateway(_loop: LoopThread) -> Gateway:
-    """Starts gateways: `with gateway(limits={"items": 3}, embedding={"address": "..."}) as client`."""
+    """Starts gateways: `with gateway(limits={"items": 3}, embedding={"address": "..."}) as client`.
+
+    Without an address of its own for reranking there is none.
+    """
 
     @contextmanager
     def running(**settings: Any) -> Iterator[httpx.Client]:
+        settings.setdefault("reranking", {"address": ""})
         server = _Server(GatewaySettings(**settings))
         url = _loop.run(server.open())
         try:
@@ -91,14 +106,17 @@ def gateway(_loop: LoopThread) -> Gateway:
 
 
 @pytest.fixture(scope="session")
-def _shared(_embedding_server: EmbeddingServer, gateway: Gateway) -> Iterator[httpx.Client]:
-    with gateway(embedding={"address": _embedding_server.address}) as client:
+def _shared(
+    _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, gateway: Gateway
+) -> Iterator[httpx.Client]:
+    addresses = {"embedding": _embedding_server.address, "reranking": _reranking_server.address}
+    with gateway(**{name: {"address": address} for name, address in addresses.items()}) as client:
         yield client
 
 
 @pytest.fixture
-def http(_shared: httpx.Client, embedding: EmbeddingServer) -> httpx.Client:
-    """A client of a gateway with default settings in front of `embedding`."""
+def http(_shared: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer) -> httpx.Client:
+    """A client of a gateway with default settings in front of `embedding` and `reranking`."""
     return _shared
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import numpy as np
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
-from grpc_status import rpc_status
 from numpy.typing import NDArray
 
 from tests.integration.gateway.loop_thread import LoopThread
+from tests.integration.gateway.stand_in import Calls, StandIn
 from torchless.clients.embedding import SERVICE_NAME
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
@@ -25,7 +19,6 @@ from torchless.contracts.embedding.v1.embedding_pb2_grpc import (
     add_EmbeddingServiceServicer_to_server,
 )
 from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large, invalid_input
-from torchless.contracts.grpc_status import to_status
 
 MODEL = pb.Model(
     id="tests/letters",
@@ -56,24 +49,8 @@ def vector_of(text: str, *, dimensions: int = 16, normalize: bool = True) -> NDA
     return vector / np.linalg.norm(vector) if normalize else vector
 
 
-class LettersServicer(EmbeddingServiceServicer):
-    """Answers with `vector_of`.
-
-    Set `failure` to have every call refused with it, `delay_s` to have it wait; `cancelled` is set once a call was
-    cancelled while it waited, `begun` once one waits.
-    """
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self.failure: TorchlessError | None = None
-        self.delay_s = 0.0
-        self.begun = threading.Event()
-        self.cancelled = threading.Event()
-        self.metadata: dict[str, str] = {}
-        self.deadline_s: float | None = None
-        self.requests: list[Any] = []
+class LettersServicer(Calls, EmbeddingServiceServicer):
+    """Answers with `vector_of`."""
 
     async def GenerateEmbeddings(self, request: pb.GenerateEmbeddingsRequest, context: Any) -> Any:  # noqa: N802
         async with self._call(request, context):
@@ -123,24 +100,6 @@ class LettersServicer(EmbeddingServiceServicer):
         async with self._call(request, context):
             return pb.ListModelsResponse(models=[MODEL])
 
-    @asynccontextmanager
-    async def _call(self, request: Any, context: Any) -> AsyncIterator[None]:
-        self.metadata = dict(context.invocation_metadata())
-        self.deadline_s = context.time_remaining()
-        self.requests.append(request)
-        try:
-            if self.delay_s:
-                self.begun.set()
-                await asyncio.sleep(self.delay_s)
-            if self.failure is not None:
-                raise self.failure
-            yield
-        except TorchlessError as error:
-            await context.abort_with_status(rpc_status.to_status(to_status(error)))
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-
     @staticmethod
     def _check(request: pb.GenerateEmbeddingsRequest) -> None:
         if request.model not in {"", MODEL.id}:
@@ -166,46 +125,8 @@ class LettersServicer(EmbeddingServiceServicer):
         return pb.TokenizedText(tokens=tokens)
 
 
-class _Health(health_aio.HealthServicer):
-    """Answers each check after `delay_s`."""
-
-    delay_s = 0.0
-
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
-        await asyncio.sleep(self.delay_s)
-        return await super().Check(request, context)
-
-
-class EmbeddingServer:
-    """The servicer on a port of its own.
-
-    `address` is where it listens; `servicer` is what tests set and look at.
-    """
+class EmbeddingServer(StandIn[LettersServicer]):
+    """The servicer on a port of its own."""
 
     def __init__(self, loop: LoopThread) -> None:
-        self.servicer = LettersServicer()
-        self.address = ""
-        self._loop = loop
-
-    def __enter__(self) -> EmbeddingServer:
-        self._loop.run(self._start())
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._loop.run(self._server.stop(0))
-
-    def delay_health(self, seconds: float) -> None:
-        self._health.delay_s = seconds
-
-    def set_serving(self, serving: bool) -> None:
-        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        self._loop.run(self._health.set(SERVICE_NAME, state))
-
-    async def _start(self) -> None:
-        self._server = grpc.aio.server()
-        add_EmbeddingServiceServicer_to_server(self.servicer, self._server)
-        self._health = _Health()
-        await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        await self._server.start()
+        super().__init__(loop, LettersServicer(), add_EmbeddingServiceServicer_to_server, SERVICE_NAME)

@@ -78,7 +78,8 @@ def test_models_by_list_id_and_alias(gateway: Gateway, embedding: EmbeddingServe
             assert http.get(f"/v1/models/{name}").json() == listed["data"][0]
             assert embed(http, input="one", model=name).json()["model"] == MODEL.id
     assert listed["object"] == "list"
-    assert listed["data"] == [{"id": MODEL.id, "object": "model", "created": MODEL.created, "owned_by": "torchless"}]
+    facts = {"object": "model", "created": MODEL.created, "owned_by": "torchless", "capabilities": ["embed"]}
+    assert listed["data"] == [{"id": MODEL.id, **facts}]
 
 
 def test_what_infinitys_client_sends_when_its_user_says_nothing(http: httpx.Client) -> None:

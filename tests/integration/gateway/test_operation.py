@@ -22,7 +22,8 @@ def test_live_calls_no_service(gateway: Gateway, free_address: str) -> None:
 def test_ready(http: httpx.Client) -> None:
     answer = http.get("/health/ready")
     assert answer.status_code == 200
-    assert answer.json() == {"ready": True, "services": {"embedding": {"ready": True, "reason": None}}}
+    states = {name: {"ready": True, "reason": None} for name in ("embedding", "reranking")}
+    assert answer.json() == {"ready": True, "services": states}
     assert (http.get("/health").status_code, http.get("/health").json()) == (200, {})
 
 
