@@ -1,4 +1,4 @@
-# Two environments, always: .venv/gateway has no torch in it, .venv/bentos does.
+# Environments of the programs: .venv/gateway has no torch in it, .venv/bentos does, .venv/gpu has only what reads NVML.
 PYTHON ?= python3.11
 GATEWAY := .venv/gateway/bin/python
 BENTOS := .venv/bentos/bin/python
@@ -7,6 +7,7 @@ BENTOS := .venv/bentos/bin/python
 # anew from nothing when its lock changes.
 GATEWAY_ENV := .venv/gateway/.made
 BENTOS_ENV := .venv/bentos/.made
+GPU_ENV := .venv/gpu/.made
 PEERS_ENV := .venv/peers/.made
 GATEWAY_TEST_ENV := .venv/gateway/.made-test
 BENTOS_TEST_ENV := .venv/bentos/.made-test
@@ -42,15 +43,15 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(GATEWAY_ENV) $(BENTOS_ENV) ## Start the stack, answer three questions from real passages, stop
+demo: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Start the stack, answer three questions from real passages, stop
 	@$(GATEWAY) -m demo
 
 .PHONY: up
-up: $(GATEWAY_ENV) $(BENTOS_ENV) ## Start the stack and keep it up until Ctrl-C
+up: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Start the stack and keep it up until Ctrl-C
 	@$(GATEWAY) -m torchless.cli up
 
 .PHONY: test
-test: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) $(CLIENTS_ENV) ## Run every test, in every environment
+test: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) $(GPU_ENV) $(CLIENTS_ENV) ## Run every test, in every environment
 	@echo "==> tests that need torch, in .venv/bentos"
 	@$(BENTOS) -m pytest -m "torch and not gpu"
 	@echo "==> tests that need no torch, in .venv/gateway"
@@ -94,6 +95,10 @@ $(GATEWAY_ENV): requirements/gateway.txt
 	@touch $@
 
 $(BENTOS_ENV): bentos/embedding/requirements.txt
+	$(new_environment)
+	@touch $@
+
+$(GPU_ENV): bentos/gpu/requirements.txt
 	$(new_environment)
 	@touch $@
 

@@ -20,14 +20,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from torchless.cli.errors import StackError
-from torchless.cli.gateway_api import GatewayClient, GatewayError
+from torchless.cli.gateway_api import GatewayClient, GatewayError, Ranked
 from torchless.cli.services import StackSettings, stack_services
 from torchless.cli.stack import Stack
 from torchless.cli.up import show_until_ready, stopped_by_signal
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent
-BEST = 3
+STATE = PROJECT / ".torchless/demo"
+"""Folder for the demonstration's logs and state."""
+FOUND = 10
+"""Passages that the vectors find for each question, and that are put in order anew."""
+SHOWN = 3
 """Passages shown for each question."""
 READY_WITHIN_S = 120.0
 """Time that the stack has to be ready, in seconds."""
@@ -55,7 +59,7 @@ async def demonstrate(console: Console) -> bool:
         GatewayError: The gateway refuses a call.
     """
     settings = layout()
-    stack = Stack(stack_services(settings), PROJECT / ".torchless/demo", directory=PROJECT)
+    stack = Stack(stack_services(settings), STATE, directory=PROJECT)
     async with stopped_by_signal() as stop, stack:
         asking = asyncio.create_task(_ask(stack, settings.gateway_url, console))
         stopping = asyncio.create_task(stop.wait())
@@ -70,14 +74,18 @@ async def demonstrate(console: Console) -> bool:
 
 
 def layout() -> StackSettings:
-    """The stack on free ports, without the metrics port."""
-    gateway, embedding = free_ports(2)
+    """The stack on free ports, without metrics."""
+    gateway, embedding, reranking, gpu = free_ports(4)
     return StackSettings(
         project=PROJECT,
+        state=STATE,
         gateway_python=Path(sys.executable),
         bentos_python=PROJECT / ".venv/bentos/bin/python",
+        gpu_python=PROJECT / ".venv/gpu/bin/python",
         gateway_port=gateway,
         embedding_port=embedding,
+        reranking_port=reranking,
+        gpu_port=gpu,
         metrics_port=0,
     )
 
@@ -104,15 +112,29 @@ async def _ask(stack: Stack, url: str, console: Console) -> None:
             f"\nembedded {len(passages)} passages: {index.shape[1]} numbers each, over POST {url}/v1/embeddings\n"
         )
         asked = await gateway.embed(questions)
-    for question, vector in zip(questions, asked, strict=True):
-        console.print(_ranked(question, passages, index @ vector))
+        for question, vector in zip(questions, asked, strict=True):
+            # Vectors have length 1, so the product is the cosine of their angle.
+            cosines = index @ vector
+            found = np.argsort(-cosines)[:FOUND]
+            ranked = await gateway.rerank(question, [passages[place] for place in found])
+            console.print(_before_and_after(question, passages, found, cosines, ranked))
+    console.print(f"each question: the {FOUND} passages nearest by vector, put in order anew over POST {url}/v2/rerank")
 
 
-def _ranked(question: str, passages: Sequence[str], scores: NDArray[np.float32]) -> Table:
-    """The passages with the highest scores; vectors have length 1, so the product is the cosine of their angle."""
-    table = Table("score", "passage", title=escape(question), title_justify="left", title_style="bold", expand=True)
-    for place in np.argsort(-scores)[:BEST]:
-        table.add_row(f"{scores[place]:.3f}", escape(passages[place]))
+def _before_and_after(
+    question: str,
+    passages: Sequence[str],
+    found: NDArray[np.intp],
+    cosines: NDArray[np.float32],
+    ranked: Sequence[Ranked],
+) -> Table:
+    """The best passages, in the order of their scores after reranking, with the place and score before it."""
+    table = Table("by vector", "reranked", "passage", title=escape(question), title_justify="left", title_style="bold")
+    table.expand = True
+    for place, each in enumerate(ranked[:SHOWN], start=1):
+        passage = found[each.index]
+        before = f"{each.index + 1}. ({cosines[passage]:.3f})"
+        table.add_row(before, f"{place}. ({each.score:.3f})", escape(passages[passage]))
     return table
 
 

@@ -33,11 +33,12 @@ class Lock:
 
 LOCKS = (
     Lock("requirements/gateway.txt", ("gateway", "cli")),
-    Lock("bentos/embedding/requirements.txt", ("embedding",)),
+    Lock("bentos/embedding/requirements.txt", ("models",)),
+    Lock("bentos/reranking/requirements.txt", ("models",), agrees_with="bentos/embedding/requirements.txt"),
     # With the gateway's versions: its environment runs the tests of both.
     Lock("bentos/gpu/requirements.txt", ("gpu",), agrees_with="requirements/gateway.txt"),
-    Lock("requirements/gateway-test.txt", ("gateway", "cli", "test"), agrees_with="requirements/gateway.txt"),
-    Lock("requirements/bentos-test.txt", ("embedding", "test"), agrees_with="bentos/embedding/requirements.txt"),
+    Lock("requirements/gateway-test.txt", ("gateway", "cli", "gpu", "test"), agrees_with="requirements/gateway.txt"),
+    Lock("requirements/bentos-test.txt", ("models", "test"), agrees_with="bentos/embedding/requirements.txt"),
     Lock("requirements/peers.txt", source="requirements/peers.in"),
     Lock("requirements/clients.txt", source="requirements/clients.in"),
 )

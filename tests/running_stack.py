@@ -34,15 +34,21 @@ class RunningStack:
     """Base URL of the gateway."""
     embedding_address: str
     """`host:port` of the embedding service's gRPC API."""
+    reranking_address: str
+    """`host:port` of the reranking service's gRPC API."""
+    gpu_address: str
+    """`host:port` of the GPU service's gRPC API."""
 
 
 @contextmanager
 def running_stack(folder: Path) -> Iterator[RunningStack]:
-    """Starts the embedding bento and the gateway on free ports, and stops them; logs go to `folder`."""
-    gateway_port, embedding_port = free_ports(2)
+    """Starts the bentos and the gateway on free ports, and stops them; logs go to `folder`."""
+    gateway, *bentos = free_ports(4)
     command = [str(GATEWAY_PYTHON), "-m", "torchless.cli", "up", "--state", str(folder), "--metrics-port", "0"]
-    command += ["--gateway-port", str(gateway_port), "--embedding-port", str(embedding_port)]
-    stack = RunningStack(f"http://127.0.0.1:{gateway_port}", f"127.0.0.1:{embedding_port}")
+    command += ["--gateway-port", str(gateway)]
+    for name, port in zip(("embedding", "reranking", "gpu"), bentos, strict=True):
+        command += [f"--{name}-port", str(port)]
+    stack = RunningStack(f"http://127.0.0.1:{gateway}", *(f"127.0.0.1:{port}" for port in bentos))
     environment = os.environ | {"TORCHLESS_GATEWAY_MODELS__ALIASES": json.dumps(ALIASES)}
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "up.log"

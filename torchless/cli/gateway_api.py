@@ -39,6 +39,16 @@ class Readiness:
     """The services behind the gateway."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One document of a reranking."""
+
+    index: int
+    """Which, in the order in which they were given, from 0."""
+    score: float
+    """Its relevance, from 0 to 1."""
+
+
 class GatewayClient:
     """Calls one gateway.
 
@@ -95,14 +105,24 @@ class GatewayClient:
         body: dict[str, Any] = {"input": list(texts), "encoding_format": "base64"}
         body |= {"model": model} if model else {}
         body |= {"dimensions": dimensions} if dimensions else {}
-        response = await self._send("POST", "/v1/embeddings", json=body)
-        answer = _object(response)
-        if response.status_code != httpx.codes.OK:
-            error = answer.get("error")
-            said = error.get("message") if isinstance(error, dict) else None
-            raise GatewayError(str(said or f"the gateway answered with HTTP status {response.status_code}"))
+        answer = _answer(await self._send("POST", "/v1/embeddings", json=body))
         rows = sorted(answer["data"], key=lambda row: int(row["index"]))
         return np.stack([np.frombuffer(base64.b64decode(row["embedding"]), dtype="<f4") for row in rows])
+
+    async def rerank(self, query: str, documents: Sequence[str], *, model: str = "") -> list[Ranked]:
+        """`documents` in the order of their relevance for `query`, the best first, through `POST /v2/rerank`.
+
+        Args:
+            query: What they are put in order for.
+            documents: What to put in order.
+            model: Model id; empty: the gateway's default.
+
+        Raises:
+            GatewayError: It does not answer, or refuses; then with its own words.
+        """
+        body: dict[str, Any] = {"query": query, "documents": list(documents)} | ({"model": model} if model else {})
+        answer = _answer(await self._send("POST", "/v2/rerank", json=body))
+        return [Ranked(int(row["index"]), float(row["relevance_score"])) for row in answer["results"]]
 
     async def _send(self, method: str, path: str, json: Any = None) -> httpx.Response:
         try:
@@ -113,6 +133,16 @@ class GatewayClient:
             raise GatewayError(
                 f"nothing answers at {self._url}: start the stack with `torchless up`, or name another with --gateway"
             ) from error
+
+
+def _answer(response: httpx.Response) -> dict[str, Any]:
+    """The body of an answer, or the gateway's own words as an error; API families put those in different places."""
+    answer = _object(response)
+    if response.status_code == httpx.codes.OK:
+        return answer
+    error = answer.get("error")
+    said = error.get("message") if isinstance(error, dict) else answer.get("message")
+    raise GatewayError(str(said or f"the gateway answered with HTTP status {response.status_code}"))
 
 
 def _object(response: httpx.Response) -> dict[str, Any]:

@@ -35,8 +35,11 @@ def up(
     host: Annotated[str, typer.Option(help="Interface to listen on; 0.0.0.0 for all of them.")] = "127.0.0.1",
     gateway_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the gateway's HTTP API.")] = 3000,
     embedding_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the embedding service, gRPC.")] = 50051,
+    reranking_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the reranking service, gRPC.")] = 50052,
+    gpu_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the GPU service, gRPC.")] = 50056,
     metrics_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of the embedding service's metrics, on loopback; 0 for none.")
+        int,
+        typer.Option(min=0, max=65533, help="First of three ports of the services' metrics, on loopback; 0 for none."),
     ] = 9101,
     state: Annotated[
         Path,
@@ -48,6 +51,9 @@ def up(
     bentos_python: Annotated[
         Path, typer.Option(show_default=".venv/bentos/bin/python", help="Python of the environment with torch.")
     ] = PROJECT / ".venv/bentos/bin/python",
+    gpu_python: Annotated[
+        Path, typer.Option(show_default=".venv/gpu/bin/python", help="Python of the GPU service's environment.")
+    ] = PROJECT / ".venv/gpu/bin/python",
 ) -> None:
     """Start the stack on this machine and keep it up until Ctrl-C or SIGTERM.
 
@@ -63,11 +69,15 @@ def up(
 
     settings = StackSettings(
         project=PROJECT,
+        state=state,
         gateway_python=gateway_python,
         bentos_python=bentos_python,
+        gpu_python=gpu_python,
         host=host,
         gateway_port=gateway_port,
         embedding_port=embedding_port,
+        reranking_port=reranking_port,
+        gpu_port=gpu_port,
         metrics_port=metrics_port,
     )
     try:
@@ -123,6 +133,36 @@ def embed(
         print_json(wanted, vectors)
     else:
         print_table(wanted, vectors, _console())
+
+
+@app.command()
+def rerank(
+    query: Annotated[str, typer.Argument(help="What the documents are to be put in order for.")],
+    documents: Annotated[
+        list[str] | None, typer.Argument(help="Documents; without any, one a line from standard input.")
+    ] = None,
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help='One line a document, {"index": ..., "score": ..., "document": ...}.')
+    ] = False,
+    model: Annotated[str, typer.Option(help="Model id; the service's default if not given.")] = "",
+    gateway: Gateway = "http://127.0.0.1:3000",
+) -> None:
+    """Put documents in order for a query, the most relevant first; scores are from 0 to 1."""
+    from torchless.cli.gateway_api import GatewayError
+    from torchless.cli.rerank import print_json, print_table, rerank_documents
+
+    wanted = documents or [line.rstrip("\n") for line in sys.stdin]
+    if not wanted:
+        _fail("there is nothing to put in order: give documents as arguments, or one a line on standard input")
+    try:
+        ranked = rerank_documents(query, wanted, gateway, model=model)
+    except GatewayError as error:
+        _fail(str(error))
+    if as_json:
+        print_json(wanted, ranked)
+    else:
+        print_table(wanted, ranked, _console())
 
 
 @app.command()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from torchless.cli.gateway_api import GatewayClient, GatewayError
+from torchless.clients.base import CapabilityClient
 from torchless.clients.call import CallContext
-from torchless.clients.embedding import EmbeddingClient
 from torchless.contracts.errors import TorchlessError
 
 WAIT_S = 2.0
 """How long a service has for its answer, in seconds."""
 
 
-async def embedding_ready(address: str) -> bool:
-    """Whether the embedding service at `address` (`host:port`) has its model loaded and serves."""
-    async with EmbeddingClient(address) as client:
+async def capability_ready(kind: type[CapabilityClient], address: str) -> bool:
+    """Whether the service at `address` (`host:port`) is ready; `kind` is the client that calls it."""
+    async with kind(address) as client:
         try:
             return await client.ready(CallContext(deadline_s=WAIT_S))
         except TorchlessError:

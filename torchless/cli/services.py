@@ -8,7 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from torchless.cli.errors import StackError
-from torchless.cli.readiness import embedding_ready, gateway_ready
+from torchless.cli.readiness import capability_ready, gateway_ready
+from torchless.clients.base import CapabilityClient
+from torchless.clients.embedding import EmbeddingClient
+from torchless.clients.gpu import GPUClient
+from torchless.clients.reranking import RerankingClient
 
 ANY_INTERFACE = ("0.0.0.0", "::")  # noqa: S104  # what a user may ask for, to be reached over another address
 
@@ -49,18 +53,27 @@ class StackSettings:
 
     project: Path
     """The checkout: holds `gateway/` and `bentos/`."""
+    state: Path
+    """Folder for what services keep: the GPU service's leases."""
     gateway_python: Path
     """Python of the environment without torch."""
     bentos_python: Path
     """Python of the environment with torch."""
+    gpu_python: Path
+    """Python of the GPU service's environment."""
     host: str = "127.0.0.1"
     """The interface that the services listen on."""
     gateway_port: int = 3000
     """Port of the gateway's HTTP API."""
     embedding_port: int = 50051
     """Port of the embedding service's gRPC API."""
+    reranking_port: int = 50052
+    """Port of the reranking service's gRPC API."""
+    gpu_port: int = 50056
+    """Port of the GPU service's gRPC API."""
     metrics_port: int = 9101
-    """Port of the embedding service's Prometheus metrics, on loopback; 0: none."""
+    """First of the ports of the services' Prometheus metrics, on loopback: embedding's, then reranking's, then the GPU
+    service's. 0: none."""
 
     @property
     def reached_at(self) -> str:
@@ -72,10 +85,9 @@ class StackSettings:
         """Base URL of the gateway."""
         return f"http://{self.reached_at}:{self.gateway_port}"
 
-    @property
-    def embedding_address(self) -> str:
-        """gRPC address of the embedding service."""
-        return f"{self.reached_at}:{self.embedding_port}"
+    def address(self, port: int) -> str:
+        """gRPC address of the service on `port`."""
+        return f"{self.reached_at}:{port}"
 
 
 def stack_services(settings: StackSettings) -> tuple[Service, ...]:
@@ -84,31 +96,49 @@ def stack_services(settings: StackSettings) -> tuple[Service, ...]:
     Raises:
         StackError: A program or an environment is not there.
     """
-    for module in ("gateway/service.py", "bentos/embedding/service.py"):
-        if not (settings.project / module).is_file():
-            raise StackError(f"{module} is not in {settings.project}: run this from a checkout of torchless")
-    for python, option in ((settings.gateway_python, "--gateway-python"), (settings.bentos_python, "--bentos-python")):
+    if not (settings.project / "gateway/service.py").is_file():
+        raise StackError(f"gateway/service.py is not in {settings.project}: run this from a checkout of torchless")
+    for python, option in (
+        (settings.gateway_python, "--gateway-python"),
+        (settings.bentos_python, "--bentos-python"),
+        (settings.gpu_python, "--gpu-python"),
+    ):
         if not python.is_file():
             raise StackError(f"{python} is not there: run `make demo` once, or name another with {option}")
-    return (_embedding(settings), _gateway(settings))
+    leases = {"TORCHLESS_GPU_STORE": str(settings.state.resolve() / "gpu-leases.sqlite3")}
+    return (
+        # First: others may take a lease of it.
+        _bento(settings, GPUClient, settings.gpu_python, settings.gpu_port, metrics_place=2, environment=leases),
+        _bento(settings, EmbeddingClient, settings.bentos_python, settings.embedding_port, metrics_place=0),
+        _bento(settings, RerankingClient, settings.bentos_python, settings.reranking_port, metrics_place=1),
+        _gateway(settings),
+    )
 
 
-def _embedding(settings: StackSettings) -> Service:
-    serve = ("bentoml", "serve-grpc", "bentos.embedding.service:svc", "--api-workers", "1", "--enable-reflection")
-    metrics = Port(settings.metrics_port, "--metrics-port")
-    urls = {"gRPC": settings.embedding_address}
+def _bento(
+    settings: StackSettings,
+    client: type[CapabilityClient],
+    python: Path,
+    port: int,
+    *,
+    metrics_place: int,
+    environment: Mapping[str, str] | None = None,
+) -> Service:
+    """The service that `client` calls; its metrics stand at `metrics_place` of the metrics' ports."""
+    name = client.capability
+    serve = ("bentoml", "serve-grpc", f"bentos.{name}.service:svc", "--api-workers", "1", "--enable-reflection")
+    address = settings.address(port)
+    metrics = Port(settings.metrics_port and settings.metrics_port + metrics_place, "--metrics-port")
+    urls = {"gRPC": address}
     if metrics.number:
         urls["metrics"] = f"http://127.0.0.1:{metrics.number}/metrics"
     return Service(
-        name="embedding",
-        command=(str(settings.bentos_python), "-m", *serve, *_listen(settings.host, settings.embedding_port)),
-        ready=partial(embedding_ready, settings.embedding_address),
-        ports=(
-            Port(settings.embedding_port, "--embedding-port", settings.host),
-            *((metrics,) if metrics.number else ()),
-        ),
+        name=name,
+        command=(str(python), "-m", *serve, *_listen(settings.host, port)),
+        ready=partial(capability_ready, client, address),
+        ports=(Port(port, f"--{name}-port", settings.host), *((metrics,) if metrics.number else ())),
         urls=urls,
-        environment={"TORCHLESS_EMBEDDING_METRICS_PORT": str(settings.metrics_port)},
+        environment={f"TORCHLESS_{name.upper()}_METRICS_PORT": str(metrics.number), **(environment or {})},
     )
 
 
@@ -120,7 +150,11 @@ def _gateway(settings: StackSettings) -> Service:
         ready=partial(gateway_ready, settings.gateway_url),
         ports=(Port(settings.gateway_port, "--gateway-port", settings.host),),
         urls={"HTTP API": settings.gateway_url, "documentation": f"{settings.gateway_url}/docs"},
-        environment={"TORCHLESS_GATEWAY_EMBEDDING__ADDRESS": settings.embedding_address},
+        environment={
+            "TORCHLESS_GATEWAY_EMBEDDING__ADDRESS": settings.address(settings.embedding_port),
+            "TORCHLESS_GATEWAY_RERANKING__ADDRESS": settings.address(settings.reranking_port),
+            "TORCHLESS_GATEWAY_GPU__ADDRESS": settings.address(settings.gpu_port),
+        },
     )
 
 
