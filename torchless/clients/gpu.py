@@ -246,7 +246,7 @@ class GPUClient(CapabilityClient):
         channel: Settings of the channel, or just an address.
     """
 
-    capability = "GPU"
+    capability = "gpu"
     service_name = SERVICE_NAME
 
     def __init__(self, channel: ChannelSettings | str) -> None:
