@@ -88,11 +88,11 @@ def _results(found: Ranking, texts: list[str], body: shared.RerankRequest, call:
     if body.return_documents is False:
         return results_of(found)
     # Only infinity has the field, and its client sends it always; it reads a document as a text.
-    if "raw_scores" in body.model_fields_set:
+    if body.raw_scores is not None:
         return results_with_texts(found, texts)
-    # litellm asks for documents unless told otherwise. It reads them as texts when its user calls this server infinity
-    # and as objects when vLLM, and fails over the other; its requests are the same to the byte. Without any, both work.
-    if body.return_documents and call.user_agent.startswith("litellm/"):
+    # litellm reads documents as texts when its user calls this server infinity and as objects when vLLM, and fails over
+    # the other, also where it asks for none; its requests are the same to the byte. Without any, both work.
+    if call.user_agent.startswith("litellm/"):
         return results_of(found)
     return results_with_documents(found, body)
 

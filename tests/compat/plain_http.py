@@ -33,6 +33,7 @@ class PlainHTTP:
     def __init__(self, url: str) -> None:
         self._url = url
         self._vectors: dict[str, NDArray[np.float32]] = {}
+        self._scores: dict[tuple[str, str], float] = {}
 
     def post(self, path: str, body: Any) -> Any:
         """The JSON answer to a JSON body; other statuses than 2xx raise `urllib.error.HTTPError`."""
@@ -51,6 +52,17 @@ class PlainHTTP:
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The vectors of texts, shape (texts, dimensions), each text asked for alone."""
         return np.stack([self.vector(text) for text in texts])
+
+    def score(self, query: str, passage: str) -> float:
+        """The score from 0 to 1 of one passage for a query, asked for alone and once."""
+        if (query, passage) not in self._scores:
+            answer = self.post("/v2/rerank", {"query": query, "documents": [passage]})
+            self._scores[query, passage] = answer["results"][0]["relevance_score"]
+        return self._scores[query, passage]
+
+    def scores(self, query: str, passages: Sequence[str]) -> NDArray[np.float64]:
+        """The scores of passages for a query, shape (passages,), each passage asked for alone."""
+        return np.array([self.score(query, passage) for passage in passages])
 
     def tokens(self, texts: Sequence[str]) -> int:
         """Tokens that the model reads of all texts together, special tokens included."""
