@@ -92,7 +92,7 @@ def test_an_unknown_model(client: cohere.ClientV2) -> None:
     with pytest.raises(cohere.NotFoundError) as raised:
         embed(client, texts=["x"], model="no-such-model")
 
-    assert set(raised.value.body) == {"message"}
+    assert set(raised.value.body) == {"message", "detail"}
 
 
 def test_dimensions_that_the_model_does_not_have(client: cohere.ClientV2) -> None:
