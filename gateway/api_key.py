@@ -14,8 +14,6 @@ from starlette.types import Scope
 
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
-_SCHEME = b"bearer "
-
 
 def given_keys(scope: Scope) -> list[bytes]:
     """The keys that the request in `scope` carries, as they travelled; none where it carries none.
@@ -25,7 +23,8 @@ def given_keys(scope: Scope) -> list[bytes]:
     found = []
     for name, value in scope["headers"]:
         if name == b"authorization":
-            found.append(value[len(_SCHEME) :] if value[: len(_SCHEME)].lower() == _SCHEME else value)
+            scheme, _, rest = value.strip().partition(b" ")
+            found.append(rest if scheme.lower() == b"bearer" else value)
         elif name == b"x-api-key":
             found.append(value)
     return [key.strip() for key in found if key.strip()]

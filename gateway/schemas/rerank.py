@@ -32,7 +32,7 @@ class ScoringFields(RequestModel):
     """Id of a model, or one of the configured aliases. Absent: the default model."""
     max_tokens_per_doc: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     """Tokens of a document that are read at most. Absent: as the model is configured."""
-    raw_scores: Annotated[bool, *NullIsAbsent] = False
+    raw_scores: bool | None = None
     """infinity's: scores as the model computes them, instead of ones from 0 to 1."""
     use_activation: Annotated[bool, *NullIsAbsent] = True
     """vLLM's: false is the same as `raw_scores`."""

@@ -1,0 +1,117 @@
+"""Keys, in each of the ways in which clients send them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.gateway.conftest import Gateway
+from tests.integration.gateway.embedding_server import EmbeddingServer
+from tests.integration.gateway.error_bodies import message_of
+from tests.integration.gateway.reranking_server import RerankingServer
+
+KEYS = ["first-key-of-two", "schlüssel-zwei"]
+RERANK = {"query": "a", "documents": ["b"]}
+BODIES: dict[tuple[str, str], Any] = {
+    ("openai", "/v1/embeddings"): {"input": "one"},
+    ("openai", "/embeddings"): {"input": "one"},
+    ("tei", "/embed"): {"inputs": "one"},
+    ("tei", "/"): {"inputs": "one"},
+    ("cohere", "/v1/embed"): {"texts": ["one"]},
+    ("cohere", "/v2/embed"): {"texts": ["one"]},
+    ("cohere", "/v1/rerank"): RERANK,
+    ("cohere", "/v2/rerank"): RERANK,
+    # Refused before the body says which form it has.
+    ("tei", "/rerank"): RERANK,
+    ("vllm", "/score"): {"text_1": "a", "text_2": "b"},
+}
+OPEN = {"/health", "/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"}
+
+
+@pytest.fixture(scope="module")
+def locked(
+    _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, gateway: Gateway
+) -> Iterator[httpx.Client]:
+    """A client of a gateway that asks for one of `KEYS`."""
+    addresses = {"embedding": _embedding_server.address, "reranking": _reranking_server.address}
+    channels = {name: {"address": address} for name, address in addresses.items()}
+    with gateway(**channels, auth={"api_keys": KEYS}) as client:
+        yield client
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(("family", "path"), BODIES)
+def test_a_key_is_read_from_each_header(locked: httpx.Client, family: str, path: str, key: str) -> None:
+    body = BODIES[family, path]
+    for name, value in (
+        ("authorization", f"Bearer {key}"),
+        ("Authorization", f"bearer  {key}"),
+        ("authorization", key),
+        ("X-Api-Key", key),
+    ):
+        assert locked.post(path, json=body, headers={name.encode(): value.encode()}).status_code == 200
+    both = [(b"authorization", b"Basic dXNlcjpwYXNz"), (b"x-api-key", key.encode())]
+    assert locked.post(path, json=body, headers=both).status_code == 200
+
+
+@pytest.mark.parametrize(("family", "path"), BODIES)
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({}, "a key is needed"),
+        ({"authorization": ""}, "a key is needed"),
+        ({"authorization": "Bearer"}, "a key is needed"),
+        ({"authorization": "Bearer first-key-of-tw"}, "not one that is let in"),
+        ({"authorization": "Bearer first-key-of-two2"}, "not one that is let in"),
+        ({"x-api-key": "FIRST-KEY-OF-TWO"}, "not one that is let in"),
+        ({"authorization": "Bearer first-key-of-two, first-key-of-two"}, "not one that is let in"),
+    ],
+)
+def test_without_a_key_that_is_let_in(
+    locked: httpx.Client, family: str, path: str, headers: dict[str, str], said: str
+) -> None:
+    answer = locked.post(path, json=BODIES[family, path], headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert said in message_of(family, answer)
+    assert "first-key" not in answer.text
+    if family == "openai":
+        assert answer.json()["error"]["type"] == "authentication_error"
+
+
+def test_every_route_but_the_open_ones_asks_for_a_key(locked: httpx.Client) -> None:
+    document = locked.get("/openapi.json").json()
+    assert document["security"] == [{"bearer": []}, {"api_key": []}]
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "api_key"}
+    asked = 0
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            answer = locked.request(method, path.replace("{model_id}", "x"), json={} if method == "post" else None)
+            if path in OPEN:
+                assert answer.status_code == 200
+                assert operation.get("security") == [] or path == "/metrics"
+            else:
+                assert answer.status_code == 401, path
+                assert "401" in operation["responses"]
+                assert "security" not in operation
+                asked += 1
+    assert asked > 15
+    for path in OPEN:
+        assert locked.get(path).status_code == 200
+
+
+def test_open_without_keys(http: httpx.Client) -> None:
+    assert http.get("/openapi.json").json()["security"] == []
+    for headers in ({}, {"authorization": "Bearer anything"}, {"authorization": "anything"}, {"x-api-key": "anything"}):
+        assert http.post("/v2/rerank", json=RERANK, headers=headers).status_code == 200
+
+
+def test_keys_are_not_logged(locked: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="gateway")
+    locked.post("/v2/rerank", json=RERANK, headers={"authorization": "Bearer wrong-and-secret"})
+    locked.post("/v2/rerank", json=RERANK, headers={"authorization": f"Bearer {KEYS[0]}"})
+    assert "wrong-and-secret" not in caplog.text
+    assert KEYS[0] not in caplog.text
