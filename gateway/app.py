@@ -13,12 +13,13 @@ from gateway.faults import GatewayDefectError, MethodNotAllowedError, UnknownRou
 from gateway.instruments import Instruments, InstrumentsMiddleware
 from gateway.openapi import openapi_document
 from gateway.request_context import RequestIdMiddleware
-from gateway.routes import cohere, docs, health, metrics, openai, rerank, tei, vllm
+from gateway.routes import cohere, docs, gpu, health, metrics, openai, rerank, tei, vllm
 from gateway.services import Services
 from torchless import __version__
 
 _DESCRIPTION = (
-    "Embeddings and reranking over the HTTP APIs of OpenAI, text-embeddings-inference, Cohere, Jina, vLLM and infinity."
+    "Embeddings and reranking over the HTTP APIs of OpenAI, text-embeddings-inference, Cohere, Jina, vLLM and infinity;"
+    " and the GPUs behind them."
 )
 
 
@@ -35,7 +36,7 @@ def compose(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.instruments = Instruments()
-    for family in (openai, tei, cohere, rerank, vllm, health, metrics, docs):
+    for family in (openai, tei, cohere, rerank, vllm, gpu, health, metrics, docs):
         app.include_router(family.router)
     app.add_middleware(InstrumentsMiddleware, instruments=app.state.instruments)
     app.add_middleware(RequestIdMiddleware)

@@ -34,7 +34,7 @@ class DeferredApplication:
         from gateway.app import compose
         from gateway.services import Services
 
-        self._app = compose(Services.open(self._settings))
+        self._app = compose(Services.open(self._settings, self.draining))
 
     async def close(self) -> None:
         """Closes what `open` made."""

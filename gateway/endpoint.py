@@ -15,6 +15,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
@@ -23,7 +24,7 @@ from gateway.errors import ErrorFamily
 from gateway.faults import BodyTooLargeError, BodyTooLateError, GatewayDefectError, NoRoomForBodyError
 from gateway.forms import Form, Reading, only, told_apart
 from gateway.last_answer import LastAnswer
-from gateway.openapi import described_get, described_post
+from gateway.openapi import described_bodiless, described_post
 from gateway.parsing import Body
 from gateway.request_context import RequestContext, request_context
 from gateway.services import Services
@@ -54,6 +55,8 @@ class Call:
     """Id, trace and deadline of the request."""
     path_params: Mapping[str, Any]
     """Parts of the path that the route names."""
+    query: Mapping[str, str]
+    """What stands behind the path's question mark; of a name that stands there twice, the last value."""
     user_agent: str
     """What the client calls itself; empty: nothing."""
 
@@ -142,10 +145,21 @@ def get(
     statuses: tuple[int, ...] = (),
     head: bool = False,
     open_to_all: bool = False,
+    query: type[BaseModel] | None = None,
+    method: str = "GET",
 ) -> Callable[[Callable[[Call], Awaitable[Response]]], Callable[..., Any]]:
-    """Registers a handler for GET `paths`; `statuses` are those besides 200 and 500 that it may answer.
+    """Registers a handler for GET `paths`, or for another method without a body.
 
-    With `head`, HEAD gets the same status and headers; uvicorn leaves the body out. `open_to_all` asks for no key.
+    Args:
+        router: Where.
+        paths: The paths, the first one canonical.
+        family: How errors look.
+        answer: What it answers, for the API's description.
+        statuses: Those besides 200, 401 and 500 that it may answer.
+        head: HEAD gets the same status and headers; uvicorn leaves the body out.
+        open_to_all: No key is asked for.
+        query: What may stand behind the path's question mark, for the API's description.
+        method: The method.
     """
 
     def register(handler: Callable[[Call], Awaitable[Response]]) -> Callable[..., Any]:
@@ -156,13 +170,10 @@ def get(
             return await _answered(request, family, work, asks_for_key=not open_to_all)
 
         for path in paths:
-            router.add_api_route(
-                path,
-                endpoint,
-                **described_get(
-                    path, handler, family=family, answer=answer, statuses=statuses, open_to_all=open_to_all
-                ),
+            described = described_bodiless(
+                path, handler, family=family, answer=answer, statuses=statuses, open_to_all=open_to_all, query=query
             )
+            router.add_api_route(path, endpoint, methods=[method], **described)
             if head:
                 router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
         return handler
@@ -215,7 +226,7 @@ def _call(request: Request, deadline: Deadline) -> Call:
     services = _services(request)
     settings = services.settings
     context = request_context(request.scope, settings.limits, deadline(settings))
-    return Call(services, context, request.path_params, request.headers.get("user-agent", ""))
+    return Call(services, context, request.path_params, request.query_params, request.headers.get("user-agent", ""))
 
 
 def _services(request: Request) -> Services:

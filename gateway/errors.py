@@ -63,6 +63,7 @@ _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rat
 _OPENAI_CODES = {
     ErrorKind.INPUT_TOO_LARGE: "request_too_large",
     ErrorKind.NOT_FOUND: "not_found",
+    ErrorKind.ALREADY_EXISTS: "already_exists",
     ErrorKind.OVERLOADED: "overloaded",
     ErrorKind.RATE_LIMITED: "rate_limit_exceeded",
     ErrorKind.GPU_UNAVAILABLE: "gpu_unavailable",
@@ -80,6 +81,15 @@ def _openai_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
         param, code = "model", "model_not_found"
     kind = _OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"error": {"message": error.message, "type": kind, "param": param, "code": code}}
+
+
+def _gpu_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
+    """OpenAI's, for things that are not models; of a lease that was there once, the code says what became of it."""
+    body = dict(_openai_body(error, status)["error"])
+    if error.kind is ErrorKind.NOT_FOUND:
+        reason = error.metadata.get("reason")
+        body |= {"param": None, "code": reason if reason in {"expired", "released"} else "not_found"}
+    return {"error": body}
 
 
 def _tei_status(error: TorchlessError) -> int:
@@ -137,6 +147,8 @@ SHARED = ErrorFamily("Jina, vLLM and infinity", _plain_status, _shared_body, rer
 """Of `/rerank` with documents, which three APIs share."""
 VLLM = ErrorFamily("vLLM", _plain_status, _openai_body, openai.ErrorAnswer, _PLAIN_STATUSES)
 
+GPU = ErrorFamily("GPUs", _plain_status, _gpu_body, openai.ErrorAnswer, (*_PLAIN_STATUSES, 409))
+
 
 def family_of(path: str) -> ErrorFamily:
     """The family whose errors a path answers when no route of its own does."""
@@ -144,6 +156,8 @@ def family_of(path: str) -> ErrorFamily:
         return COHERE
     if path in {"/score", "/v1/score"}:
         return VLLM
+    if path.startswith("/v1/gpu/"):
+        return GPU
     if path.startswith(("/v1/", "/embeddings", "/models")):
         return OPENAI
     return TEI

@@ -15,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 from gateway.errors import ErrorFamily
 from gateway.forms import Form
 from gateway.request_context import MIN_TIMEOUT_S, TIMEOUT_HEADER
-from gateway.schemas import cohere, openai, rerank, tei, vllm
+from gateway.schemas import cohere, gpu, openai, rerank, tei, vllm
 from gateway.settings import GatewaySettings
 
 _BODIES: tuple[type[BaseModel], ...] = (
@@ -31,14 +31,17 @@ _BODIES: tuple[type[BaseModel], ...] = (
     rerank.RerankRequest,
     tei.RerankRequest,
     vllm.ScoreRequest,
+    gpu.AllocationRequest,
+    gpu.RenewalRequest,
 )
 """What routes read themselves, so that FastAPI does not know of it."""
 _REF = "#/components/schemas/{model}"
 _MEANINGS = {
     400: "The request is wrong; the message says what to change",
     401: "The gateway asks for a key, and there is none or a wrong one",
-    404: "No such model",
-    413: "Past a limit of the gateway or the model, or a value that the model does not support",
+    404: "No such model, or lease",
+    409: "The idempotency key stands for another request",
+    413: "Past a limit of the gateway, the model or the devices, or a value that the model does not support",
     422: "The body cannot be read, or the vocabulary does not hold it",
     424: "The service failed",
     429: "Busy; try again after Retry-After",
@@ -81,13 +84,13 @@ def described_post(
     errors = {status: _either(each.schema for each in families if status in each.statuses) for status in statuses}
     described = _described(path, about, family, _either(form.answer for form in forms), errors)
     extra = {
-        "parameters": _HEADERS,
+        "parameters": [*_in_path(path), *_HEADERS],
         "requestBody": {"required": True, "content": {"application/json": content}},
     }
     return {**described, "methods": ["POST"], "openapi_extra": extra}
 
 
-def described_get(
+def described_bodiless(
     path: str,
     handler: Callable[..., Any],
     *,
@@ -95,16 +98,28 @@ def described_get(
     answer: Any,
     statuses: tuple[int, ...],
     open_to_all: bool,
+    query: type[BaseModel] | None,
 ) -> dict[str, Any]:
     """Arguments of `add_api_route` for a route without a body."""
     errors = dict.fromkeys(sorted({*statuses} if open_to_all else {401, *statuses}), family.schema)
     described = _described(path, handler, family, answer, errors)
-    names = [part.split(":")[0] for part in path.replace("}", "{").split("{")[1::2]]
-    parameters = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
-    extra: dict[str, Any] = {"parameters": parameters}
+    extra: dict[str, Any] = {"parameters": [*_in_path(path), *_in_query(query)]}
     if open_to_all:
         extra["security"] = []
-    return {**described, "methods": ["GET"], "openapi_extra": extra}
+    return {**described, "openapi_extra": extra}
+
+
+def _in_path(path: str) -> list[dict[str, Any]]:
+    names = [part.split(":")[0] for part in path.replace("}", "{").split("{")[1::2]]
+    return [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
+
+
+def _in_query(query: type[BaseModel] | None) -> list[dict[str, Any]]:
+    properties = {} if query is None else query.model_json_schema()["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "description": about.pop("description", ""), "schema": about}
+        for name, about in properties.items()
+    ]
 
 
 def _described(

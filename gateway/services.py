@@ -8,11 +8,13 @@ from typing import Self
 from gateway.admission import Admission
 from gateway.api_key import KeyRing
 from gateway.body_limit import BodyLimit
+from gateway.draining import Draining
 from gateway.embedder import Embedder
 from gateway.reranker import Reranker
 from gateway.settings import GatewaySettings
 from torchless.clients.base import CapabilityClient
 from torchless.clients.embedding import EmbeddingClient
+from torchless.clients.gpu import GPUClient
 from torchless.clients.reranking import RerankingClient
 
 
@@ -22,10 +24,14 @@ class Services:
 
     settings: GatewaySettings
     """The gateway's settings."""
+    draining: Draining
+    """Whether the worker is on its way out."""
     embedding: EmbeddingClient
     """The embedding service."""
     reranking: RerankingClient | None
     """The reranking service; None where none is configured."""
+    gpu: GPUClient | None
+    """The GPU service; None where none is configured."""
     embedder: Embedder
     """Embedding with limits, aliases and the caller's field names."""
     reranker: Reranker
@@ -38,14 +44,16 @@ class Services:
     """Bounds the requests at work."""
 
     @classmethod
-    def open(cls, settings: GatewaySettings) -> Self:
+    def open(cls, settings: GatewaySettings, draining: Draining) -> Self:
         """Made inside the running event loop; connects with the first call."""
         client = EmbeddingClient(settings.embedding)
         reranking = RerankingClient(settings.reranking) if settings.reranking.address else None
         return cls(
             settings=settings,
+            draining=draining,
             embedding=client,
             reranking=reranking,
+            gpu=GPUClient(settings.gpu) if settings.gpu.address else None,
             embedder=Embedder(client, settings.limits, settings.models),
             reranker=Reranker(reranking, settings.limits, settings.models),
             keys=KeyRing(settings.auth.api_keys),
@@ -60,4 +68,4 @@ class Services:
 
     def clients(self) -> list[CapabilityClient]:
         """The clients of the services that are configured."""
-        return [client for client in (self.embedding, self.reranking) if client is not None]
+        return [client for client in (self.embedding, self.reranking, self.gpu) if client is not None]

@@ -26,6 +26,15 @@ class RerankingChannelSettings(ChannelSettings):
     """Deadline of a request that reranks whose caller gives none, in seconds; at most `limits.max_deadline_s`."""
 
 
+class GPUChannelSettings(ChannelSettings):
+    """The gRPC channel to the GPU service."""
+
+    address: str = "127.0.0.1:50056"
+    """Where the GPU service listens, as for embedding; empty: there is none, and its routes say so."""
+    deadline_s: float = Field(default=10.0, gt=0, le=3600)
+    """Deadline of a call whose caller gives none, in seconds."""
+
+
 class LimitSettings(SettingsGroup):
     """How much one request, and all of them together, may ask for."""
 
@@ -141,6 +150,8 @@ class GatewaySettings(ProgramSettings):
     """The channel to the embedding service."""
     reranking: RerankingChannelSettings = RerankingChannelSettings()
     """The channel to the reranking service."""
+    gpu: GPUChannelSettings = GPUChannelSettings()
+    """The channel to the GPU service."""
     limits: LimitSettings = LimitSettings()
     """How much a request may ask for."""
     models: ModelSettings = ModelSettings()

@@ -91,6 +91,19 @@ class GatewayClient:
         )
         return Readiness(response.status_code == httpx.codes.OK, tuple(states))
 
+    async def gpus(self) -> str:
+        """What there is of GPUs, in a few words: how many and how much of their memory is free, or why there is none.
+
+        Raises:
+            GatewayError: It does not answer, or refuses; then with its own words.
+        """
+        answer = _answer(await self._send("GET", "/v1/gpu/status"))
+        if not answer["available"]:
+            return f"no GPU: {answer['unavailable_reason']}"
+        devices = [each for each in answer["devices"] if not each["mig_enabled"]]
+        free, total = (sum(each[name] or 0 for each in devices) for name in ("memory_free_mb", "memory_total_mb"))
+        return f"{len(devices)} devices, {free} of {total} MiB free"
+
     async def embed(self, texts: Sequence[str], *, model: str = "", dimensions: int = 0) -> NDArray[np.float32]:
         """Vectors of `texts`, shape (texts, dimensions), through `POST /v1/embeddings`.
 

@@ -17,16 +17,19 @@ def status(url: str, console: Console) -> bool:
     Raises:
         GatewayError: The gateway does not answer.
     """
-    readiness = asyncio.run(_ask(url))
-    table = Table("service", "state", "why")
+    readiness, notes = asyncio.run(_ask(url))
+    table = Table("service", "state", "")
     table.add_row("gateway", "[green]answers[/]", "")
     for service in readiness.services:
         state = "[green]ready[/]" if service.ready else "[red]not ready[/]"
-        table.add_row(escape(service.name), state, escape(service.reason))
+        table.add_row(escape(service.name), state, escape(service.reason or notes.get(service.name, "")))
     console.print(table)
     return readiness.ready
 
 
-async def _ask(url: str) -> Readiness:
+async def _ask(url: str) -> tuple[Readiness, dict[str, str]]:
+    """How the services are, and what is worth saying of one that is ready."""
     async with GatewayClient(url, timeout_s=10.0) as gateway:
-        return await gateway.readiness()
+        readiness = await gateway.readiness()
+        asked = any(service.name == "gpu" and service.ready for service in readiness.services)
+        return readiness, {"gpu": await gateway.gpus()} if asked else {}

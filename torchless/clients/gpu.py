@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -348,7 +348,7 @@ class GPUClient(CapabilityClient):
 
     async def watch(
         self, *, interval_s: float | None = None, context: CallContext = CallContext()
-    ) -> AsyncIterator[StatusUpdate]:
+    ) -> AsyncGenerator[StatusUpdate, None]:
         """The status at once, then at every change and every interval, until the caller stops or the service leaves.
 
         There is no deadline unless `context` has one.

@@ -1,0 +1,131 @@
+"""The GPUs behind the services, and leases on them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from gateway.encoding.json import json_response
+from gateway.endpoint import Call, DirectRoute, get, post
+from gateway.errors import GPU
+from gateway.faults import MalformedRequestError
+from gateway.schemas.gpu import AllocationRequest, Devices, RenewalRequest, WatchQuery
+from gateway.server_sent_events import event_stream
+from torchless.clients.gpu import Allocation, GPUClient, GpuStatus, StatusUpdate
+from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
+
+router = APIRouter(route_class=DirectRoute)
+_UNAVAILABLE = (429, 503, 504)
+_LEASE = "/v1/gpu/allocations/{allocation_id}"
+_ALLOCATIONS = {
+    "8 GiB for ten minutes": {"memory_mb": 8192, "holder": "nightly-training", "ttl_s": 600},
+    "two whole devices": {"memory_mb": 70000, "holder": "nightly-training", "device_count": 2, "exclusive": True},
+}
+
+
+@get(router, "/v1/gpu/status", family=GPU, answer=GpuStatus, statuses=_UNAVAILABLE)
+async def status(call: Call) -> Response:
+    """The driver, the devices and the leases; where there is no GPU, why.
+
+    The status is 200 with or without a GPU: `available` and `unavailable_reason` say which.
+    """
+    return json_response(await _service(call).status(call.context.for_call()))
+
+
+@get(router, "/v1/gpu/devices", family=GPU, answer=Devices, statuses=_UNAVAILABLE)
+async def devices(call: Call) -> Response:
+    """The devices that are there; none without a GPU or its driver.
+
+    What a device or its driver does not tell is null.
+    """
+    return json_response({"devices": await _service(call).devices(call.context.for_call())})
+
+
+@post(
+    router,
+    "/v1/gpu/allocations",
+    family=GPU,
+    body=AllocationRequest,
+    answer=Allocation,
+    examples=_ALLOCATIONS,
+)
+async def allocate(body: AllocationRequest, call: Call) -> Response:
+    """Leases memory on one device or several, all of them or none.
+
+    The lease is kept before it is answered. It ends at `expires` unless it is renewed.
+    """
+    lease = await _service(call).allocate(
+        body.memory_mb,
+        body.holder,
+        device_count=body.device_count,
+        exclusive=body.exclusive,
+        tenant=body.tenant,
+        ttl_s=body.ttl_s,
+        idempotency_key=body.idempotency_key,
+        pid=body.pid,
+        device_uuids=body.device_uuids,
+        context=call.context.for_call(),
+    )
+    return json_response(lease)
+
+
+@post(
+    router,
+    f"{_LEASE}/renew",
+    family=GPU,
+    body=RenewalRequest,
+    answer=Allocation,
+    examples={"ten more minutes": {"ttl_s": 600}, "as long as before": {}},
+)
+async def renew(body: RenewalRequest, call: Call) -> Response:
+    """Lets a lease run on."""
+    lease = await _service(call).renew(_id(call), ttl_s=body.ttl_s, context=call.context.for_call())
+    return json_response(lease)
+
+
+@get(router, _LEASE, method="DELETE", family=GPU, answer=Allocation, statuses=(404, *_UNAVAILABLE))
+async def release(call: Call) -> Response:
+    """Gives a lease back, and answers it as it was."""
+    return json_response(await _service(call).release(_id(call), call.context.for_call()))
+
+
+@get(router, "/v1/gpu/watch", family=GPU, answer=StatusUpdate, statuses=(400, *_UNAVAILABLE), query=WatchQuery)
+async def watch(call: Call) -> Response:
+    """The status at once, then at every change and every interval, as server-sent events named `status`.
+
+    Each event's data is the answer described here, as JSON. The stream has no end of its own; an event named `error`
+    comes before an end that was not the caller's.
+    """
+    context = replace(call.context.for_call(), deadline_s=None)
+    updates = _service(call).watch(interval_s=_interval(call), context=context)
+    return await event_stream("status", updates, GPU, call.services.draining, expires_at=call.context.expires_at)
+
+
+def _service(call: Call) -> GPUClient:
+    if call.services.gpu is None:
+        raise TorchlessError(
+            ErrorKind.UNREACHABLE, "no GPU service is configured: set gpu.address in the gateway's settings"
+        )
+    return call.services.gpu
+
+
+def _id(call: Call) -> str:
+    name: str = call.path_params["allocation_id"]
+    return name
+
+
+def _interval(call: Call) -> float | None:
+    given = call.query.get("interval_s")
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        violation = FieldViolation("interval_s", "is a number of seconds, such as 2.5")
+        raise MalformedRequestError(f"interval_s: {violation.description}", (violation,))
+    return seconds
