@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from gateway.errors import COHERE, OPENAI, TEI, ErrorFamily, family_of
+from gateway.errors import COHERE, OPENAI, SHARED, TEI, VLLM, ErrorFamily, family_of
 from gateway.faults import (
     BodyTooLargeError,
     EmptyInputError,
@@ -17,7 +17,7 @@ from gateway.faults import (
 )
 from torchless.contracts.errors import HTTP_STATUS, ErrorKind, TorchlessError, invalid_input
 
-FAMILIES = [OPENAI, TEI, COHERE]
+FAMILIES = [OPENAI, TEI, COHERE, SHARED, VLLM]
 OWN = [
     BodyTooLargeError(32.0),
     EmptyInputError("input", "is empty"),
@@ -38,12 +38,13 @@ def test_body_and_status_are_the_familys(family: ErrorFamily, error: TorchlessEr
     assert 400 <= answer.status_code < 600
     assert error.message.encode() in answer.body
     assert ("retry-after" in answer.headers) == (answer.status_code in {429, 503})
+    assert ("www-authenticate" in answer.headers) == (answer.status_code == 401)
 
 
 @pytest.mark.parametrize("kind", ErrorKind)
 def test_plain_families_follow_the_table(kind: ErrorKind) -> None:
     error = TorchlessError(kind, "why")
-    assert OPENAI.status(error) == COHERE.status(error) == HTTP_STATUS[kind]
+    assert {family.status(error) for family in FAMILIES if family is not TEI} == {HTTP_STATUS[kind]}
 
 
 def test_text_embeddings_inferences_statuses() -> None:
@@ -61,6 +62,11 @@ def test_text_embeddings_inferences_statuses() -> None:
         ("/models", OPENAI),
         ("/v1/embed", COHERE),
         ("/v2/embed", COHERE),
+        ("/v1/rerank", COHERE),
+        ("/v2/rerank", COHERE),
+        ("/score", VLLM),
+        ("/v1/score", VLLM),
+        ("/rerank", TEI),
         ("/embed", TEI),
         ("/", TEI),
     ],

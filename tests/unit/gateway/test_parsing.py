@@ -27,14 +27,18 @@ BODIES = {
     "numbers and a text": ("openai.EmbeddingsRequest", '{"input":[', "1,", '"a"]}'),
     "texts and a number": ("openai.EmbeddingsRequest", '{"input":[', '"a",', "1]}"),
     "empty lists": ("openai.EmbeddingsRequest", '{"input":[', "[],", "1]}"),
+    "documents": ("cohere.RerankRequest", '{"query":"a","documents":["a",', "1,", "1]}"),
+    "documents as objects": ("cohere.RerankRequest", '{"query":"a","documents":[', '{"text":1},', "1]}"),
+    "told apart": ("rerank.RerankRequest", '{"query":"a","documents":[', "1,", "1]}"),
+    "pairs": ("vllm.ScoreRequest", '{"text_1":["a",', "1,", "1]}"),
     "lists of texts": ("openai.EmbeddingsRequest", '{"input":[', '["a"],', "1]}"),
 }
 # ru_maxrss of a new process may start at that of its parent; what the process holds is what counts.
 SCRIPT = """
 import resource, sys
 from pathlib import Path
-from gateway.parsing import parsed
-from gateway.schemas import cohere, openai, tei
+from gateway.parsing import json_object, parsed, validated
+from gateway.schemas import cohere, openai, rerank, tei, vllm
 from torchless.contracts.errors import TorchlessError
 
 def peak_kib():
@@ -50,7 +54,7 @@ raw += tail
 raw = bytes(raw)
 before = peak_kib()
 try:
-    parsed(model, raw)
+    validated(model, json_object(raw)) if module == "rerank" else parsed(model, raw)
 except TorchlessError as error:
     print(len(error.violations), len(error.message), (peak_kib() - before) // 1024)
 """

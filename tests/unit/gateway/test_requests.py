@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from gateway.schemas import cohere, openai, tei
+from gateway.schemas import cohere, openai, rerank, tei, vllm
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 values = st.recursive(
@@ -29,6 +29,10 @@ MODELS: list[tuple[type[BaseModel], str]] = [
     (tei.SimilarityRequest, "inputs"),
     (cohere.EmbedV1Request, "texts"),
     (cohere.EmbedV2Request, "texts"),
+    (cohere.RerankRequest, "documents"),
+    (rerank.RerankRequest, "documents"),
+    (tei.RerankRequest, "texts"),
+    (vllm.ScoreRequest, "text_1"),
 ]
 
 

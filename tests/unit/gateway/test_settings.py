@@ -34,6 +34,13 @@ def test_aliases_given_keep_the_one_built_in(monkeypatch: pytest.MonkeyPatch) ->
     assert GatewaySettings.load().models.aliases == {"default/not-specified": "a/b"}
 
 
+def test_aliases_of_models_that_rerank_are_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLESS_GATEWAY_MODELS__RERANK_ALIASES", '{"small": "a/b"}')
+    models = GatewaySettings.load().models
+    assert models.rerank_aliases == {"default/not-specified": "", "small": "a/b"}
+    assert models.aliases == {"default/not-specified": ""}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
