@@ -88,12 +88,13 @@ class _Server(uvicorn.Server):
 def gateway(_loop: LoopThread) -> Gateway:
     """Starts gateways: `with gateway(limits={"items": 3}, embedding={"address": "..."}) as client`.
 
-    Without an address of its own for reranking there is none.
+    Of reranking and GPUs there is none unless its address is given.
     """
 
     @contextmanager
     def running(**settings: Any) -> Iterator[httpx.Client]:
-        settings.setdefault("reranking", {"address": ""})
+        for service in ("reranking", "gpu"):
+            settings.setdefault(service, {"address": ""})
         server = _Server(GatewaySettings(**settings))
         url = _loop.run(server.open())
         try:

@@ -115,3 +115,11 @@ def test_keys_are_not_logged(locked: httpx.Client, caplog: pytest.LogCaptureFixt
     locked.post("/v2/rerank", json=RERANK, headers={"authorization": f"Bearer {KEYS[0]}"})
     assert "wrong-and-secret" not in caplog.text
     assert KEYS[0] not in caplog.text
+
+
+def test_a_large_body_without_a_key_leaves_the_connection_usable(locked: httpx.Client) -> None:
+    for _ in range(3):
+        refused = locked.post("/v2/rerank", content=b" " * 20 * 2**20)
+        assert refused.status_code == 401
+        headers = {"x-api-key": KEYS[0]}
+        assert locked.post("/v2/rerank", json=RERANK, headers=headers).status_code == 200
