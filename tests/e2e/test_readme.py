@@ -23,6 +23,7 @@ def blocks(language: str) -> list[str]:
 
 def run(program: list[str], code: str, stack: RunningStack) -> str:
     code = code.replace("http://127.0.0.1:3000", stack.url).replace("127.0.0.1:50051", stack.embedding_address)
+    code = code.replace("127.0.0.1:50052", stack.reranking_address)
     done = subprocess.run([*program, code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -36,13 +37,19 @@ def test_curl(code: str, running: RunningStack) -> None:
         assert [len(row["embedding"]) for row in answer["data"]] == [384, 384]
     elif "/v2/embed" in code:
         assert {name: len(rows[0]) for name, rows in answer["embeddings"].items()} == {"float": 384, "int8": 384}
+    elif "/v2/rerank" in code:
+        assert [result["index"] for result in answer["results"]] == [1]
+    elif "/v1/gpu/status" in code:
+        assert answer["available"] or answer["unavailable_reason"]
     else:
         assert [len(row) for row in answer] == [384]
 
 
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python(code: str, running: RunningStack) -> None:
-    assert run([sys.executable, "-c"], code, running).startswith("Yeast makes dough rise. (2, 384)")
+    embedded, reranked = run([sys.executable, "-c"], code, running).splitlines()
+    assert embedded.startswith("Yeast makes dough rise. (2, 384)")
+    assert reranked == "Yeast makes dough rise."
 
 
 @pytest.mark.parametrize("code", [block for block in blocks("bash") if "torchless" in block])
@@ -50,7 +57,8 @@ def test_torchless(code: str, running: RunningStack) -> None:
     code = code.replace(".venv/gateway/bin/torchless", f"{sys.executable} -m torchless.cli")
     printed = run(["bash", "-c"], f"export TORCHLESS_GATEWAY_URL={running.url}\n{code}", running)
     assert "384" in printed
-    assert "embedding" in printed
+    assert printed.index("Yeast makes dough rise.") < printed.rindex("The harbour froze.")
+    assert all(service in printed for service in ("embedding", "reranking", "gpu"))
 
 
 def test_every_block_is_covered() -> None:
