@@ -36,6 +36,11 @@ THEIR_WARNINGS = (
     r"ignore::pydantic.warnings.PydanticDeprecatedSince211:cohere\.",
     # litellm reads base64 into openai's type for numbers.
     "ignore:Pydantic serializer warnings:UserWarning:pydantic.main",
+    # litellm logs after its asynchronous calls in tasks of their own, which may outlive the event loop of a test.
+    "ignore:coroutine 'Logging.async_success_handler' was never awaited:RuntimeWarning",
+    # litellm makes an event loop where there is none, and never closes it; nor the pair of sockets that belongs to it.
+    "ignore:unclosed event loop:ResourceWarning",
+    r"ignore:unclosed <socket.socket fd=\d+, family=1,:ResourceWarning",
     # langchain, llama-index, haystack, litellm and cohere keep the clients they made, and never close them.
     r"ignore:unclosed <socket.socket .*raddr=\('127.0.0.1':ResourceWarning",
     "ignore:unclosed transport <_SelectorSocketTransport:ResourceWarning",
