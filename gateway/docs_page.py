@@ -62,8 +62,9 @@ def _table(document: Mapping[str, Any], reference: str) -> str:
 
 
 def _requests(path: str, method: str, operation: Mapping[str, Any], base_url: str) -> Iterator[str]:
-    if method == "get":
-        yield f"<pre>curl {escape(base_url + path)}</pre>"
+    if "requestBody" not in operation:
+        verb = "" if method == "get" else f"-X {method.upper()} "
+        yield f"<pre>curl {verb}{escape(base_url + path)}</pre>"
         return
     for example in operation["requestBody"]["content"]["application/json"]["examples"].values():
         body = quote(json.dumps(example["value"], ensure_ascii=False))

@@ -162,7 +162,8 @@ class Reranker:
     ) -> Reranking:
         if self._client is None:
             raise TorchlessError(
-                ErrorKind.UNREACHABLE, "there is no reranking service here: the setting reranking.address names none"
+                ErrorKind.UNREACHABLE,
+                "no reranking service is configured: set reranking.address in the gateway's settings",
             )
         try:
             answer = await self._client.rerank_batch(

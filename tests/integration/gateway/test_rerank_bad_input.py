@@ -225,7 +225,7 @@ def test_errors_about_pairs_name_the_pair(http: httpx.Client, reranking: Reranki
 def test_without_a_reranking_service(gateway: Gateway, route: Route, free_address: str) -> None:
     with gateway(reranking={"address": ""}) as http:
         answer = route.post(http)
-        refused(route, answer, 503, "the setting reranking.address names none")
+        refused(route, answer, 503, "set reranking.address in the gateway's settings")
         assert int(answer.headers["retry-after"]) >= 1
         assert "reranking" not in http.get("/health/ready").json()["services"]
     with gateway(reranking={"address": free_address}) as http:
