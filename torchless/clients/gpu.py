@@ -364,8 +364,11 @@ class GPUClient(CapabilityClient):
             call = self._stub.WatchStatus(
                 pb.WatchStatusRequest(interval_s=interval_s), timeout=context.deadline_s, metadata=context.metadata()
             )
-            async for each in call:
-                yield StatusUpdate(_status(each.status), tuple(map(_event, each.events)), each.events_dropped)
+            try:
+                async for each in call:
+                    yield StatusUpdate(_status(each.status), tuple(map(_event, each.events)), each.events_dropped)
+            finally:
+                call.cancel()  # the service has room for so many who watch
 
 
 def _fitting(number: int, field: str, *, bits: int) -> int:
