@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
@@ -12,6 +14,15 @@ from torchless.settings import SettingsError
 
 Input = str | tuple[str, str]
 """A text, or a query and a document that are read together."""
+
+
+class Window(NamedTuple):
+    """What the model reads at once of an input."""
+
+    ids: list[int]
+    """Token ids, special tokens included."""
+    type_ids: list[int]
+    """Which of two joined texts each belongs to."""
 
 
 class CuttingTokenizer:
@@ -51,10 +62,23 @@ class CuttingTokenizer:
         """Tokens of a query in front of windows of a document: half of what the model reads, so that both have room."""
         return (self._max_tokens - self._special_tokens) // 2
 
-    def encode(self, inputs: Sequence[Input], way: LongDocuments) -> list[list[Encoding]]:
+    def readable(self, query: str, way: LongDocuments) -> str:
+        """The query without what no document leaves room for.
+
+        It is tokenized once more with each document, and a long one with many would be too much to hold.
+        """
+        if way == "windows":
+            (cut,) = self.shortened([query], self.longest_query)
+        else:
+            # Twice what is read, so that a word at the cut, whose tokens may change, is beyond it. Before a document
+            # that is longer still, an odd token of room, which the longer of the two gets, may change sides.
+            (cut,) = self.shortened([query], 2 * self._max_tokens, keep_end=way == "cut_start")
+        return cut
+
+    def encode(self, inputs: Sequence[Input], way: LongDocuments) -> list[list[Window]]:
         """For each input its windows, special tokens included: one, unless that is the way and the input is long."""
         encodings = self._ways[way].encode_batch_fast(list(inputs))
-        return [[e, *e.overflowing] if way == "windows" else [e] for e in encodings]
+        return [_windows(e) if way == "windows" else [Window(e.ids, e.type_ids)] for e in encodings]
 
     def length(self, text: str) -> int:
         """Tokens of a text alone, special tokens included."""
@@ -62,16 +86,45 @@ class CuttingTokenizer:
 
     def shortened(self, texts: Sequence[str], tokens: int, *, keep_end: bool = False) -> list[str]:
         """The texts, each cut to its first (or last) `tokens` tokens, special tokens not counted."""
-        # No vocabulary makes more tokens of a text than the text has bytes.
-        long = [index for index, text in enumerate(texts) if len(text) > tokens or len(text.encode()) > tokens]
+        long = [index for index, text in enumerate(texts) if _may_exceed(text, tokens)]
         cut = list(texts)
         encodings = self._whole.encode_batch([texts[index] for index in long], add_special_tokens=False)
         for index, encoding in zip(long, encodings, strict=True):
-            places = encoding.offsets
-            if len(places) > tokens:
-                text = texts[index]
-                cut[index] = text[places[-tokens][0] :] if keep_end else text[: places[tokens - 1][1]]
+            if len(encoding) > tokens:
+                cut[index] = (
+                    _end(texts[index], encoding, tokens) if keep_end else _start(texts[index], encoding, tokens)
+                )
         return cut
+
+
+def _windows(first: Encoding) -> list[Window]:
+    whole = Window(first.ids, first.type_ids)
+    return [whole, *(Window(e.ids, _types_as_in(first, len(e.ids))) for e in first.overflowing)]
+
+
+def _types_as_in(first: Encoding, length: int) -> list[int]:
+    """The type ids of a later window: `tokenizers` counts what it split off a second text to the first one."""
+    types, texts = first.type_ids, first.sequence_ids
+    split = max(text for text in texts if text is not None)
+    start = texts.index(split)
+    after = texts[::-1].index(split)
+    return types[:start] + [types[start]] * (length - start - after) + types[len(types) - after :]
+
+
+def _may_exceed(text: str, tokens: int) -> bool:
+    # A token has a byte at least. A tokenizer may put one space before the text, and its normalizer makes more of a
+    # compatibility character: 18 characters of U+FDFA.
+    return len(text) >= tokens or len(text.encode()) >= tokens or not unicodedata.is_normalized("NFKC", text)
+
+
+def _start(text: str, encoding: Encoding, tokens: int) -> str:
+    """The text up to the token past the last, without a character that the two share."""
+    return text[: min(encoding.offsets[tokens - 1][1], encoding.offsets[tokens][0])]
+
+
+def _end(text: str, encoding: Encoding, tokens: int) -> str:
+    """The text from the token before the first, without a character that the two share."""
+    return text[max(encoding.offsets[-tokens][0], encoding.offsets[-tokens - 1][1]) :]
 
 
 def _cutting(

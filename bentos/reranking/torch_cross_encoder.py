@@ -16,11 +16,14 @@ from sentence_transformers import CrossEncoder
 
 from bentos.models.torch_device import one_pass
 from bentos.models.torch_padding import Padder
+from bentos.models.torch_positions import stated_length
 from bentos.models.weights import longest_input, serialized_tokenizer
 from bentos.reranking.model import EncodedQuery, LongDocuments, ModelCard, Pair, ScoreForm
 from bentos.reranking.settings import ModelSettings
 from bentos.reranking.tokenization import CuttingTokenizer
 from torchless.settings import SettingsError
+
+_CLASSIFIER = "ForSequenceClassification"
 
 
 class TorchCrossEncoder:
@@ -34,7 +37,7 @@ class TorchCrossEncoder:
         _refuse_what_is_no_classifier(model, settings)
         self._modules: list[Any] = list(model)
         self._activation: Any = model.activation_fn
-        max_tokens = longest_input(_stated_length(model), settings)
+        max_tokens = longest_input(stated_length(model), settings)
         self._tokenizer = CuttingTokenizer(
             serialized_tokenizer(model.tokenizer, settings), max_tokens, settings.window_overlap_tokens, pairs=True
         )
@@ -63,9 +66,8 @@ class TorchCrossEncoder:
         """See `RerankingModel`."""
         tokenizer = self._tokenizer
         texts = tokenizer.shortened(documents, max_tokens_per_doc, keep_end=long_documents == "cut_start")
-        if long_documents == "windows":
-            (query,) = tokenizer.shortened([query], tokenizer.longest_query)
-        encoded = tokenizer.encode([(query, text) for text in texts], long_documents)
+        readable = tokenizer.readable(query, long_documents)
+        encoded = tokenizer.encode([(readable, text) for text in texts], long_documents)
         return EncodedQuery(
             documents=[[Pair(window.ids, window.type_ids) for window in windows] for windows in encoded],
             query_tokens=tokenizer.length(query) if long_documents == "refuse" else 0,
@@ -102,10 +104,10 @@ def _refuse_what_is_no_classifier(model: CrossEncoder, settings: ModelSettings) 
         raise SettingsError(
             f"model {settings.id}: it is a language model that answers yes or no; a sequence classifier is needed"
         )
-
-
-def _stated_length(model: CrossEncoder) -> int | None:
-    """Longest input that the tokenizer and the weights state; tokenizers that state none give an absurd number."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    stated = [length for length in (model.max_seq_length, positions) if length is not None]
-    return min(stated, default=None)
+    # Weights without the head load all the same, with a random one and a warning.
+    loaded = type(model.model).__name__
+    if loaded.endswith(_CLASSIFIER) and architectures and not any(name.endswith(_CLASSIFIER) for name in architectures):
+        raise SettingsError(
+            f"model {settings.id}: its weights are those of {architectures[0]}, without a classifier; an embedding "
+            "model reranks with `kind: late_interaction`"
+        )

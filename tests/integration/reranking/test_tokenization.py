@@ -1,0 +1,130 @@
+"""Cuts and windows, on tokenizers made here; they need `tokenizers`, which only the bentos' environment has."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from bentos.reranking.tokenization import CuttingTokenizer
+from tests.integration.reranking.small_models import LETTERS, fast_tokenizer
+from torchless.settings import SettingsError
+
+pytestmark = pytest.mark.torch
+
+
+def of_bytes(*, normalizer: normalizers.Normalizer | None = None, max_tokens: int = 16) -> CuttingTokenizer:
+    """A token a byte, so that a character may be several."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if normalizer is not None:
+        made.normalizer = normalizer
+    return CuttingTokenizer(made.to_str(), max_tokens, 2, pairs=False)
+
+
+def of_letters(max_tokens: int = 16, overlap: int = 2, *, pairs: bool = True) -> CuttingTokenizer:
+    serialized = fast_tokenizer("bert", "right", 32).backend_tokenizer.to_str()
+    return CuttingTokenizer(serialized, max_tokens, overlap, pairs=pairs)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "start", "end"),
+    [
+        (9, "é😀abc", "é😀abc"),
+        (8, "é😀ab", "😀abc"),
+        (7, "é😀a", "😀abc"),
+        (6, "é😀", "abc"),
+        (5, "é", "abc"),
+        (2, "é", "bc"),
+        (1, "", "c"),
+    ],
+)
+def test_a_text_is_cut_between_characters_and_never_longer_than_asked(tokens: int, start: str, end: str) -> None:
+    tokenizer = of_bytes()
+    assert tokenizer.shortened(["é😀abc"], tokens) == [start]
+    assert tokenizer.shortened(["é😀abc"], tokens, keep_end=True) == [end]
+
+
+@given(st.lists(st.text(max_size=20), max_size=4), st.integers(1, 30), st.booleans())
+def test_what_is_kept_is_a_part_of_the_text_with_at_most_so_many_tokens(
+    texts: list[str], tokens: int, keep_end: bool
+) -> None:
+    tokenizer = BYTES
+    for text, cut in zip(texts, tokenizer.shortened(texts, tokens, keep_end=keep_end), strict=True):
+        assert text.endswith(cut) if keep_end else text.startswith(cut)
+        assert len(cut.encode()) <= tokens
+        assert cut == text or len(cut.encode()) > tokens - 4
+
+
+BYTES = of_bytes()
+
+
+def test_a_text_of_exactly_so_many_tokens_is_left_as_it_is() -> None:
+    tokenizer = of_letters()
+    text = " ".join(LETTERS[:10])
+    assert tokenizer.shortened([text, text, "z"], 10) == [text, text, "z"]
+    assert tokenizer.shortened([text], 9) == [" ".join(LETTERS[:9])]
+    assert tokenizer.shortened([text], 9, keep_end=True) == [" ".join(LETTERS[1:10])]
+
+
+def test_characters_that_a_normalizer_makes_many_of_are_counted_as_many() -> None:
+    """U+FDFA is one character of three bytes, and eighteen of thirty-three once it is normalised."""
+    tokenizer = of_bytes(normalizer=normalizers.NFKC())
+    assert tokenizer.shortened(["ab\ufdfa"], 20) == ["ab"]
+    assert tokenizer.shortened(["ab\ufdfa"], 35) == ["ab\ufdfa"]
+
+
+@pytest.mark.parametrize(
+    ("way", "kept"),
+    [("cut", slice(0, 32)), ("refuse", slice(0, 32)), ("cut_start", slice(-32, None)), ("windows", slice(0, 6))],
+)
+def test_of_a_long_query_no_more_is_read_with_every_document_than_there_is_room_for(way: Any, kept: slice) -> None:
+    tokenizer = of_letters()
+    query = LETTERS * 1000
+    assert tokenizer.readable(" ".join(query), way) == " ".join(query[kept])
+    assert tokenizer.readable("a b", way) == "a b"
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 3])
+@pytest.mark.parametrize("letters", [1, 11, 12, 26, 70])
+def test_windows_hold_every_token_and_overlap_as_set(overlap: int, letters: int) -> None:
+    tokenizer = of_letters(16, overlap)
+    text = (LETTERS * 3)[:letters]
+    (windows,) = tokenizer.encode([("a b", " ".join(text))], "windows")
+    ids = [4 + LETTERS.index(letter) for letter in text]
+    held = [window.ids[4:-1] for window in windows]
+    assert held[0] + [number for each in held[1:] for number in each[overlap:]] == ids
+    for before, after in itertools.pairwise(held):
+        assert before[len(before) - overlap :] == after[:overlap]
+    for window in windows:
+        assert len(window.ids) <= 16
+        assert window.ids[:4] == [2, 4, 5, 3]
+        assert window.type_ids == [0] * 4 + [1] * (len(window.ids) - 4)
+
+
+def test_windows_of_single_texts_are_of_one_type() -> None:
+    (windows,) = of_letters(10, 2, pairs=False).encode([" ".join(LETTERS)], "windows")
+    assert len(windows) == 4
+    assert {number for window in windows for number in window.type_ids} == {0}
+
+
+@pytest.mark.parametrize("way", ["cut", "cut_start", "refuse"])
+def test_other_ways_give_one_window_each_and_only_refuse_gives_it_whole(way: Any) -> None:
+    made = of_letters().encode([("a b", " ".join(LETTERS)), ("a", "b")], way)
+    assert [[len(window.ids) for window in windows] for windows in made] == [[31 if way == "refuse" else 16], [5]]
+
+
+def test_a_length_is_that_of_the_whole_text_with_special_tokens() -> None:
+    assert of_letters().length(" ".join(LETTERS)) == 28
+
+
+@pytest.mark.parametrize(("pairs", "most"), [(True, 3), (False, 3)])
+def test_windows_that_would_overlap_too_much_are_refused(pairs: bool, most: int) -> None:
+    assert of_letters(16, most, pairs=pairs).encode([("a", "b") if pairs else "a"], "windows")
+    with pytest.raises(SettingsError, match=f"is {most + 1}; of 16 tokens that the model reads, at most {most} may"):
+        of_letters(16, most + 1, pairs=pairs)
