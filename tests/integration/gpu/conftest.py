@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -41,11 +42,12 @@ class Bento:
 
 
 @contextmanager
-def serving(machine: Machine, **environment: str) -> Iterator[Bento]:
-    """Starts the bento on free ports; `environment` are its settings without the prefix."""
+def serving(machine: Machine, *, port: int | None = None, **environment: str) -> Iterator[Bento]:
+    """Starts the bento on free ports, or on `port`; `environment` are its settings without the prefix."""
     if not GPU_PYTHON.exists():
         missing(f"there is no environment of the GPU bento: {GPU_PYTHON}")
-    port, metrics_port = free_ports(2)
+    free_port, metrics_port = free_ports(2)
+    port = port or free_port
     defaults = {
         "store": str(machine.folder / "state" / "leases.sqlite3"),
         "metrics_port": str(metrics_port),
@@ -128,6 +130,15 @@ async def client(bento: Bento) -> AsyncIterator[GPUClient]:
         yield one
         for allocation in (await one.status()).allocations:
             await one.release(allocation.id)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What our own loggers say, which do not hand it on to pytest's."""
+    ours = logging.getLogger("bentos")
+    ours.addHandler(caplog.handler)
+    yield caplog
+    ours.removeHandler(caplog.handler)
 
 
 @pytest.fixture

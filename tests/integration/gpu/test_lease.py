@@ -1,0 +1,179 @@
+"""A bento's lease on its device, against the real GPU service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bentos.serving.lease import DeviceLease, LeaseSettings
+from tests.integration.gpu.conftest import Bento, client_of, serving, until
+from tests.integration.gpu.stand_in import GPU_IS_LOST, Machine
+from tests.running_stack import free_ports
+from torchless.clients.gpu import Allocation, AllocationState, GPUClient
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+
+@pytest.fixture(autouse=True)
+def _visible_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease sets the variable; the test puts it back."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "as it was")
+
+
+@pytest.fixture
+async def leases() -> AsyncIterator[list[DeviceLease]]:
+    """Leases that are given back whatever the test does."""
+    made: list[DeviceLease] = []
+    yield made
+    for each in made:
+        await each.give_back()
+
+
+def settings(bento: Bento, **more: Any) -> LeaseSettings:
+    return LeaseSettings(**{"address": bento.address, "memory_mb": 4_000, "wait_s": 0, **more})
+
+
+async def held(client: GPUClient) -> list[Allocation]:
+    return list((await client.status()).allocations)
+
+
+async def test_without_an_address_nothing_is_asked() -> None:
+    lease = DeviceLease(LeaseSettings(), "embedding")
+    await lease.take()
+    assert (lease.allocation, os.environ["CUDA_VISIBLE_DEVICES"]) == (None, "as it was")
+    await lease.give_back()
+
+
+def test_an_address_without_a_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="memory_mb"):
+        LeaseSettings(address="localhost:1")
+
+
+async def test_it_is_taken_with_its_devices_visible_and_given_back(
+    bento: Bento, client: GPUClient, leases: list[DeviceLease]
+) -> None:
+    lease = DeviceLease(settings(bento, device_count=2, exclusive=True), "embedding")
+    leases.append(lease)
+    await lease.take()
+    (found,) = await held(client)
+    assert (found.holder, found.pid, found.exclusive) == ("embedding", os.getpid(), True)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+    await lease.give_back()
+    assert await held(client) == []
+    await lease.give_back()
+
+
+async def test_it_is_renewed_past_its_time(bento: Bento, client: GPUClient, leases: list[DeviceLease]) -> None:
+    lease = DeviceLease(settings(bento, ttl_s=1.5, send_pid=False, holder="named"), "embedding")
+    leases.append(lease)
+    await lease.take()
+    (first,) = await held(client)
+    await asyncio.sleep(2)
+    (later,) = await held(client)
+    assert (later.id, later.pid, later.holder) == (first.id, None, "named")
+    assert later.expires > first.expires
+
+
+async def test_one_that_is_gone_is_taken_anew_on_the_same_device(
+    bento: Bento, client: GPUClient, leases: list[DeviceLease], log: pytest.LogCaptureFixture
+) -> None:
+    lease = DeviceLease(settings(bento, ttl_s=0.6), "embedding")
+    leases.append(lease)
+    await lease.take()
+    (first,) = await held(client)
+    await client.release(first.id)
+    # The other device would fit better now.
+    await client.allocate(4_400, "stranger", device_uuids=["GPU-a"])
+
+    async def is_back() -> bool:
+        return any(each.holder == "embedding" for each in await held(client))
+
+    await until(is_back, bento)
+    again = next(each for each in await held(client) if each.holder == "embedding")
+    assert again.id != first.id
+    assert again.devices == first.devices
+    assert "taking another" in log.text
+
+
+async def test_it_waits_for_room(bento: Bento, client: GPUClient, leases: list[DeviceLease]) -> None:
+    in_the_way = await client.allocate(9_000, "stranger", device_uuids=["GPU-a"])
+    await client.allocate(19_000, "stranger", device_uuids=["GPU-b"])
+    lease = DeviceLease(settings(bento, wait_s=30), "embedding")
+    leases.append(lease)
+    taking = asyncio.create_task(lease.take())
+    await asyncio.sleep(0.5)
+    assert not taking.done()
+    await client.release(in_the_way.id)
+    async with asyncio.timeout(30):
+        await taking
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"
+
+
+async def test_it_gives_up_when_its_time_is_over(bento: Bento, client: GPUClient, leases: list[DeviceLease]) -> None:
+    await client.allocate(9_000, "stranger", device_uuids=["GPU-a"])
+    await client.allocate(19_000, "stranger", device_uuids=["GPU-b"])
+    lease = DeviceLease(settings(bento, wait_s=0.5), "embedding")
+    leases.append(lease)
+    with pytest.raises(TorchlessError) as caught:
+        await lease.take()
+    assert caught.value.kind is ErrorKind.OVERLOADED
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "as it was"
+
+
+async def test_what_waiting_does_not_mend_is_raised_at_once(bento: Bento, leases: list[DeviceLease]) -> None:
+    lease = DeviceLease(settings(bento, memory_mb=50_000, wait_s=3600), "embedding")
+    leases.append(lease)
+    with pytest.raises(TorchlessError) as caught:
+        await lease.take()
+    assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
+
+
+async def test_without_a_gpu_it_is_gpu_unavailable_at_once(machine: Machine, leases: list[DeviceLease]) -> None:
+    machine.gpus.clear()
+    machine.tell()
+    with serving(machine) as none:
+        async with client_of(none):
+            lease = DeviceLease(settings(none, wait_s=3600), "embedding")
+            leases.append(lease)
+            with pytest.raises(TorchlessError) as caught:
+                await lease.take()
+    assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
+
+
+async def test_a_service_that_starts_later_is_waited_for_and_one_that_is_gone_keeps_nobody(
+    machine: Machine, leases: list[DeviceLease], log: pytest.LogCaptureFixture
+) -> None:
+    (port,) = free_ports(1)
+    lease = DeviceLease(LeaseSettings(address=f"127.0.0.1:{port}", memory_mb=100, wait_s=60, deadline_s=2), "embedding")
+    leases.append(lease)
+    taking = asyncio.create_task(lease.take())
+    await asyncio.sleep(0.3)
+    assert not taking.done()
+    with serving(machine, port=port) as bento:
+        async with asyncio.timeout(60):
+            await taking
+        bento.kill()
+    await lease.give_back()
+    assert "could not be given back" in log.text
+
+
+async def test_a_lost_lease_is_told_in_the_log(
+    machine: Machine, leases: list[DeviceLease], log: pytest.LogCaptureFixture
+) -> None:
+    with serving(machine) as bento:
+        async with client_of(bento) as client:
+            lease = DeviceLease(settings(bento, ttl_s=2.0), "embedding")
+            leases.append(lease)
+            await lease.take()
+            machine.gpus[0].code = GPU_IS_LOST
+            machine.tell()
+
+            async def is_told() -> bool:
+                return "the lease is LOST" in log.text
+
+            await until(is_told, bento)
+            assert [each.state for each in await held(client)] in ([AllocationState.LOST], [])
+            await lease.give_back()
