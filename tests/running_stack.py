@@ -86,3 +86,16 @@ def free_ports(count: int) -> list[int]:
     for one in held:
         one.close()
     return ports
+
+
+def free_port_run(count: int) -> int:
+    """The first of `count` ports of loopback in a row that nobody listened on a moment ago."""
+    while True:
+        (first,) = free_ports(1)
+        try:
+            held = [socket.create_server(("127.0.0.1", first + place)) for place in range(count)]
+        except (OSError, OverflowError):  # one of them is taken, or past the last
+            continue
+        for one in held:
+            one.close()
+        return first

@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.conftest import missing
-from tests.running_stack import free_ports
+from tests.running_stack import free_port_run, free_ports
 from torchless.cli.leftovers import still_running
 from torchless.clients.embedding import EmbeddingClient
 
@@ -50,8 +50,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     if not BENTOS_PYTHON.is_file():
         missing(f"{BENTOS_PYTHON} is not there: `make test` makes it")
     folder = tmp_path_factory.mktemp("stack")
-    gateway, embedding, metrics = free_ports(3)
-    ports = ["--gateway-port", str(gateway), "--embedding-port", str(embedding), "--metrics-port", str(metrics)]
+    gateway, embedding, reranking, gpu = free_ports(4)
+    ports = ["--gateway-port", str(gateway), "--embedding-port", str(embedding)]
+    ports += ["--reranking-port", str(reranking), "--gpu-port", str(gpu), "--metrics-port", str(free_port_run(3))]
     places = ["--state", str(folder / "state"), "--bentos-python", str(BENTOS_PYTHON)]
     output = folder / "output"
     with output.open("wb") as file:
@@ -93,8 +94,8 @@ def test_up_names_every_address_and_each_service_as_it_becomes_ready(stack: Runn
 
     assert stack.gateway in printed
     assert stack.embedding in printed
-    assert "embedding is ready after" in printed
-    assert "gateway is ready after" in printed
+    for service in ("gpu", "embedding", "reranking", "gateway"):
+        assert f"{service} is ready after" in printed
 
 
 def test_vectors_through_the_gateway_are_those_of_the_bento(stack: Running) -> None:
@@ -115,6 +116,24 @@ def test_embed_prints_the_same_vectors_from_both_sides(stack: Running) -> None:
     assert np.allclose([row["vector"] for row in left], [row["vector"] for row in right], atol=1e-6)
 
 
+def test_rerank_prints_the_best_document_first(stack: Running) -> None:
+    documents = ["The harbour froze.", "Yeast makes dough rise."]
+    done = torchless("rerank", "--json", "--gateway", stack.gateway, "Why does bread rise?", *documents)
+
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["index"], row["document"]) for row in rows] == [(1, documents[1]), (0, documents[0])]
+    assert 1 >= rows[0]["score"] > rows[1]["score"] >= 0
+
+
+def test_rerank_hands_on_what_the_service_refuses(stack: Running) -> None:
+    refused = torchless("rerank", "--model", "nobody/nothing", "--gateway", stack.gateway, "a question", "a text")
+
+    assert refused.returncode == 1
+    assert "nobody/nothing" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_embed_hands_on_what_the_service_refuses(stack: Running) -> None:
     refused = torchless("embed", "--model", "nobody/nothing", "--gateway", stack.gateway, "a text")
 
@@ -127,12 +146,12 @@ def test_status_shows_that_all_are_ready(stack: Running) -> None:
     shown = torchless("status", "--gateway", stack.gateway)
 
     assert shown.returncode == 0, shown.stderr
-    assert "embedding" in shown.stdout
+    assert all(service in shown.stdout for service in ("embedding", "reranking", "gpu"))
     assert "not ready" not in shown.stdout
 
 
 def test_a_bento_that_dies_is_replaced_and_its_workers_do_not_stay(stack: Running) -> None:
-    dead = service(stack, "serve-grpc")
+    dead = service(stack, "bentos.embedding.service:svc")
     workers = dead.children(recursive=True)
     assert workers
     dead.kill()
@@ -143,7 +162,7 @@ def test_a_bento_that_dies_is_replaced_and_its_workers_do_not_stay(stack: Runnin
         assert time.monotonic() < until, stack.output.read_text()
         time.sleep(0.2)
 
-    assert service(stack, "serve-grpc").pid != dead.pid
+    assert service(stack, "bentos.embedding.service:svc").pid != dead.pid
     assert over_http(stack).shape == (len(TEXTS), 384)
 
 
