@@ -31,7 +31,9 @@ class EmbeddingServicer(ModelCapability[ModelSettings, EmbeddingModel, Embedder]
     """
 
     def __init__(self, settings: EmbeddingSettings, load: Callable[[ModelSettings], EmbeddingModel]) -> None:
-        super().__init__(settings.models, load, lambda models: Embedder(models, settings))
+        super().__init__(
+            "embedding", settings, models=settings.models, load=load, make=lambda models: Embedder(models, settings)
+        )
         self._settings = settings
 
     async def GenerateEmbeddings(  # noqa: N802

@@ -1,10 +1,13 @@
-"""The life of a bento's models: loaded on a thread, put to work, stopped."""
+"""The life of a bento's models: room for them leased if so set, loaded on a thread, put to work, stopped."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
+
+from bentos.models.settings import ModelServingSettings
+from bentos.serving.lease import DeviceLease
 
 
 class Engine(Protocol):
@@ -26,28 +29,54 @@ class ModelCapability(Generic[S, M, E]):
     """What the serving side starts and stops; base of the servicers.
 
     Args:
+        name: Under which a lease is held where the settings name none.
+        settings: The lease.
         models: Settings of the models, the default one first.
         load: Loads one model; called on a thread, since it takes seconds.
         make: Makes the engine of the loaded models, in the order of their settings.
     """
 
-    def __init__(self, models: Sequence[S], load: Callable[[S], M], make: Callable[[list[M]], E]) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: ModelServingSettings,
+        *,
+        models: Sequence[S],
+        load: Callable[[S], M],
+        make: Callable[[list[M]], E],
+    ) -> None:
+        self._lease = DeviceLease(settings.lease, name)
         self._models = models
         self._load = load
         self._make = make
         self._engine: E | None = None
 
     async def start(self) -> None:
-        """Loads the models and warms them up."""
+        """Loads the models and warms them up.
+
+        Raises:
+            TorchlessError: GPU_UNAVAILABLE; and why there is no lease.
+            SettingsError: The settings do not fit a model.
+        """
+        # Before the first model is loaded, and with it torch, which from then on sees what it sees.
+        await self._lease.take()
+        try:
+            await self._start_engine()
+        except BaseException:
+            await self._lease.give_back()
+            raise
+
+    async def _start_engine(self) -> None:
         models = [await asyncio.to_thread(self._load, own) for own in self._models]
         engine = self._make(models)
         await engine.start()
         self._engine = engine
 
     async def stop(self) -> None:
-        """Ends the engine's threads."""
+        """Ends the engine's threads, then gives the lease back."""
         if self._engine is not None:
             await self._engine.stop()
+        await self._lease.give_back()
 
     @property
     def ready(self) -> E:

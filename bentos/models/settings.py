@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from bentos.serving.batching import BatchingSettings
+from bentos.serving.lease import LeaseSettings
 from bentos.serving.settings import ServingSettings
 from torchless.settings import SettingsGroup
 
@@ -57,6 +58,8 @@ class ModelServingSettings(ServingSettings):
     (GOMP_SPINCOUNT). Lower it, down to 0, where other programs use the same cores; raise it on cores of its own."""
     warm_up_passes: int = Field(default=2, ge=0)
     """Passes over each model before the service says that it is ready."""
+    lease: LeaseSettings = LeaseSettings()
+    """Room on GPUs, asked of the GPU service before a model is loaded and given back on exit."""
 
 
 def refuse_equal_ids(models: Sequence[WeightsSettings]) -> None:

@@ -36,7 +36,9 @@ class RerankingServicer(ModelCapability[ModelSettings, RerankingModel, Reranker]
     """
 
     def __init__(self, settings: RerankingSettings, load: Callable[[ModelSettings], RerankingModel]) -> None:
-        super().__init__(settings.models, load, lambda models: Reranker(models, settings))
+        super().__init__(
+            "reranking", settings, models=settings.models, load=load, make=lambda models: Reranker(models, settings)
+        )
 
     async def RerankBatch(self, request: pb.RerankBatchRequest, context: Context) -> pb.RerankBatchResponse:  # noqa: N802
         """One score for each document of each query."""
