@@ -76,7 +76,7 @@ class GpuSettings(ServingSettings):
     """Time for which a lease is given where the caller does not say, in seconds."""
     max_ttl_s: float = Field(default=86_400.0, gt=0, le=31_536_000)
     """Longest time for which a lease may be asked, in seconds."""
-    max_allocations: int = Field(default=4096, ge=1, le=100_000)
+    max_allocations: int = Field(default=1024, ge=1, le=10_000)
     """Most leases at once."""
     max_waiting_calls: int = Field(default=1024, ge=1, le=100_000)
     """Calls that may wait for the leases at once; past it they are refused as OVERLOADED."""
