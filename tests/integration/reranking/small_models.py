@@ -73,7 +73,8 @@ def save_cross_encoder(
     elif family == "llama":
         numbers: Any = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
         config = LlamaConfig(max_position_embeddings=LONGEST, **shared, **numbers)
-        LlamaForSequenceClassification(config).save_pretrained(folder)
+        classifier: Any = LlamaForSequenceClassification
+        classifier(config).save_pretrained(folder)
     else:
         ids: Any = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
         RobertaForSequenceClassification(
@@ -92,6 +93,7 @@ def save_language_model(folder: Path) -> str:
 
 def save_encoder(folder: Path) -> str:
     """Saves an encoder without a classifier, as embedding models are."""
+    torch.manual_seed(3)
     fast_tokenizer("bert", "right", LONGEST).save_pretrained(folder)
     BertModel(BertConfig(vocab_size=_VOCABULARY, max_position_embeddings=LONGEST, **_SIZE)).save_pretrained(folder)
     return str(folder)
@@ -99,9 +101,9 @@ def save_encoder(folder: Path) -> str:
 
 def save_without_fast_tokenizer(folder: Path) -> str:
     """Saves a classifier over characters, whose tokenizer is Python alone."""
-    CanineTokenizer(model_max_length=LONGEST).save_pretrained(folder)
+    CanineTokenizer(model_max_length=LONGEST).save_pretrained(folder)  # type: ignore[no-untyped-call]
     size: Any = {"num_hidden_layers": 1, "local_transformer_stride": 8, "downsampling_rate": 2, "num_hash_buckets": 64}
-    config = CanineConfig(num_labels=1, max_position_embeddings=LONGEST, **{**_SIZE, **size})
+    config = CanineConfig(max_position_embeddings=LONGEST, **{**_SIZE, **size, "num_labels": 1})
     CanineForSequenceClassification(config).save_pretrained(folder)
     return str(folder)
 

@@ -83,7 +83,10 @@ async def scores_of(settings: ModelSettings, queries: Sequence[Query], **how: An
 def predicted(folder: str, queries: Sequence[Query], **how: Any) -> NDArray[np.float32]:
     """The same by the library."""
     direct = CrossEncoder(folder, device="cpu")
-    return direct.predict([(query.text, text) for query in queries for text in query.documents], **how)
+    scores: NDArray[np.float32] = direct.predict(
+        [(query.text, text) for query in queries for text in query.documents], **how
+    )
+    return scores
 
 
 def assert_same(got: NDArray[np.float32], wanted: NDArray[np.float32]) -> None:
@@ -109,7 +112,7 @@ async def test_scores_of_every_form_equal_the_librarys(
     assert raw.std() > 0.1, "scores that are all alike prove nothing"
     assert_same(await scores_of(settings, QUERIES, form="raw"), raw)
     assert_same(await scores_of(settings, QUERIES, form="model"), predicted(saved, QUERIES))
-    assert_same(await scores_of(settings, QUERIES, form="unit"), 1 / (1 + np.exp(-raw)))
+    assert_same(await scores_of(settings, QUERIES, form="unit"), (1 / (1 + np.exp(-raw))).astype(np.float32))
     assert np.array_equal(predicted(saved, QUERIES), raw) is bool(activation)
 
 
@@ -255,7 +258,7 @@ def test_a_model_of_the_hub_is_read_from_the_hubs_cache_at_its_revision(
 
 
 async def test_a_model_is_read_out_of_an_installed_package(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "package_with_a_model", SimpleNamespace(get_model_path=lambda: folder))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "package_with_a_model", SimpleNamespace(get_model_path=lambda: folder))
     got = await scores_of(ModelSettings(id="m", package="package_with_a_model", window_overlap_tokens=4), QUERIES)
     assert_same(got, predicted(folder, QUERIES))
 
