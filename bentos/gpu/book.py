@@ -91,6 +91,8 @@ class LeaseBook:
         self._live: dict[str, Lease] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._ended: OrderedDict[str, LeaseState] = OrderedDict()
+        self._owed: dict[str, Lease] = {}
+        """What has happened to leases and the disk has refused so far."""
         self._read_at = 0.0
         self._forgot_at = 0.0
 
@@ -117,13 +119,11 @@ class LeaseBook:
         events = self._inventory.observe(view, now)
         if view.reading is not None:
             self._read_at = now
-        try:
-            if not view.stalled:
-                events += self._thresholds.observe(self._inventory.devices, now)
-                events += self._lose_leases(now)
-            events += self._expire(now)
-        finally:  # what is known of the devices is known, whatever the store says to the leases
-            self._tell(events)
+        if not view.stalled:
+            events += self._thresholds.observe(self._inventory.devices, now)
+            events += self._lose_leases(now)
+        events += self._expire(now)
+        self._tell(events)
 
     def sweep(self) -> None:
         """Ends the leases that have run out."""
@@ -132,7 +132,7 @@ class LeaseBook:
             self._tell(events)
         if now - self._forgot_at > _FORGET_EVERY_S:
             self._forgot_at = now
-            self._store.forget(now - self._settings.remember_ended_s)
+            self._tidy(now)
 
     def allocate(self, wanted: Wanted) -> Lease:
         """A new lease, or the one that the same request made before.
@@ -162,7 +162,7 @@ class LeaseBook:
         )
         lease = _lease(wanted, devices, now)
         self._write([lease], now)
-        self._tell([_lease_event(EventKind.ALLOCATED, lease, now, f"{wanted.memory_mb} MiB for {wanted.holder}")])
+        self._tell([_lease_event(EventKind.ALLOCATED, lease, now, f"{wanted.memory_mb} MiB for {wanted.holder!r}")])
         return lease
 
     def renew(self, lease_id: str, ttl_s: float | None) -> Lease:
@@ -192,7 +192,7 @@ class LeaseBook:
         lease = self._find(lease_id)
         now = self._clock()
         self._write([replace(lease, state=LeaseState.RELEASED)], now)
-        self._tell([_lease_event(EventKind.RELEASED, lease, now, f"by {lease.holder}")])
+        self._tell([_lease_event(EventKind.RELEASED, lease, now, f"by {lease.holder!r}")])
         return lease
 
     def _made_before(self, wanted: Wanted) -> Lease | None:
@@ -230,8 +230,8 @@ class LeaseBook:
         over = [lease for lease in self._live.values() if lease.expires <= now]
         if not over:
             return []
-        self._write([replace(lease, state=LeaseState.EXPIRED) for lease in over], now)
-        return [_lease_event(EventKind.EXPIRED, lease, now, f"of {lease.holder}") for lease in over]
+        self._note([replace(lease, state=LeaseState.EXPIRED) for lease in over], now)
+        return [_lease_event(EventKind.EXPIRED, lease, now, f"of {lease.holder!r}") for lease in over]
 
     def _lose_leases(self, now: float) -> list[Event]:
         here = {device.uuid for device in self._inventory.devices}
@@ -239,7 +239,7 @@ class LeaseBook:
         changed = [lease for old in before if (lease := self._without_gone(old, here)) is not old]
         if not changed:
             return []
-        self._write(changed, now)
+        self._note(changed, now)
         return [_lease_event(EventKind.ALLOCATION_LOST, lease, now, lease.lost_reason) for lease in changed]
 
     def _without_gone(self, lease: Lease, here: set[str]) -> Lease:
@@ -251,9 +251,32 @@ class LeaseBook:
         return replace(lease, shares=shares, state=LeaseState.LOST, lost_reason=reason)
 
     def _write(self, leases: list[Lease], now: float) -> None:
-        self._store.write(leases, now)  # first, so that nothing is believed here that the disk refused
+        """What callers ask for: on disk first, so that nothing is believed here that the disk refused."""
+        self._store.write([*self._owed.values(), *leases], now)
+        self._owed.clear()
         for lease in leases:
             self._remember(lease)
+
+    def _note(self, leases: list[Lease], now: float) -> None:
+        """What has happened, whether the disk takes it or not; it is told again with the next change."""
+        for lease in leases:
+            self._remember(lease)
+            self._owed[lease.id] = lease
+        self._try_to_write(now)
+
+    def _try_to_write(self, now: float) -> None:
+        try:
+            self._write([], now)
+        except TorchlessError:
+            logger.warning("%d changes of leases are not on disk yet; trying again", len(self._owed))
+
+    def _tidy(self, now: float) -> None:
+        if self._owed:
+            self._try_to_write(now)
+        try:
+            self._store.forget(now - self._settings.remember_ended_s)
+        except TorchlessError:
+            logger.warning("leases that ended long ago could not be dropped; trying again")
 
     def _remember(self, lease: Lease) -> None:
         key = (lease.tenant, lease.idempotency_key)

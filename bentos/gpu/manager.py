@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,7 +75,8 @@ class GpuManager:
 
     async def snapshot(self) -> Snapshot:
         """All that is known now; leases that have run out are not in it."""
-        return await self._with_book(self._book.snapshot)
+        with self._admitted():
+            return await self._on_book_thread(self._book.snapshot)
 
     async def allocate(self, wanted: Wanted) -> Lease:
         """Leases what is wanted, by the devices as they are now. It is on disk when this returns.
@@ -84,8 +85,9 @@ class GpuManager:
             TorchlessError: As the contract's AllocateGPU says.
         """
         check_wanted(wanted, self._settings)
-        await self._until_fresh()
-        return await self._with_book(self._book.allocate, wanted)
+        with self._admitted():
+            await self._until_fresh()
+            return await self._on_book_thread(self._book.allocate, wanted)
 
     async def renew(self, lease_id: str, ttl_s: float | None) -> Lease:
         """Lets a lease run on.
@@ -95,7 +97,8 @@ class GpuManager:
         """
         if ttl_s is not None:
             check_ttl(ttl_s, self._settings)
-        return await self._with_book(self._book.renew, lease_id, ttl_s)
+        with self._admitted():
+            return await self._on_book_thread(self._book.renew, lease_id, ttl_s)
 
     async def release(self, lease_id: str) -> Lease:
         """Ends a lease.
@@ -103,7 +106,8 @@ class GpuManager:
         Raises:
             TorchlessError: NOT_FOUND.
         """
-        return await self._with_book(self._book.release, lease_id)
+        with self._admitted():
+            return await self._on_book_thread(self._book.release, lease_id)
 
     def watch(self, interval_s: float | None) -> AsyncGenerator[Update, None]:
         """The status, again and again, for ever; see `Watchers.watch`.
@@ -133,15 +137,16 @@ class GpuManager:
                     ErrorKind.INTERNAL, "the service cannot open its store of leases; its log says why"
                 ) from error
 
-    async def _with_book(self, work: Callable[..., T], *arguments: object) -> T:
-        """Work on the book for a caller, when its turn comes."""
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """A caller's place among those who wait; refuses when there is none left."""
         if self._waiting >= self._settings.max_waiting_calls:
             raise TorchlessError(
                 ErrorKind.OVERLOADED, "too many calls wait for the leases; try again shortly", retry_after_s=1.0
             )
         self._waiting += 1
         try:
-            return await self._on_book_thread(work, *arguments)
+            yield
         finally:
             self._waiting -= 1
 
@@ -150,6 +155,8 @@ class GpuManager:
 
     async def _until_fresh(self) -> None:
         """Until the devices have been read just now; a driver that does not answer in time is taken note of."""
+        if await self._note_if_stalled():
+            return
         looked = asyncio.wrap_future(self._monitor.fresh())
         try:
             async with asyncio.timeout(self._settings.driver.timeout_s):
@@ -166,10 +173,13 @@ class GpuManager:
             except Exception:  # a full disk, say: leases count as ended by their time all the same
                 logger.exception("leases that ran out could not be swept; trying again")
 
-    async def _note_if_stalled(self) -> None:
-        if self._monitor.looking_for() > self._settings.driver.timeout_s:
-            view = View(None, "the NVIDIA driver does not answer", stalled=True)
-            await self._on_book_thread(self._book.observe, view)
+    async def _note_if_stalled(self) -> bool:
+        """Whether the driver does not answer; the book knows it then."""
+        if self._monitor.looking_for() <= self._settings.driver.timeout_s:
+            return False
+        view = View(None, "the NVIDIA driver does not answer", stalled=True)
+        await self._on_book_thread(self._book.observe, view)
+        return True
 
     def _take_in(self, view: View) -> None:
         """On the monitor's thread."""

@@ -63,6 +63,7 @@ class NvmlDriver:
         except pynvml.NVMLError as error:
             raise DriverUnavailableError(_why_no_driver(error)) from error
         self._is_open = True
+        self._known.clear()  # a new session may number the devices anew
 
     def close(self) -> None:
         """Ends the session; a driver that is gone has ended it itself."""

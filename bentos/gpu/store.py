@@ -150,7 +150,7 @@ class LeaseStore:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            logger.exception("the store of leases failed")
+            logger.error("the store of leases failed: %s", error)
             raise TorchlessError(
                 ErrorKind.INTERNAL, "the service could not reach its store of leases; nothing was changed"
             ) from error

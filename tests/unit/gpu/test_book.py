@@ -261,7 +261,7 @@ def test_as_many_allocations_as_the_service_keeps_and_no_more(tmp_path: Path) ->
     desk.book.close()
 
 
-def test_a_lease_that_the_disk_refuses_was_not_made(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_that_the_disk_refuses_was_not_made(desk: Desk) -> None:
     connection = desk.book._store._connection
     assert connection is not None
     connection.execute("PRAGMA max_page_count=1")  # as a full disk: nothing more fits into the file
@@ -279,6 +279,32 @@ def test_a_lease_that_the_disk_refuses_was_not_made(desk: Desk, monkeypatch: pyt
     kept = desk.book.allocate(wanted(1))
     desk.restart()
     assert desk.book.snapshot().leases == (*made, kept)
+
+
+def test_what_happens_while_the_disk_refuses_is_known_and_written_later(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = desk.book.allocate(wanted(800))
+    over = desk.book.allocate(wanted(700, ttl_s=10.0, idempotency_key="k"))
+    assert (lost.shares[0].uuid, over.shares[0].uuid) == ("a", "b")
+
+    def refuse(leases: object, now: float) -> None:
+        raise TorchlessError(ErrorKind.INTERNAL, "the disk is full")
+
+    monkeypatch.setattr(desk.book._store, "write", refuse)
+    desk.now += 11
+    desk.book.observe(view(device("b", total_mb=1000, index=1), n0="it fell off the bus"))
+    assert [(each.id, each.state) for each in desk.book.snapshot().leases] == [(lost.id, LeaseState.LOST)]
+    assert refusal(desk.book.allocate, wanted(1)).kind is ErrorKind.INTERNAL
+    monkeypatch.undo()
+    again = desk.book.allocate(wanted(600, idempotency_key="k"))
+    desk.restart()
+    desk.book.observe(view(device("a", total_mb=1000), device("b", total_mb=1000, index=1)))
+    assert [(each.id, each.state) for each in desk.book.snapshot().leases] == [
+        (lost.id, LeaseState.LOST),
+        (again.id, LeaseState.ACTIVE),
+    ]
+    assert refusal(desk.book.renew, over.id, None).metadata["reason"] == "expired"
 
 
 def test_one_process_has_the_store(desk: Desk) -> None:
