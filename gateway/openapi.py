@@ -35,6 +35,8 @@ _BODIES: tuple[type[BaseModel], ...] = (
     gpu.RenewalRequest,
 )
 """What routes read themselves, so that FastAPI does not know of it."""
+EVENTS = "text/event-stream"
+"""In place of an answer's type: server-sent events, which the route's description tells of."""
 _REF = "#/components/schemas/{model}"
 _MEANINGS = {
     400: "The request is wrong; the message says what to change",
@@ -103,6 +105,8 @@ def described_bodiless(
     """Arguments of `add_api_route` for a route without a body."""
     errors = dict.fromkeys(sorted({*statuses} if open_to_all else {401, *statuses}), family.schema)
     described = _described(path, handler, family, answer, errors)
+    if answer is EVENTS:
+        described["responses"][200] = {"description": "Events", "content": {EVENTS: {"schema": {"type": "string"}}}}
     extra: dict[str, Any] = {"parameters": [*_in_path(path), *_in_query(query)]}
     if open_to_all:
         extra["security"] = []

@@ -12,9 +12,10 @@ from gateway.encoding.json import json_response
 from gateway.endpoint import Call, DirectRoute, get, post
 from gateway.errors import GPU
 from gateway.faults import MalformedRequestError
+from gateway.openapi import EVENTS
 from gateway.schemas.gpu import AllocationRequest, Devices, RenewalRequest, WatchQuery
 from gateway.server_sent_events import event_stream
-from torchless.clients.gpu import Allocation, GPUClient, GpuStatus, StatusUpdate
+from torchless.clients.gpu import Allocation, GPUClient, GpuStatus
 from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
 
 router = APIRouter(route_class=DirectRoute)
@@ -22,7 +23,7 @@ _UNAVAILABLE = (429, 503, 504)
 _LEASE = "/v1/gpu/allocations/{allocation_id}"
 _ALLOCATIONS = {
     "8 GiB for ten minutes": {"memory_mb": 8192, "holder": "nightly-training", "ttl_s": 600},
-    "two whole devices": {"memory_mb": 70000, "holder": "nightly-training", "device_count": 2, "exclusive": True},
+    "a device for oneself": {"memory_mb": 8192, "holder": "nightly-training", "exclusive": True},
 }
 
 
@@ -92,12 +93,13 @@ async def release(call: Call) -> Response:
     return json_response(await _service(call).release(_id(call), call.context.for_call()))
 
 
-@get(router, "/v1/gpu/watch", family=GPU, answer=StatusUpdate, statuses=(400, *_UNAVAILABLE), query=WatchQuery)
+@get(router, "/v1/gpu/watch", family=GPU, answer=EVENTS, statuses=(400, *_UNAVAILABLE), query=WatchQuery)
 async def watch(call: Call) -> Response:
     """The status at once, then at every change and every interval, as server-sent events named `status`.
 
-    Each event's data is the answer described here, as JSON. The stream has no end of its own; an event named `error`
-    comes before an end that was not the caller's.
+    Each event's data is JSON: `status` as `GET /v1/gpu/status` has it, `events` since the one before, and how many of
+    those were dropped because the caller reads slowly (`events_dropped`). The stream has no end of its own; an event
+    named `error` comes before an end that is a fault.
     """
     context = replace(call.context.for_call(), deadline_s=None)
     updates = _service(call).watch(interval_s=_interval(call), context=context)

@@ -15,6 +15,7 @@ import uvicorn
 from gateway.deferred import DeferredApplication
 from gateway.settings import GatewaySettings
 from tests.integration.gateway.embedding_server import EmbeddingServer
+from tests.integration.gateway.gpu_server import GpuServer
 from tests.integration.gateway.loop_thread import LoopThread
 from tests.integration.gateway.reranking_server import RerankingServer
 
@@ -53,6 +54,22 @@ def reranking(_reranking_server: RerankingServer) -> Iterator[RerankingServer]:
     _reranking_server.reset()
     yield _reranking_server
     _reranking_server.reset()
+
+
+@pytest.fixture(scope="session")
+def _gpu_server(_loop: LoopThread) -> Iterator[GpuServer]:
+    with GpuServer(_loop) as server:
+        yield server
+
+
+@pytest.fixture
+def gpu(_gpu_server: GpuServer) -> Iterator[GpuServer]:
+    """The GPU service with two devices and no leases; what a test changes is undone."""
+    _gpu_server.settle(uuids={"GPU-a", "GPU-b"})
+    yield _gpu_server
+    _gpu_server.reset()
+    _gpu_server.settle(uuids={"GPU-a", "GPU-b"})
+    _gpu_server.release_all()
 
 
 class _Server(uvicorn.Server):
@@ -108,16 +125,16 @@ def gateway(_loop: LoopThread) -> Gateway:
 
 @pytest.fixture(scope="session")
 def _shared(
-    _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, gateway: Gateway
+    _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, _gpu_server: GpuServer, gateway: Gateway
 ) -> Iterator[httpx.Client]:
-    addresses = {"embedding": _embedding_server.address, "reranking": _reranking_server.address}
-    with gateway(**{name: {"address": address} for name, address in addresses.items()}) as client:
+    servers = {"embedding": _embedding_server, "reranking": _reranking_server, "gpu": _gpu_server}
+    with gateway(**{name: {"address": server.address} for name, server in servers.items()}) as client:
         yield client
 
 
 @pytest.fixture
-def http(_shared: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer) -> httpx.Client:
-    """A client of a gateway with default settings in front of `embedding` and `reranking`."""
+def http(_shared: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer, gpu: GpuServer) -> httpx.Client:
+    """A client of a gateway with default settings in front of `embedding`, `reranking` and `gpu`."""
     return _shared
 
 

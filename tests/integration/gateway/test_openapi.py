@@ -49,6 +49,8 @@ def test_answers_are_as_described(api: Any) -> None:
     tested = 0
     for result in api.get_all_operations():
         operation = result.ok()
+        if operation.path == "/v1/gpu/watch":  # has no end to read to
+            continue
 
         @settings(
             max_examples=60,

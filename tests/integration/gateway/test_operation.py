@@ -22,7 +22,7 @@ def test_live_calls_no_service(gateway: Gateway, free_address: str) -> None:
 def test_ready(http: httpx.Client) -> None:
     answer = http.get("/health/ready")
     assert answer.status_code == 200
-    states = {name: {"ready": True, "reason": None} for name in ("embedding", "reranking")}
+    states = {name: {"ready": True, "reason": None} for name in ("embedding", "reranking", "gpu")}
     assert answer.json() == {"ready": True, "services": states}
     assert (http.get("/health").status_code, http.get("/health").json()) == (200, {})
 
@@ -99,12 +99,19 @@ def test_every_request_on_the_docs_page_works(http: httpx.Client) -> None:
     commands = [_unescaped(found) for found in re.findall(r"<pre>(curl .*?)</pre>", page.text, flags=re.DOTALL)]
     assert len(commands) > 15
     for command in commands:
-        words = shlex.split(command)
-        if "-d" in words:
-            body = json.loads(words[words.index("-d") + 1])
-            assert http.post(words[1], json=body).status_code == 200, command
-        else:
-            assert http.get(words[1].replace("{model_id}", "tests/letters")).status_code == 200, command
+        assert _status_of(shlex.split(command), http) == 200, command
+
+
+def _status_of(words: list[str], http: httpx.Client) -> int:
+    method = words[words.index("-X") + 1] if "-X" in words else "POST" if "-d" in words else "GET"
+    body = json.loads(words[words.index("-d") + 1]) if "-d" in words else None
+    url = next(word for word in words if word.startswith("http")).replace("{model_id}", "tests/letters")
+    if "{allocation_id}" in url:
+        lease = http.post("/v1/gpu/allocations", json={"memory_mb": 1, "holder": "docs"}).json()
+        url = url.replace("{allocation_id}", lease["id"])
+    # Not every answer has an end.
+    with http.stream(method, url, json=body) as answer:
+        return answer.status_code
 
 
 def _unescaped(text: str) -> str:

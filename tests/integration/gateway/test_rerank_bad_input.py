@@ -100,8 +100,8 @@ def test_queries_of_wrong_types(http: httpx.Client, route: Route, query: Any) ->
 )
 def test_a_body_that_is_no_request(http: httpx.Client, route: Route, body: bytes) -> None:
     answer = http.post(route.path, content=body)
-    # What no form can be told from is answered as text-embeddings-inference does.
-    family, status = ("tei", 422) if route.path == "/rerank" else (route.family, route.malformed)
+    # What no form can be told from is answered as text-embeddings-inference does, with Jina's `detail`.
+    family, status = ("untold", 422) if route.path == "/rerank" else (route.family, route.malformed)
     assert answer.status_code == status
     assert message_of(family, answer)
     assert route.post(http).status_code == 200
@@ -260,7 +260,7 @@ def test_a_body_that_is_too_large(gateway: Gateway, reranking: RerankingServer, 
     with gateway(reranking={"address": reranking.address}, limits={"body_mib": 0.01}) as http:
         answer = route.post(http, documents=["b" * 20_000])
         # Its form is not known yet.
-        family = "tei" if route.path == "/rerank" else route.family
+        family = "untold" if route.path == "/rerank" else route.family
         assert answer.status_code == 413
         assert "0.01 MiB" in message_of(family, answer)
         assert route.post(http).status_code == 200
@@ -269,4 +269,4 @@ def test_a_body_that_is_too_large(gateway: Gateway, reranking: RerankingServer, 
 def test_a_method_that_a_route_does_not_answer(http: httpx.Client, route: Route) -> None:
     answer = http.put(route.path, content=b"{}")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
-    assert message_of("tei" if route.path == "/rerank" else route.family, answer)
+    assert message_of("untold" if route.path == "/rerank" else route.family, answer)
