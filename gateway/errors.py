@@ -123,6 +123,11 @@ def _tei_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
     return {"error": error.message, "error_type": kind}
 
 
+def _untold_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
+    """text-embeddings-inference's, and Jina's `detail`."""
+    return {**_tei_body(error, status), "detail": error.message}
+
+
 def _cohere_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
     # Jina's clients, which call the same routes, read `detail`.
     return {"message": error.message, "detail": error.message}
@@ -145,6 +150,14 @@ TEI = ErrorFamily(
 COHERE = ErrorFamily("Cohere", _plain_status, _cohere_body, cohere.ErrorAnswer, _PLAIN_STATUSES)
 SHARED = ErrorFamily("Jina, vLLM and infinity", _plain_status, _shared_body, rerank.ErrorAnswer, _PLAIN_STATUSES)
 """Of `/rerank` with documents, which three APIs share."""
+UNTOLD = ErrorFamily(
+    "text-embeddings-inference, Jina, vLLM and infinity",
+    _tei_status,
+    _untold_body,
+    rerank.UntoldErrorAnswer,
+    TEI.statuses,
+)
+"""Of `/rerank` before its body says which API it speaks."""
 VLLM = ErrorFamily("vLLM", _plain_status, _openai_body, openai.ErrorAnswer, _PLAIN_STATUSES)
 
 GPU = ErrorFamily("GPUs", _plain_status, _gpu_body, openai.ErrorAnswer, (*_PLAIN_STATUSES, 409))
@@ -154,6 +167,8 @@ def family_of(path: str) -> ErrorFamily:
     """The family whose errors a path answers when no route of its own does."""
     if path.startswith("/v2/") or path in {"/v1/embed", "/v1/rerank"}:
         return COHERE
+    if path == "/rerank":
+        return UNTOLD
     if path in {"/score", "/v1/score"}:
         return VLLM
     if path.startswith("/v1/gpu/"):

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from gateway.encoding.json import json_response
 from gateway.encoding.tei_headers import timing_headers
 from gateway.endpoint import Call, DirectRoute, post_told_apart
-from gateway.errors import SHARED, TEI
+from gateway.errors import SHARED, TEI, UNTOLD
 from gateway.forms import Form
 from gateway.rerank_bodies import (
     options_of,
@@ -111,7 +111,7 @@ def rerank() -> None:
 post_told_apart(
     router,
     "/rerank",
-    family=TEI,
+    family=UNTOLD,
     forms={
         "texts": Form(TEI, tei.RerankRequest, list[tei.Rank], _TEXTS, _texts),
         "documents": Form(SHARED, shared.RerankRequest, shared.RerankAnswer, _DOCUMENTS, _documents),

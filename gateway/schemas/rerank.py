@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from gateway.schemas import tei
 from gateway.schemas.inputs import STOPS_AT_FIRST_ERROR, AnswerModel, NullIsAbsent, OneMessage, RequestModel, Text
 from gateway.schemas.openai import ErrorDetail, Usage
 
@@ -102,5 +103,12 @@ class ErrorAnswer(AnswerModel):
 
     error: ErrorDetail
     """What went wrong, as vLLM and infinity say it."""
+    detail: str
+    """The message once more, as Jina's clients read it."""
+
+
+class UntoldErrorAnswer(tei.ErrorAnswer):
+    """The error body of `/rerank` where the body was not read, or is of no known form."""
+
     detail: str
     """The message once more, as Jina's clients read it."""

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 import pytest
 
 from tests.compat.network_watch import NetworkWatch
-from tests.compat.plain_http import PlainHTTP
+from tests.compat.plain_http import MODEL, PlainHTTP
 from tests.running_stack import GATEWAY_PYTHON, ROOT, RunningStack, running_stack
 
 HAS_CLIENTS = find_spec("openai") is not None
@@ -117,3 +117,17 @@ def cl100k(_cl100k_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # litellm and llama-index point tiktoken at copies of their own when they are imported.
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", _cl100k_folder)
     monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
+
+
+@pytest.fixture(scope="session")
+def litellm_has_asked_huggingface(network: NetworkWatch) -> None:
+    """litellm has looked for the default model at huggingface.co, as it does once to know what `huggingface/` costs.
+
+    It does without an answer. Done here, because it also asks from threads that outlive a test.
+    """
+    import litellm
+
+    for model in (MODEL, f"huggingface/{MODEL}"):
+        litellm.get_model_info(model=model, custom_llm_provider="huggingface")
+    assert set(network.strangers) == {"huggingface.co"}
+    network.strangers.clear()

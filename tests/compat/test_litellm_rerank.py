@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import litellm
 import pytest
 
-from tests.compat.network_watch import NetworkWatch
 from tests.compat.plain_http import MODEL, PlainHTTP
 from tests.compat.ranking import NUMBERS_OF_BEST, PASSAGES, QUERY, assert_ranked
+
+pytestmark = pytest.mark.usefixtures("litellm_has_asked_huggingface")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,6 @@ PROVIDERS = (*NAMING, HUGGING_FACE)
 def by(*providers: Provider) -> pytest.MarkDecorator:
     """Runs a test with each of `providers`."""
     return pytest.mark.parametrize("provider", providers, ids=lambda each: f"{each.name}{each.path}")
-
-
-@pytest.fixture(autouse=True)
-def _what_litellm_asks_on_its_own(request: pytest.FixtureRequest, network: NetworkWatch) -> Iterator[None]:
-    yield
-    # For what a call costs, it looks for the model of every `huggingface/` there, and does without where it finds none.
-    if "huggingface" in request.node.name:
-        network.strangers[:] = [host for host in network.strangers if host != "huggingface.co"]
 
 
 def asked(provider: Provider, url: str, **more: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from gateway.errors import COHERE, OPENAI, SHARED, TEI, VLLM, ErrorFamily, family_of
+from gateway.errors import COHERE, OPENAI, SHARED, TEI, UNTOLD, VLLM, ErrorFamily, family_of
 from gateway.faults import (
     BodyTooLargeError,
     EmptyInputError,
@@ -66,7 +66,7 @@ def test_text_embeddings_inferences_statuses() -> None:
         ("/v2/rerank", COHERE),
         ("/score", VLLM),
         ("/v1/score", VLLM),
-        ("/rerank", TEI),
+        ("/rerank", UNTOLD),
         ("/embed", TEI),
         ("/", TEI),
     ],

@@ -1,0 +1,60 @@
+"""A second gateway before the same services, which lets in those alone that have a key."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.running_stack import GATEWAY_PYTHON, ROOT, RunningStack, free_ports
+
+KEY = "a key with which to come in"
+STARTS_WITHIN_S = 60.0
+STOPS_WITHIN_S = 30.0
+
+
+@contextmanager
+def keyed_gateway(stack: RunningStack, folder: Path) -> Iterator[str]:
+    """Base URL of a gateway of its own process, whose only key is `KEY`; its log goes to `folder`."""
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    command = [str(GATEWAY_PYTHON), "-m", "bentoml", "serve", "gateway.service:Gateway"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    environment = os.environ | {
+        "BENTOML_HOME": str(folder),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "TORCHLESS_GATEWAY_AUTH__API_KEYS": json.dumps([KEY]),
+        "TORCHLESS_GATEWAY_EMBEDDING__ADDRESS": stack.embedding_address,
+        "TORCHLESS_GATEWAY_RERANKING__ADDRESS": stack.reranking_address,
+    }
+    log = folder / "gateway.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            _wait_until_live(url, process, log)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(STOPS_WITHIN_S)
+
+
+def _wait_until_live(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + STARTS_WITHIN_S
+    while not _live(url):
+        assert process.poll() is None, f"the gateway ended on its own:\n{log.read_text()}"
+        assert time.monotonic() < until, f"the gateway is not live after {STARTS_WITHIN_S:.0f} s:\n{log.read_text()}"
+        time.sleep(0.1)
+
+
+def _live(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health/live", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:  # not listening yet
+        return False
