@@ -8,6 +8,7 @@ import signal
 import sys
 import urllib.request
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -355,3 +356,32 @@ async def test_nothing_of_torch_is_loaded() -> None:
         str(GPU_PYTHON), "-c", look, cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
     assert (await process.communicate())[0].decode().strip() == "set()"
+
+
+@dataclass
+class RealMachine(Machine):
+    """The machine that the tests run on, with whatever driver it has."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {}
+
+
+@pytest.mark.gpu
+async def test_a_real_gpu_is_listed_and_leased(tmp_path: Path) -> None:
+    with serving(RealMachine(tmp_path)) as bento:
+        async with client_of(bento) as client:
+            status = await client.status()
+            if not status.available:
+                pytest.skip(status.unavailable_reason)
+            assert status.driver_version
+            room = max(status.devices, key=lambda device: device.memory_allocatable_mb)
+            assert room.memory_total_mb is not None
+            assert 0 < room.memory_allocatable_mb <= room.memory_total_mb - status.reserve_mb
+            lease = await client.allocate(64, "test", device_uuids=[room.uuid])
+            assert [device.uuid for device in lease.devices] == [room.uuid]
+            held = next(device for device in await client.devices() if device.uuid == room.uuid)
+            assert held.memory_leased_mb == 64
+            error = await refusal(client.allocate(room.memory_total_mb + 1, "test", device_uuids=[room.uuid]))
+            assert error.kind is ErrorKind.INPUT_TOO_LARGE
+            await client.release(lease.id)

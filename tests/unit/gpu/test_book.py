@@ -307,6 +307,14 @@ def test_what_happens_while_the_disk_refuses_is_known_and_written_later(
     assert refusal(desk.book.renew, over.id, None).metadata["reason"] == "expired"
 
 
+def test_every_change_is_synced_to_the_disk(desk: Desk) -> None:
+    """A kill does not show it; only a loss of power would (https://www.sqlite.org/pragma.html#pragma_synchronous)."""
+    connection = desk.book._store._connection
+    assert connection is not None
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_one_process_has_the_store(desk: Desk) -> None:
     with pytest.raises(StoreHeldError):
         LeaseStore(desk.path).open()
