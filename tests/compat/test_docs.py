@@ -18,8 +18,13 @@ IN_THE_PAGE = "http://127.0.0.1:3000"
 DISTRIBUTIONS = {
     "llama-index, OpenAI": "llama-index-embeddings-openai",
     "llama-index, TEI": "llama-index-embeddings-text-embeddings-inference",
+    "llama-index, Cohere rerank": "llama-index-postprocessor-cohere-rerank",
+    "llama-index, Jina rerank": "llama-index-postprocessor-jinaai-rerank",
+    "llama-index, TEI rerank": "llama-index-postprocessor-tei-rerank",
     "haystack, OpenAI": "haystack-ai",
     "haystack, Hugging Face API": "huggingface-api-haystack",
+    "haystack, Cohere": "cohere-haystack",
+    "haystack, Jina": "jina-haystack",
 }
 """Where the page's name of a client is not that of its package."""
 

@@ -136,6 +136,7 @@ def test_errors_of_jinas(kind: str, url: str) -> None:
         KINDS[kind](url).run(query=QUERY, documents=[*DOCUMENTS, Document(content="")])
 
 
-def test_errors_of_text_embeddings_inferences(url: str) -> None:
+@pytest.mark.parametrize("content", ["", None])
+def test_errors_of_text_embeddings_inferences(url: str, content: str | None) -> None:
     with pytest.raises(RuntimeError, match=r"texts\[5\]"):
-        KINDS["tei"](url).run(query=QUERY, documents=[*DOCUMENTS, Document(content="")])
+        KINDS["tei"](url).run(query=QUERY, documents=[*DOCUMENTS, Document(content=content)])
