@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,45 +15,55 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from benchmarks import machine
 from benchmarks.aims import verdicts
 from benchmarks.chart import to_svg
+from benchmarks.collection import COLLECTION, NoCollectionError
+from benchmarks.contestants import DIRECT
 from benchmarks.footprint import memory, start_seconds
-from benchmarks.measure import WrongVectorsError, fidelity, idle_cores, measure, pools
-from benchmarks.plan import FULL, QUICK, SHORT, Plan
+from benchmarks.inputs import Pools, make_pools
+from benchmarks.measure import WrongAnswersError, fidelity, idle_cores, measure
+from benchmarks.plan import FULL, QUICK, RERANKING, SHORT, Capability, Plan
 from benchmarks.processes import ROOT, ChildFailedError
 from benchmarks.report import to_markdown
 from benchmarks.results import Results, to_json, warning
 from benchmarks.samples import rows
 from benchmarks.stack import LOAD, Interpreters, Layout, stack_up
 from benchmarks.summary import summary
-from benchmarks.texts import Length
+from torchless.cli.errors import StackError
 
-_TRIED_TEXTS = 64
+_CHARTED = (SHORT, RERANKING)
 
 
 def bench(  # noqa: PLR0917  # each is an option of the command line
-    quick: Annotated[bool, typer.Option(help="One short round: under two minutes.")] = False,
+    quick: Annotated[bool, typer.Option(help="One short round: under three minutes.")] = False,
+    only: Annotated[Capability | None, typer.Option(help="Measure one capability alone.")] = None,
     no_peer: Annotated[bool, typer.Option("--no-peer", help="Leave infinity out.")] = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, in place of the plan's.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.2, help="Seconds of a window, in place of the plan's.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = ROOT / "benchmarks" / "results",
+    collection: Annotated[
+        Path, typer.Option(help="Folder with ori_pqal.json: queries and documents; made-up ones without it.")
+    ] = COLLECTION,
     gateway_python: Annotated[Path, typer.Option(help="Python without torch.")] = ROOT / ".venv/gateway/bin/python",
     bentos_python: Annotated[Path, typer.Option(help="Python with torch.")] = ROOT / ".venv/bentos/bin/python",
+    gpu_python: Annotated[Path, typer.Option(help="Python with NVML's binding.")] = ROOT / ".venv/gpu/bin/python",
     peers_python: Annotated[Path, typer.Option(help="Python with infinity.")] = ROOT / ".venv/peers/bin/python",
 ) -> None:
     """Measure the stack beside the direct call and infinity, on this machine, with the same texts and weights."""
     plan = QUICK if quick else FULL
     plan = replace(plan, rounds=rounds or plan.rounds, seconds=seconds or plan.seconds, peer=not no_peer)
+    plan = plan if only is None else plan.only(only)
     console = Console()
     with tempfile.TemporaryDirectory() as logs:
         try:
-            layout = Layout(Interpreters(gateway_python, bentos_python, peers_python), Path(logs))
-            results = run(plan, layout, console)
-        except (ChildFailedError, WrongVectorsError) as error:
+            interpreters = Interpreters(gateway_python, bentos_python, gpu_python, peers_python)
+            results = run(plan, Layout(interpreters, Path(logs)), make_pools(collection), console)
+        except (ChildFailedError, NoCollectionError, StackError, WrongAnswersError) as error:
             console.print(f"[red]The benchmark stopped:[/] {error}", highlight=False)
             raise typer.Exit(1) from error
-    name = "quick" if quick else "bench"
+    # A run of one capability leaves the figures of a whole one alone.
+    name = "-".join(["quick" if quick else "bench", *([only] if only else [])])
     output.mkdir(parents=True, exist_ok=True)
     (output / f"{name}.json").write_bytes(to_json(results))
-    (output / f"{name}.svg").write_text(to_svg(results.rows, [case.name for case in SHORT]))
+    (output / f"{name}.svg").write_text(to_svg(results.rows, [some for some in _CHARTED if some[0] in plan.cases]))
     (output / f"{name}.md").write_text(to_markdown(results, chart=f"{name}.svg"))
     for table in summary(results):
         console.print(table)
@@ -60,7 +71,7 @@ def bench(  # noqa: PLR0917  # each is an option of the command line
     console.print(f"Written: {output / name}.md, .json and .svg", highlight=False)
 
 
-def run(plan: Plan, layout: Layout, console: Console) -> Results:
+def run(plan: Plan, layout: Layout, pools: Pools, console: Console) -> Results:
     """The whole run, with a progress bar."""
     columns = (
         SpinnerColumn(),
@@ -76,14 +87,16 @@ def run(plan: Plan, layout: Layout, console: Console) -> Results:
         progress.update(task, description="starting everybody")
         with stack_up(layout, peer=plan.peer) as stack:
             memory_idle = memory(stack.trees["gateway"])
-            progress.update(task, description="comparing vectors")
-            cosines = fidelity(stack, pools()[Length.SHORT][:_TRIED_TEXTS])
-            facts = stack.direct.station.ask({"do": "facts", "texts": pools()}, timeout_s=60)
-            progress.update(task, total=plan.rounds * len(plan.cases) * len(stack.contestants))
-            samples = measure(stack, plan, lambda next_up: progress.update(task, advance=1, description=next_up))
+            progress.update(task, description="comparing answers")
+            near = {what: fidelity(stack, pools, what) for what in plan.tasks}
+            facts = stack.direct.ask({"do": "facts"}, timeout_s=60)
+            tokens = stack.direct.ask({"do": "tokens", "texts": pools.by_name()}, timeout_s=60)
+            processes = {(case.name, c.name): c.processes for case in plan.cases for c in stack.contestants[case.task]}
+            progress.update(task, total=plan.rounds * len(processes))
+            announce = partial(progress.update, task, advance=1)
+            samples = measure(stack, plan, pools, lambda next_up: announce(description=next_up))
             memory_used = memory(stack.trees["gateway"])
-            processes = {contestant.name: contestant.processes for contestant in stack.contestants}
-    table = rows(samples, reference=stack.direct.name, load=LOAD)
+    table = rows(samples, reference=DIRECT, load=LOAD)
     interpreters = layout.interpreters
     environments = {"gateway": interpreters.gateway, "bentos": interpreters.bentos}
     environments |= {"peers": interpreters.peers} if plan.peer else {}
@@ -91,9 +104,10 @@ def run(plan: Plan, layout: Layout, console: Console) -> Results:
         machine=machine.facts(),
         versions={name: machine.versions(name, python) for name, python in environments.items()},
         threads=facts["threads"],
-        tokens=facts["tokens"],
+        tokens=tokens,
+        documents=pools.source,
         plan=plan,
-        fidelity=cosines,
+        fidelity=near,
         starts_s=starts,
         memory_idle=memory_idle,
         memory_used=memory_used,

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.contestants import GRPC
+from benchmarks.contestants import GRPC, RERANKING_GRPC
 from benchmarks.footprint import Memory
 from benchmarks.samples import Row
 
 HTTP = ("gateway, base64", "gateway, float")
-PEER = {"gateway, base64": "infinity, base64", "gateway, float": "infinity, float", GRPC: "infinity, base64"}
+RERANKING_HTTP = ("gateway, /v2/rerank", "gateway, TEI /rerank")
+PEER = {
+    GRPC: "infinity, base64",
+    "gateway, base64": "infinity, base64",
+    "gateway, float": "infinity, float",
+    RERANKING_GRPC: "infinity, /rerank",
+    "gateway, /v2/rerank": "infinity, /rerank",
+}
 """The peer's figures that each of ours is held against. It speaks no gRPC."""
-_CROWDS = ("32 in flight", "64 in flight")
-_ALONE = "1 in flight"
+_ALONE = (
+    *(("embedding, 1 in flight", name) for name in (GRPC, *HTTP)),
+    *(("reranking, 1 in flight", name) for name in (RERANKING_GRPC, *RERANKING_HTTP)),
+)
+_LEAST = {
+    **{(f"embedding, {count} in flight", GRPC): 0.85 for count in (32, 64)},
+    **{(f"embedding, {count} in flight", name): 0.75 for name in HTTP for count in (32, 64)},
+    **{(f"reranking, {count} in flight", RERANKING_GRPC): 0.85 for count in (1, 8, 32)},
+    **{(f"cross-encoder, {count} in flight", RERANKING_GRPC): 0.85 for count in (8, 32)},
+}
+"""Throughput in parts of the direct call's, by case and contestant."""
+
+_Places = Mapping[tuple[str, str], Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +46,7 @@ class Verdict:
 
 def verdicts(rows: Sequence[Row], starts_s: Sequence[float], memory: Sequence[Memory]) -> list[Verdict]:
     """Every aim that this run can speak about."""
-    by_place = {(row.contestant, row.case): row for row in rows}
+    by_place = {(row.case, row.contestant): row for row in rows}
     found = [*_overhead(by_place), *_throughput(by_place), *_ahead(by_place)]
     start = median(starts_s)
     found.append(Verdict("gateway answers /health/live within 1.5 s of its start", f"{start:.2f} s", start < 1.5))
@@ -37,32 +55,25 @@ def verdicts(rows: Sequence[Row], starts_s: Sequence[float], memory: Sequence[Me
     return found
 
 
-def _overhead(rows: dict[tuple[str, str], Row]) -> list[Verdict]:
-    found = []
-    for name in (GRPC, *HTTP):
-        row = rows[name, _ALONE]
-        p50, p95 = row.added_p50_ms.median, row.added_p95_ms.median
-        found.append(Verdict(f"{name}, one at a time: under 4 ms added at the median", f"{p50:.2f} ms", p50 < 4))
-        found.append(Verdict(f"{name}, one at a time: under 10 ms added at p95", f"{p95:.2f} ms", p95 < 10))
-    return found
+def _overhead(rows: _Places) -> Iterator[Verdict]:
+    for case, name in _ALONE:
+        if row := rows.get((case, name)):
+            p50, p95 = row.added_p50_ms.median, row.added_p95_ms.median
+            yield Verdict(f"{name}, {case}: under 4 ms added at the median", f"{p50:.2f} ms", p50 < 4)
+            yield Verdict(f"{name}, {case}: under 10 ms added at p95", f"{p95:.2f} ms", p95 < 10)
 
 
-def _throughput(rows: dict[tuple[str, str], Row]) -> list[Verdict]:
-    found = []
-    for name, least in ((GRPC, 0.85), *((name, 0.75) for name in HTTP)):
-        for case in _CROWDS:
-            ratio = rows[name, case].ratio.median
-            aim = f"{name}, {case}: at least {least} of the direct call's throughput"
-            found.append(Verdict(aim, f"{ratio:.2f}", ratio >= least))
-    return found
+def _throughput(rows: _Places) -> Iterator[Verdict]:
+    for (case, name), least in _LEAST.items():
+        if row := rows.get((case, name)):
+            ratio = row.ratio.median
+            aim = f"{name}, {case}: at least {least} of the direct call's {row.unit}/s"
+            yield Verdict(aim, f"{ratio:.2f}", ratio >= least)
 
 
-def _ahead(rows: dict[tuple[str, str], Row]) -> list[Verdict]:
-    found = []
-    for (name, case), row in rows.items():
-        peer = rows.get((PEER.get(name, ""), case))
-        if peer is not None:
-            ours, theirs = row.texts_per_second.median, peer.texts_per_second.median
+def _ahead(rows: _Places) -> Iterator[Verdict]:
+    for (case, name), row in rows.items():
+        if peer := rows.get((case, PEER.get(name, ""))):
+            ours, theirs = row.items_per_second.median, peer.items_per_second.median
             aim = f"{name}, {case}: ahead of {peer.contestant}"
-            found.append(Verdict(aim, f"{ours:.0f} against {theirs:.0f} texts/s", ours > theirs))
-    return found
+            yield Verdict(aim, f"{ours:.0f} against {theirs:.0f} {row.unit}/s", ours > theirs)

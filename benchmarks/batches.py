@@ -1,4 +1,4 @@
-"""The batches that the device really saw, from the Prometheus metrics of the embedding service."""
+"""The batches that the device really saw, from the Prometheus metrics of a service."""
 
 from __future__ import annotations
 

@@ -10,57 +10,64 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.plan import Case
+from benchmarks.inputs import Request
+from benchmarks.plan import Case, Task
 from benchmarks.spans import Span
 from benchmarks.station import Station
 
 DIRECT = "direct call"
 GRPC = "embedding, gRPC"
-_PATIENCE_S = 120.0
+RERANKING_GRPC = "reranking, gRPC"
+_PATIENCE_S = 180.0
 
 
 class Contestant(Protocol):
-    """Something that turns texts into vectors."""
+    """Something that turns texts into vectors, or queries with documents into scores."""
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """What tables call it, among those with its task."""
 
     @property
     def processes(self) -> frozenset[str]:
         """Names of the process trees that do its work; the load generator not among them."""
 
-    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Its answer for `texts`: shape (texts, dimensions)."""
+    def answer(self, requests: Sequence[Request]) -> NDArray[np.float32]:
+        """Its answer: vectors, shape (texts, dimensions), or raw scores, shape (documents, 1)."""
 
-    def time(self, texts: Sequence[str], case: Case, warm_up_s: float, seconds: float) -> list[Span]:
+    def time(self, requests: Sequence[Request], case: Case, warm_up_s: float, seconds: float) -> list[Span]:
         """Puts it under load; one span a request, those around the window included."""
 
-    def texts_in_one(self, case: Case) -> int:
-        """Texts that one span stands for."""
+    def items_in_one(self, case: Case) -> int:
+        """Texts or documents that one span stands for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Direct:
-    """`SentenceTransformer.encode`."""
+    """sentence-transformers, without a service."""
 
+    task: Task
+    """What it is asked to do."""
     station: Station
     """Where `benchmarks.direct` runs."""
     name: str = DIRECT
     processes: frozenset[str] = frozenset({DIRECT})
 
-    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def answer(self, requests: Sequence[Request]) -> NDArray[np.float32]:
         """See `Contestant`."""
-        return _matrix(self.station.ask({"do": "vectors", "texts": list(texts)}, _PATIENCE_S), len(texts))
+        return _matrix(self.station.ask(self._job("answer", requests), _PATIENCE_S), requests)
 
-    def time(self, texts: Sequence[str], case: Case, warm_up_s: float, seconds: float) -> list[Span]:
+    def time(self, requests: Sequence[Request], case: Case, warm_up_s: float, seconds: float) -> list[Span]:
         """See `Contestant`."""
-        job = {"do": "time", "texts": list(texts), "texts_per_request": case.direct_texts, "batch": case.direct_batch}
+        job = self._job("time", requests) | {"together": case.in_flight, "batch": case.direct_batch}
         return _spans(self.station.ask({**job, "warm_up_s": warm_up_s, "seconds": seconds}, _PATIENCE_S))
 
-    def texts_in_one(self, case: Case) -> int:
+    def items_in_one(self, case: Case) -> int:
         """See `Contestant`."""
-        return case.direct_texts
+        return case.in_flight * case.items
+
+    def _job(self, what: str, requests: Sequence[Request]) -> dict[str, Any]:
+        return {"do": what, "task": self.task, "requests": [request.to_json() for request in requests]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +81,28 @@ class Served:
     station: Station
     """Where `benchmarks.load` runs."""
     target: dict[str, Any]
-    """Where and how it is reached; see `benchmarks.load`."""
+    """Where and how it is reached; see `benchmarks.senders.open_sender`."""
 
-    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def answer(self, requests: Sequence[Request]) -> NDArray[np.float32]:
         """See `Contestant`."""
-        job = {"do": "vectors", "target": self.target, "texts": list(texts), "in_flight": 1}
-        return _matrix(self.station.ask(job, _PATIENCE_S), len(texts))
+        return _matrix(self.station.ask(self._job("answer", requests, in_flight=1), _PATIENCE_S), requests)
 
-    def time(self, texts: Sequence[str], case: Case, warm_up_s: float, seconds: float) -> list[Span]:
+    def time(self, requests: Sequence[Request], case: Case, warm_up_s: float, seconds: float) -> list[Span]:
         """See `Contestant`."""
-        job = {"do": "time", "target": self.target, "texts": list(texts), "texts_per_request": case.texts_per_request}
-        job |= {"in_flight": case.in_flight, "warm_up_s": warm_up_s, "seconds": seconds}
+        job = self._job("time", requests, case.in_flight) | {"warm_up_s": warm_up_s, "seconds": seconds}
         return _spans(self.station.ask(job, _PATIENCE_S))
 
-    def texts_in_one(self, case: Case) -> int:
+    def items_in_one(self, case: Case) -> int:
         """See `Contestant`."""
-        return case.texts_per_request
+        return case.items
+
+    def _job(self, what: str, requests: Sequence[Request], in_flight: int) -> dict[str, Any]:
+        asked = [request.to_json() for request in requests]
+        return {"do": what, "target": self.target, "requests": asked, "in_flight": in_flight}
 
 
-def over_grpc(port: int) -> dict[str, Any]:
-    """Target: the embedding service, by our client."""
-    return {"protocol": "grpc", "port": port}
-
-
-def over_http(port: int, path: str, encoding: str, model: str) -> dict[str, Any]:
-    """Target: OpenAI's embeddings API at `path`; `encoding` is `float` or `base64`."""
-    return {"protocol": "http", "port": port, "path": path, "encoding": encoding, "model": model}
-
-
-def _matrix(encoded: str, rows: int) -> NDArray[np.float32]:
+def _matrix(encoded: str, requests: Sequence[Request]) -> NDArray[np.float32]:
+    rows = sum(len(request.texts) for request in requests)
     return np.frombuffer(base64.b64decode(encoded), dtype="<f4").reshape(rows, -1)
 
 

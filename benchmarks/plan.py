@@ -2,39 +2,86 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from benchmarks.texts import Length
 
 
+class Capability(StrEnum):
+    """What the stack can do."""
+
+    EMBEDDING = "embedding"
+    RERANKING = "reranking"
+
+
+class Task(StrEnum):
+    """What contestants are given to do."""
+
+    EMBEDDING = "embedding"
+    """Texts to vectors."""
+    RERANKING = "reranking"
+    """Documents of a query to scores, by the default model: late interaction joined with the embedding score."""
+    CROSS_ENCODER = "cross-encoder"
+    """The same by a cross-encoder."""
+
+    @property
+    def capability(self) -> Capability:
+        """Whose task it is; also the name of the service that does it."""
+        return Capability.EMBEDDING if self is Task.EMBEDDING else Capability.RERANKING
+
+    @property
+    def unit(self) -> str:
+        """What throughput counts."""
+        return "texts" if self is Task.EMBEDDING else "pairs"
+
+
+_DIRECT_BATCH = 64
+"""Largest batch of a direct call, which is also the most that our services put into one pass."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One kind of load."""
+    """One kind of load. It is compared with one direct call for all that is in flight together."""
 
-    name: str
-    """What tables call it."""
-    length: Length
-    """Length of the texts."""
+    task: Task
+    """What is to be done."""
+    load: str
+    """How much at once, in words."""
     in_flight: int
     """Requests in flight at once; each next one is sent when one is answered."""
-    texts_per_request: int = 1
-    """Texts in one request."""
-    direct_texts: int = 1
-    """Texts in one direct call that this load is compared with."""
-    direct_batch: int = 1
-    """Batch size of that call."""
+    items: int = 1
+    """Texts in one request, or documents of its query."""
+    length: Length = Length.SHORT
+    """Length of texts to embed."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"{self.task}, {self.load}"
+
+    @property
+    def direct_batch(self) -> int:
+        """Batch size of the direct call."""
+        return min(self.in_flight * self.items, _DIRECT_BATCH)
 
 
-SHORT = tuple(
-    Case(f"{count} in flight", Length.SHORT, in_flight=count, direct_texts=count, direct_batch=count)
-    for count in (1, 8, 32, 64)
-)
+SHORT = tuple(Case(Task.EMBEDDING, f"{count} in flight", in_flight=count) for count in (1, 8, 32, 64))
 """One short text a request."""
 OTHER = (
-    Case("long, 8 in flight", Length.LONG, in_flight=8, direct_texts=8, direct_batch=8),
-    Case("256 in one", Length.SHORT, in_flight=1, texts_per_request=256, direct_texts=256, direct_batch=64),
+    Case(Task.EMBEDDING, "long, 8 in flight", in_flight=8, length=Length.LONG),
+    Case(Task.EMBEDDING, "256 in one", in_flight=1, items=256),
 )
 """About 200 tokens a text; and bulk: 256 short texts a request."""
+RERANKING = tuple(Case(Task.RERANKING, f"{count} in flight", in_flight=count, items=10) for count in (1, 8, 32))
+"""A query with 10 documents a request: what a search puts in order."""
+RERANKING_OTHER = (
+    Case(Task.RERANKING, "100 in one", in_flight=1, items=100),
+    Case(Task.RERANKING, "one document, 32 in flight", in_flight=32),
+)
+"""A long list for one query; and single pairs, which only joined fill a pass."""
+CROSS_ENCODER = tuple(Case(Task.CROSS_ENCODER, f"{count} in flight", in_flight=count, items=10) for count in (8, 32))
+"""As `RERANKING`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +95,30 @@ class Plan:
     seconds: float
     """Length of a window."""
     warm_up_s: float
-    """Load before the window opens."""
+    """Load before the window opens, at least; it lasts until each request in flight at its start is answered."""
     starts: int
     """How often the gateway is started to time it."""
     peer: bool
     """Whether infinity takes part."""
 
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What is to be done, in order."""
+        return tuple(dict.fromkeys(case.task for case in self.cases))
 
-FULL = Plan(cases=SHORT + OTHER, rounds=5, seconds=4.0, warm_up_s=0.6, starts=7, peer=True)
-"""A quarter of an hour on two cores."""
-QUICK = Plan(cases=SHORT, rounds=1, seconds=1.0, warm_up_s=0.3, starts=3, peer=True)
-"""Under two minutes: shows that everything works, and roughly how fast."""
-POOL = 2048
-"""Texts that requests are drawn from, in order and again from the start."""
+    def only(self, capability: Capability) -> Plan:
+        """The part that measures one capability."""
+        return replace(self, cases=tuple(case for case in self.cases if case.task.capability is capability))
+
+
+FULL = Plan(
+    cases=SHORT + OTHER + RERANKING + RERANKING_OTHER + CROSS_ENCODER,
+    rounds=3,
+    seconds=2.0,
+    warm_up_s=0.6,
+    starts=5,
+    peer=True,
+)
+"""Under a quarter of an hour on two cores."""
+QUICK = Plan(cases=SHORT + RERANKING + CROSS_ENCODER[:1], rounds=1, seconds=1.0, warm_up_s=0.3, starts=3, peer=True)
+"""Under three minutes: shows that everything works, and roughly how fast."""

@@ -108,6 +108,23 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def free_ports_in_a_row(count: int) -> int:
+    """The first of `count` ports on loopback, each next to the other, that nobody listened on a moment ago."""
+    while True:
+        first = free_port()
+        if first + count <= 65_536 and all(_is_free(first + place) for place in range(count)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 def quiet_environment() -> dict[str, str]:
     """This process's environment, without the stack's own settings, with telemetry and the network of libraries off."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLESS_")}

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 from benchmarks.cpu import STOLEN, STRANGERS
 from benchmarks.footprint import Memory
+from benchmarks.plan import Task
 from benchmarks.results import Results, warning
 from benchmarks.samples import Row, Spread
 
 _HEAD = (
-    "contestant",
-    "requests/s",
     "p50 ms",
     "p95 ms",
     "p99 ms",
     "of direct",
     "added p50 ms",
+    "added p95 ms",
     "batch",
     "load generator, cores",
 )
@@ -52,24 +52,26 @@ def _setting(results: Results) -> str:
     )
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}, "
-        f"Python {machine['python']}, commit {machine['commit']}{changes}. Weights: all-MiniLM-L6-v2, float32, "
-        f"{results.threads} threads. {versions}."
+        f"Python {machine['python']}, commit {machine['commit']}{changes}. Weights: all-MiniLM-L6-v2, and for "
+        f"`cross-encoder` random ones of its size; float32, {results.threads} threads. {versions}."
     )
 
 
 def _cases(rows: Sequence[Row]) -> Iterable[str]:
     for case in dict.fromkeys(row.case for row in rows):
-        yield f"## {case}"
-        yield _table(_HEAD, (_cells(row) for row in rows if row.case == case))
+        of_case = [row for row in rows if row.case == case]
+        yield f"## {case.capitalize()}"
+        yield _table(("contestant", f"{of_case[0].unit}/s", *_HEAD), map(_cells, of_case))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.contestant,
-        _spread(row.requests_per_second, 1),
+        _spread(row.items_per_second, 1),
         *(f"{value.median:.1f}" for value in (row.p50_ms, row.p95_ms, row.p99_ms)),
         _spread(row.ratio, 2),
         f"{row.added_p50_ms.median:+.2f}",
+        f"{row.added_p95_ms.median:+.2f}",
         "" if row.mean_batch is None else f"{row.mean_batch:.1f}",
         f"{row.load_cores:.2f}",
     )
@@ -108,20 +110,28 @@ def _method(results: Results) -> str:
         f"{plan.rounds} rounds of {plan.seconds} s windows after {plan.warm_up_s} s of load; contestants follow one "
         "another within a load, in the opposite order every other round. Figures are medians over the rounds, in "
         "brackets the least and the most; a comparison with the direct call is made within a round.",
-        f"Tokens of a text, special ones included: {tokens}. Everybody gets the same texts in the same order.",
-        "`in flight`: each answered request is followed by the next at once. The direct call gets as many texts in one "
-        "call, so its latency is that of the whole batch. Load and contestants share the cores: what the load "
-        "generator uses is not there for a service, while the direct call has all of it.",
+        f"Tokens of a text, special ones included: {tokens}. Everybody gets the same texts in the same order. Queries "
+        f"and documents are {results.documents}.",
+        "`in flight`: each answered request is followed by the next at once. The direct call gets all that is in "
+        "flight in one call, at a batch size of at most 64, so its latency is that of all answers together; to rerank, "
+        "it encodes each query once, and the documents of all queries together. Load and contestants share the cores: "
+        "what the load generator uses is not there for a service, while the direct call has all of it.",
         "Nobody is stopped meanwhile; those not measured are idle: together they kept "
         f"{median(results.idle_cores):.3f} cores busy at the median and {max(results.idle_cores):.3f} at most. "
         f"Strangers to the benchmark, the system's own work included, kept {median(strangers):.2f} cores busy at the "
         f"median and {max(strangers):.2f} at most; the hypervisor took {median(stolen):.2f} and {max(stolen):.2f}. The "
         "more of either, the less the figures say.",
-        "Least cosine with the direct call's vectors: "
-        + "; ".join(f"{name} {cosine:.7f}" for name, cosine in results.fidelity.items())
-        + ".",
+        *(_fidelity(task, figures) for task, figures in results.fidelity.items()),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _fidelity(task: Task, figures: Mapping[str, float]) -> str:
+    if task is Task.EMBEDDING:
+        listed = "; ".join(f"{name} {cosine:.7f}" for name, cosine in figures.items())
+        return f"Least cosine with the direct call's vectors: {listed}."
+    listed = "; ".join(f"{name} {difference:.1e}" for name, difference in figures.items())
+    return f"Largest difference from the direct call's raw scores, {task}: {listed}."
 
 
 def _by_role(memory: Sequence[Memory]) -> dict[str, Memory]:

@@ -12,7 +12,7 @@ import orjson
 from benchmarks.aims import Verdict
 from benchmarks.cpu import STOLEN, STRANGERS
 from benchmarks.footprint import Memory
-from benchmarks.plan import Plan
+from benchmarks.plan import Plan, Task
 from benchmarks.samples import Row, Sample
 
 _QUIET_CORES = 0.1
@@ -29,11 +29,14 @@ class Results:
     threads: int
     """Threads of a direct call."""
     tokens: Mapping[str, Mapping[str, float]]
-    """Tokens of the texts (mean, least, most), by length."""
+    """Tokens of the texts (mean, least, most), by kind."""
+    documents: str
+    """Where queries and documents come from, in words."""
     plan: Plan
     """How much was measured."""
-    fidelity: Mapping[str, float]
-    """Least cosine with the direct call's vectors, by contestant."""
+    fidelity: Mapping[Task, Mapping[str, float]]
+    """For each task and contestant, the least cosine with the direct call's vectors, or the largest difference from its
+    scores."""
     starts_s: Sequence[float]
     """Start times of the gateway."""
     memory_idle: Sequence[Memory]

@@ -20,14 +20,16 @@ class Sample:
     """Name of the load."""
     round: int
     """Counted from 1."""
-    texts_per_second: float
-    """Texts turned into vectors a second."""
+    unit: str
+    """What is counted: `texts` or `pairs`."""
+    items_per_second: float
+    """Texts turned into vectors, or pairs of a query and a document scored, a second."""
     requests: Numbers
     """Requests a second and latency; for the direct call, of calls."""
     cores: Mapping[str, float]
     """Processors that each process tree, and strangers, kept busy meanwhile."""
     passes: Passes | None = None
-    """Passes of the embedding service over the device, warm-up included; None where it took no part."""
+    """Passes of the service that has the model over its device, warm-up included; None where it took no part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,15 @@ class Row:
 
     contestant: str
     case: str
-    texts_per_second: Spread
+    unit: str
+    """What `items_per_second` counts: `texts` or `pairs`."""
+    items_per_second: Spread
     requests_per_second: Spread
     p50_ms: Spread
     p95_ms: Spread
     p99_ms: Spread
     ratio: Spread
-    """Throughput in texts over that of the direct call; 1 for itself."""
+    """Throughput in items over that of the direct call; 1 for itself."""
     added_p50_ms: Spread
     """Median latency less that of the direct call; negative: faster."""
     added_p95_ms: Spread
@@ -91,12 +95,13 @@ def _row(mine: Sequence[Sample], base: Sequence[Sample], load: str) -> Row:
     return Row(
         contestant=mine[0].contestant,
         case=mine[0].case,
-        texts_per_second=spread([s.texts_per_second for s in mine]),
+        unit=mine[0].unit,
+        items_per_second=spread([s.items_per_second for s in mine]),
         requests_per_second=spread([s.requests.per_second for s in mine]),
         p50_ms=spread([s.requests.p50_ms for s in mine]),
         p95_ms=spread([s.requests.p95_ms for s in mine]),
         p99_ms=spread([s.requests.p99_ms for s in mine]),
-        ratio=spread([s.texts_per_second / b.texts_per_second for s, b in pairs]),
+        ratio=spread([s.items_per_second / b.items_per_second for s, b in pairs]),
         added_p50_ms=spread([s.requests.p50_ms - b.requests.p50_ms for s, b in pairs]),
         added_p95_ms=spread([s.requests.p95_ms - b.requests.p95_ms for s, b in pairs]),
         load_cores=median(s.cores.get(load, 0.0) for s in mine),

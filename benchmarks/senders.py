@@ -1,8 +1,7 @@
-"""The two ways in which load reaches a service: gRPC through our client, and OpenAI's embeddings API over HTTP."""
+"""How load reaches a service: gRPC through our clients, or HTTP."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -10,11 +9,17 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from benchmarks.apis import API, api_named
 from benchmarks.http_connection import HTTPConnection, request
+from benchmarks.inputs import Request
 from torchless.clients.embedding import EmbeddingClient
+from torchless.clients.reranking import RerankingClient, RerankOptions, ScoreForm
+from torchless.clients.settings import ChannelSettings
 
-Vectors = NDArray[np.float32]
-"""Shape (texts, dimensions)."""
+Answer = NDArray[np.float32]
+"""Vectors, shape (texts, dimensions), or raw scores, shape (documents, 1)."""
+_DEADLINE_S = 60.0
+"""What the gateway gives a request that reranks."""
 
 
 class Sender(Protocol):
@@ -23,27 +28,72 @@ class Sender(Protocol):
     async def send(self, lane: int, number: int) -> None:
         """Sends request `number` in `lane`, which has no other one in flight, and waits for the whole answer."""
 
-    async def vectors(self, texts: Sequence[str]) -> Vectors:
-        """The service's answer for `texts`, in one request."""
+    async def answer(self, asked: Request) -> Answer:
+        """The service's answer for one request, read."""
 
     async def close(self) -> None:
         """Closes the connections."""
 
 
-class GRPCSender:
+async def open_sender(target: dict[str, Any], requests: Sequence[Request], lanes: int) -> Sender:
+    """A sender for one of the targets below."""
+    if target["protocol"] == "http":
+        sender = HTTPSender(target["path"], api_named(target["api"]), target["model"], requests)
+        await sender.connect(target["port"], lanes)
+        return sender
+    address = f"127.0.0.1:{target['port']}"
+    if target["capability"] == "embedding":
+        return EmbeddingSender(address, requests)
+    return RerankingSender(address, target["model"], requests)
+
+
+def over_grpc(capability: str, port: int, model: str = "") -> dict[str, Any]:
+    """Target: the `embedding` or `reranking` service, by our client; an empty model is the service's default one."""
+    return {"protocol": "grpc", "capability": capability, "port": port, "model": model}
+
+
+def over_http(api: str, port: int, path: str, model: str) -> dict[str, Any]:
+    """Target: an HTTP API at `path`; `api` is one of the names in `benchmarks.apis`."""
+    return {"protocol": "http", "api": api, "port": port, "path": path, "model": model}
+
+
+class EmbeddingSender:
     """The embedding client, all lanes over its one channel, as the gateway uses it."""
 
-    def __init__(self, address: str, requests: Sequence[Sequence[str]]) -> None:
+    def __init__(self, address: str, requests: Sequence[Request]) -> None:
         self._client = EmbeddingClient(address)
         self._requests = requests
 
     async def send(self, lane: int, number: int) -> None:
         """See `Sender`."""
-        await self._client.embed(self._requests[number % len(self._requests)])
+        await self._client.embed(self._requests[number % len(self._requests)].texts)
 
-    async def vectors(self, texts: Sequence[str]) -> Vectors:
+    async def answer(self, asked: Request) -> Answer:
         """See `Sender`."""
-        return (await self._client.embed(texts)).vectors
+        return (await self._client.embed(asked.texts)).vectors
+
+    async def close(self) -> None:
+        """See `Sender`."""
+        await self._client.close()
+
+
+class RerankingSender:
+    """The reranking client, likewise."""
+
+    def __init__(self, address: str, model: str, requests: Sequence[Request]) -> None:
+        self._client = RerankingClient(ChannelSettings(address=address, deadline_s=_DEADLINE_S))
+        self._options = RerankOptions(model=model, score_form=ScoreForm.RAW)
+        self._requests = requests
+
+    async def send(self, lane: int, number: int) -> None:
+        """See `Sender`."""
+        asked = self._requests[number % len(self._requests)]
+        await self._client.rerank(asked.query, asked.texts, self._options)
+
+    async def answer(self, asked: Request) -> Answer:
+        """See `Sender`."""
+        found = await self._client.rerank(asked.query, asked.texts, self._options)
+        return found.queries[0].scores[:, np.newaxis]
 
     async def close(self) -> None:
         """See `Sender`."""
@@ -51,11 +101,11 @@ class GRPCSender:
 
 
 class HTTPSender:
-    """OpenAI's embeddings API, one keep-alive connection a lane. Bodies are made before the clock runs."""
+    """An HTTP API, one keep-alive connection a lane. Bodies are made before the clock runs."""
 
-    def __init__(self, path: str, encoding: str, model: str, requests: Sequence[Sequence[str]]) -> None:
-        self._path, self._encoding, self._model = path, encoding, model
-        self._messages = [self._message(texts) for texts in requests]
+    def __init__(self, path: str, api: API, model: str, requests: Sequence[Request]) -> None:
+        self._path, self._api, self._model = path, api, model
+        self._messages = [self._message(asked) for asked in requests]
         self._lanes: list[HTTPConnection] = []
 
     async def connect(self, port: int, lanes: int) -> None:
@@ -64,30 +114,22 @@ class HTTPSender:
 
     async def send(self, lane: int, number: int) -> None:
         """See `Sender`."""
-        await self._answer(lane, self._messages[number % len(self._messages)])
+        await self._exchange(lane, self._messages[number % len(self._messages)])
 
-    async def vectors(self, texts: Sequence[str]) -> Vectors:
+    async def answer(self, asked: Request) -> Answer:
         """See `Sender`."""
-        answer = orjson.loads(await self._answer(0, self._message(texts)))
-        return np.stack([_vector(item["embedding"]) for item in answer["data"]])
+        return self._api.read(orjson.loads(await self._exchange(0, self._message(asked))))
 
     async def close(self) -> None:
         """See `Sender`."""
         for connection in self._lanes:
             connection.close()
 
-    async def _answer(self, lane: int, message: bytes) -> bytes:
+    async def _exchange(self, lane: int, message: bytes) -> bytes:
         status, body = await self._lanes[lane].exchange(message)
         if status != 200:
             raise RuntimeError(f"answered with status {status}: {body[:300]!r}")
         return body
 
-    def _message(self, texts: Sequence[str]) -> bytes:
-        body = {"input": list(texts), "model": self._model, "encoding_format": self._encoding}
-        return request("POST", self._path, orjson.dumps(body))
-
-
-def _vector(embedding: Any) -> NDArray[np.float32]:
-    if isinstance(embedding, str):
-        return np.frombuffer(base64.b64decode(embedding), dtype="<f4")
-    return np.asarray(embedding, dtype=np.float32)
+    def _message(self, asked: Request) -> bytes:
+        return request("POST", self._path, orjson.dumps(self._api.body(asked, self._model)))

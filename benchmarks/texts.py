@@ -1,7 +1,8 @@
-"""Passages to embed: made up from word lists, always the same for the same seed."""
+"""Passages: made up from word lists, always the same for the same seed, or cut out of longer texts."""
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from random import Random
 
@@ -43,6 +44,22 @@ def passages(count: int, length: Length, seed: int) -> list[str]:
     """`count` passages. Their lengths vary evenly within what `length` says."""
     draw = Random(f"{length}-{seed}")  # noqa: S311  # not a secret
     return [_passage(draw, draw.randint(*_WORDS[length])) for _ in range(count)]
+
+
+_SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+_FEWEST_WORDS = 12
+
+
+def of_sentences(text: str) -> list[str]:
+    """A text in passages of a sentence, or of several where they are short; a short rest is left out."""
+    found: list[str] = []
+    words: list[str] = []
+    for sentence in _SENTENCE_ENDS.split(text):
+        words += sentence.split()
+        if len(words) >= _FEWEST_WORDS:
+            found.append(" ".join(words))
+            words = []
+    return found
 
 
 def _passage(draw: Random, words: int) -> str:

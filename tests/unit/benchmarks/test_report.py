@@ -9,31 +9,33 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.aims import HTTP, verdicts
+from benchmarks.aims import HTTP, RERANKING_HTTP, verdicts
 from benchmarks.batches import Passes
 from benchmarks.chart import to_svg
-from benchmarks.contestants import DIRECT, GRPC
+from benchmarks.contestants import DIRECT, GRPC, RERANKING_GRPC
 from benchmarks.cpu import STOLEN, STRANGERS
 from benchmarks.footprint import Memory
-from benchmarks.plan import SHORT, Plan
+from benchmarks.plan import CROSS_ENCODER, RERANKING, SHORT, Case, Plan, Task
 from benchmarks.report import to_markdown
 from benchmarks.results import Results, to_json, warning
 from benchmarks.samples import Sample, rows
 from benchmarks.spans import Numbers
 
 LOAD = "load generator"
+CASES = SHORT + RERANKING + CROSS_ENCODER
 
 
-def sample(contestant: str, case: str, number: int, texts: float, p50: float) -> Sample:
-    requests = Numbers(per_second=texts, p50_ms=p50, p95_ms=2 * p50, p99_ms=3 * p50, requests=100)
+def sample(contestant: str, case: Case, number: int, items: float, p50: float) -> Sample:
+    requests = Numbers(per_second=items / case.items, p50_ms=p50, p95_ms=2 * p50, p99_ms=3 * p50, requests=100)
     passes = Passes(10, 40, {4.0: 10.0}) if contestant == GRPC else None
-    return Sample(contestant, case, number, texts, requests, {LOAD: 0.1, STRANGERS: 0.0, STOLEN: 0.0}, passes)
+    cores = {LOAD: 0.1, STRANGERS: 0.0, STOLEN: 0.0}
+    return Sample(contestant, case.name, number, case.task.unit, items, requests, cores, passes)
 
 
 @pytest.fixture
 def samples() -> list[Sample]:
     # The machine slows down from round to round; each round's ratio is 0.9, 0.8 and so on all the same.
-    speeds = {
+    embedding = {
         DIRECT: 100.0,
         GRPC: 90.0,
         HTTP[0]: 80.0,
@@ -41,18 +43,21 @@ def samples() -> list[Sample]:
         "infinity, base64": 75.0,
         "infinity, float": 60.0,
     }
+    reranking = {DIRECT: 50.0, RERANKING_GRPC: 45.0, RERANKING_HTTP[0]: 40.0, RERANKING_HTTP[1]: 35.0}
+    cross_encoder = {DIRECT: 40.0, RERANKING_GRPC: 32.0, RERANKING_HTTP[0]: 30.0, "infinity, /rerank": 31.0}
+    speeds = {Task.EMBEDDING: embedding, Task.RERANKING: reranking, Task.CROSS_ENCODER: cross_encoder}
     return [
-        sample(name, case.name, number, texts / number, 1000 * number / texts)
+        sample(name, case, number, items / number, 1000 * number / items)
         for number in (1, 2, 3)
-        for case in SHORT
-        for name, texts in speeds.items()
+        for case in CASES
+        for name, items in speeds[case.task].items()
     ]
 
 
 def test_ratios_are_taken_within_a_round(samples: Sequence[Sample]) -> None:
     table = {(row.contestant, row.case): row for row in rows(samples, DIRECT, LOAD)}
     row = table[GRPC, SHORT[0].name]
-    assert row.texts_per_second.median == 45
+    assert row.items_per_second.median == 45
     assert (row.ratio.least, row.ratio.median, row.ratio.most) == pytest.approx((0.9, 0.9, 0.9))
     assert row.added_p50_ms.least == pytest.approx(1000 / 90 - 10)
     assert row.added_p50_ms.most == pytest.approx(3 * (1000 / 90 - 10))
@@ -62,10 +67,17 @@ def test_ratios_are_taken_within_a_round(samples: Sequence[Sample]) -> None:
 def test_aims_say_what_was_missed(samples: Sequence[Sample]) -> None:
     memory = [Memory("supervisor", 200, 150), Memory("worker", 120, 90)]
     found = {v.aim: v.met for v in verdicts(rows(samples, DIRECT, LOAD), [1.0, 1.2, 3.0], memory)}
-    assert found[f"{GRPC}, 32 in flight: at least 0.85 of the direct call's throughput"]
-    assert found["gateway, base64, 32 in flight: at least 0.75 of the direct call's throughput"]
-    assert not found["gateway, float, 32 in flight: at least 0.75 of the direct call's throughput"]
-    assert found["gateway, float, 8 in flight: ahead of infinity, float"]
+    assert found[f"{GRPC}, embedding, 32 in flight: at least 0.85 of the direct call's texts/s"]
+    assert found["gateway, base64, embedding, 32 in flight: at least 0.75 of the direct call's texts/s"]
+    assert not found["gateway, float, embedding, 32 in flight: at least 0.75 of the direct call's texts/s"]
+    assert found["gateway, float, embedding, 8 in flight: ahead of infinity, float"]
+    for count in (1, 8, 32):
+        assert found[f"{RERANKING_GRPC}, reranking, {count} in flight: at least 0.85 of the direct call's pairs/s"]
+    assert not found[f"{RERANKING_GRPC}, cross-encoder, 8 in flight: at least 0.85 of the direct call's pairs/s"]
+    assert found[f"{RERANKING_GRPC}, cross-encoder, 8 in flight: ahead of infinity, /rerank"]
+    assert not found["gateway, /v2/rerank, cross-encoder, 8 in flight: ahead of infinity, /rerank"]
+    assert found[f"{RERANKING_GRPC}, reranking, 1 in flight: under 10 ms added at p95"]
+    assert not found[f"{RERANKING_GRPC}, reranking, 1 in flight: under 4 ms added at the median"]
     assert found["gateway answers /health/live within 1.5 s of its start"]
     assert found["gateway under 150 MiB resident a worker"]
 
@@ -80,8 +92,9 @@ def results(samples: Sequence[Sample]) -> Results:
         versions={"gateway": {"bentoml": "1"}},
         threads=2,
         tokens={"short": {"mean": 19.0, "least": 9, "most": 31}},
-        plan=Plan(SHORT, rounds=3, seconds=1.0, warm_up_s=0.5, starts=1, peer=True),
-        fidelity={GRPC: 0.9999999},
+        documents="made up",
+        plan=Plan(CASES, rounds=3, seconds=1.0, warm_up_s=0.5, starts=1, peer=True),
+        fidelity={Task.EMBEDDING: {GRPC: 0.9999999}, Task.RERANKING: {RERANKING_GRPC: 2.5e-7}},
         starts_s=[1.25],
         memory_idle=memory,
         memory_used=memory,
@@ -96,10 +109,13 @@ def test_a_run_is_written_in_all_forms(results: Results) -> None:
     text = to_markdown(results, chart="bench.svg")
     assert "| embedding, gRPC | 45.0 (30.0-90.0) | 22.2 |" in text
     assert "| worker 2 | 121 | 121 | 91 | 91 |" in text
+    assert "| contestant | pairs/s |" in text
+    assert "| reranking, gRPC | 22.5 (15.0-45.0) | 44.4 |" in text
+    assert "raw scores, reranking: reranking, gRPC 2.5e-07." in text
     assert "| missed |" in text
     assert len(json.loads(to_json(results))["samples"]) == len(results.samples)
-    picture = ElementTree.fromstring(to_svg(results.rows, [case.name for case in SHORT]))
-    assert len(picture.findall(".//{*}g")) == 2
+    picture = ElementTree.fromstring(to_svg(results.rows, [SHORT, RERANKING]))
+    assert len(picture.findall(".//{*}g")) == 4
 
 
 def test_a_run_among_strangers_opens_with_a_warning(results: Results) -> None:

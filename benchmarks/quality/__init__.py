@@ -1,0 +1,1 @@
+"""How well the stack finds what it should: `python -m benchmarks.quality`."""

@@ -1,0 +1,126 @@
+"""`python -m benchmarks.quality`: measures, prints, writes `benchmarks/results/`."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from benchmarks import machine
+from benchmarks.collection import COLLECTION, Collection, NoCollectionError, read_collection
+from benchmarks.processes import ROOT, ChildFailedError
+from benchmarks.quality.ranking import NOT_FOUND, ndcg, ranks
+from benchmarks.quality.report import DEPTH, Quality, to_json, to_markdown, to_table
+from benchmarks.quality.search import search, work_of
+from benchmarks.quality.services import GatewayServices, GRPCServices, Services
+from benchmarks.quality.significance import compare
+from benchmarks.stack import Interpreters, servers_up, settings_on_free_ports
+from torchless.cli.errors import StackError
+from torchless.cli.gateway_api import GatewayError
+from torchless.cli.services import stack_services
+from torchless.contracts.errors import TorchlessError
+
+_STATED = (ChildFailedError, GatewayError, NoCollectionError, StackError, TorchlessError)
+"""Errors whose message says what to do."""
+
+
+def quality(  # noqa: PLR0917  # each is an option of the command line
+    collection: Annotated[Path, typer.Option(help="Folder with ori_pqal.json.")] = COLLECTION,
+    top: Annotated[int, typer.Option(min=DEPTH, help="Documents found by vector and reranked.")] = 50,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask the first so many questions.")] = None,
+    gateway: Annotated[str | None, typer.Option(help="URL of a gateway to ask over HTTP.")] = None,
+    embedding: Annotated[str | None, typer.Option(help="host:port of a running embedding service.")] = None,
+    reranking: Annotated[str | None, typer.Option(help="host:port of a running reranking service.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the results.")] = ROOT / "benchmarks" / "results",
+    gateway_python: Annotated[Path, typer.Option(help="Python without torch.")] = ROOT / ".venv/gateway/bin/python",
+    bentos_python: Annotated[Path, typer.Option(help="Python with torch.")] = ROOT / ".venv/bentos/bin/python",
+    gpu_python: Annotated[Path, typer.Option(help="Python with NVML's binding.")] = ROOT / ".venv/gpu/bin/python",
+) -> None:
+    """Measure nDCG@10 on a collection, by vector and reranked. Starts the services itself unless they are named."""
+    if (embedding is None) != (reranking is None) or (gateway and embedding):
+        raise typer.BadParameter("give --gateway, or --embedding and --reranking, or none of them")
+    console = Console()
+    try:
+        read = read_collection(collection)
+        if gateway:
+            found = asyncio.run(measure(GatewayServices(gateway), read, top, limit, console))
+        elif embedding and reranking:
+            found = asyncio.run(measure(GRPCServices(embedding, reranking), read, top, limit, console))
+        else:
+            with services_up(Interpreters(gateway_python, bentos_python, gpu_python, Path()), console) as services:
+                found = asyncio.run(measure(services, read, top, limit, console))
+    except _STATED as error:
+        console.print(f"[red]The measurement stopped:[/] {error}", highlight=False)
+        raise typer.Exit(1) from error
+    # Some of the questions leave the figures of all of them alone.
+    name = "quality" if limit is None else "quality-part"
+    output.mkdir(parents=True, exist_ok=True)
+    (output / f"{name}.json").write_bytes(to_json(found))
+    (output / f"{name}.md").write_text(to_markdown(found))
+    console.print(to_table(found))
+    console.print(f"Written: {output / name}.md and .json", highlight=False)
+
+
+@contextmanager
+def services_up(interpreters: Interpreters, console: Console) -> Iterator[Services]:
+    """The embedding and the reranking service as they come, on free ports, without a gateway."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = settings_on_free_ports(interpreters, Path(folder))
+        wanted = [each for each in stack_services(settings) if each.name in {"embedding", "reranking"}]
+        console.print("starting the services")
+        with servers_up(wanted, Path(folder)):
+            yield GRPCServices(settings.address(settings.embedding_port), settings.address(settings.reranking_port))
+
+
+async def measure(services: Services, collection: Collection, top: int, limit: int | None, console: Console) -> Quality:
+    """The whole measurement, with a progress bar.
+
+    Args:
+        services: Who embeds and reranks.
+        collection: Questions and documents.
+        top: Documents reranked for each question; fewer where there are not as many.
+        limit: Questions to ask; None: all.
+        console: Where the progress is shown.
+    """
+    # A limit, or a top, past what there is means all there is.
+    questions = min(limit or len(collection.questions), len(collection.questions))
+    top = min(top, len(collection.documents))
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    started = time.perf_counter()
+    async with services:
+        models = await services.models()
+        with Progress(*columns, console=console, refresh_per_second=2) as progress:
+            task = progress.add_task("embedding and reranking", total=work_of(collection, questions, top))
+            orders = await search(
+                services, collection, questions, top, lambda done: progress.update(task, advance=done)
+            )
+    right = np.arange(questions)
+    before, after = ranks(orders.by_vector, right), ranks(orders.reranked, right)
+    first, second = ndcg(before, DEPTH), ndcg(after, DEPTH)
+    return Quality(
+        collection=collection.name,
+        questions=questions,
+        documents=len(collection.documents),
+        top=top,
+        way=services.name,
+        models=models,
+        machine=machine.facts(),
+        seconds=time.perf_counter() - started,
+        found=float((before != NOT_FOUND).mean()),
+        by_vector=float(first.mean()),
+        reranked=float(second.mean()),
+        difference=compare(first, second),
+    )
+
+
+if __name__ == "__main__":
+    typer.run(quality)

@@ -1,0 +1,30 @@
+"""How good an order of documents is where one document is the right one."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOT_FOUND = 0
+"""Rank of a document that is not among those found."""
+
+
+def ranks(found: NDArray[np.intp], right: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Places of the right documents, from 1; `NOT_FOUND` where it is not among the found ones.
+
+    Args:
+        found: Shape (questions, documents): indices of documents, the best first.
+        right: Shape (questions,): the index of the one right document of each question.
+    """
+    hits = found == right[:, np.newaxis]
+    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, NOT_FOUND)
+
+
+def ndcg(places: NDArray[np.int64], depth: int = 10) -> NDArray[np.float64]:
+    """nDCG at `depth` for each place: 1 / log2(1 + place) up to there, 0 beyond and where it was not found.
+
+    With one right document the ideal gain is 1. (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR
+    techniques", 2002.)
+    """
+    inside = (places != NOT_FOUND) & (places <= depth)
+    return np.where(inside, 1 / np.log2(1 + np.where(inside, places, 1)), 0.0)

@@ -1,0 +1,83 @@
+"""The requests of a run, and the collections that they come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.collection import NoCollectionError, read_collection
+from benchmarks.inputs import Request, make_pools
+from benchmarks.plan import FULL, QUICK, RERANKING, SHORT, Capability, Task
+from benchmarks.texts import of_sentences
+
+ENTRIES = {
+    "1": {
+        "QUESTION": "Do swifts sleep?",
+        "CONTEXTS": ["They fly for months.", "It was long unknown how a bird that hardly lands could sleep at all."],
+        "LONG_ANSWER": "Yes.",
+    },
+    "2": {
+        "QUESTION": "Does bread rise?",
+        "CONTEXTS": ["Yeast makes gas out of sugar, and gluten holds it in bubbles."],
+    },
+}
+
+
+def write(folder: Path, content: object) -> Path:
+    (folder / "ori_pqal.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def test_a_collection_is_questions_each_with_its_contexts_joined(tmp_path: Path) -> None:
+    found = read_collection(write(tmp_path, ENTRIES))
+    assert found.questions == ["Do swifts sleep?", "Does bread rise?"]
+    assert found.documents[0].startswith("They fly for months. It was long")
+    assert "Yes." not in found.documents[0]
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [], {"1": {"QUESTION": "Why?"}}, {"1": {"QUESTION": "Why?", "CONTEXTS": [3]}}, {"1": "Why?"}]
+)
+def test_what_is_no_collection_is_refused_with_its_place(tmp_path: Path, content: object) -> None:
+    with pytest.raises(NoCollectionError, match=r"ori_pqal\.json"):
+        read_collection(write(tmp_path, content))
+    with pytest.raises(NoCollectionError, match="cannot be read"):
+        read_collection(tmp_path / "elsewhere")
+
+
+def test_short_sentences_are_joined_and_a_short_rest_is_left_out() -> None:
+    long = "Each of these words counts until there are at least twelve of them."
+    assert of_sentences(f"One. Two! {long} Rest.") == [f"One. Two! {long}"]
+    assert of_sentences(f"{long} {long}") == [long, long]
+
+
+def test_every_load_asks_what_its_name_says(tmp_path: Path) -> None:
+    pools = make_pools(tmp_path / "none")
+    for case in FULL.cases:
+        requests = pools.requests(case)
+        assert {len(request.texts) for request in requests} == {case.items}
+        assert all(bool(request.query) == (case.task is not Task.EMBEDDING) for request in requests)
+    first, second = pools.requests(RERANKING[0])[:2]
+    assert first.query != second.query
+    assert not set(first.texts) & set(second.texts)
+    assert Request(**json.loads(json.dumps(first.to_json()))) == first
+
+
+def test_documents_come_from_a_collection_where_there_is_one(tmp_path: Path) -> None:
+    pools = make_pools(write(tmp_path, ENTRIES))
+    assert pools.queries == ["Do swifts sleep?", "Does bread rise?"]
+    assert len(pools.documents) == 2
+    assert tmp_path.name in pools.source
+
+
+def test_a_plan_of_one_capability_has_all_of_its_loads_and_no_other() -> None:
+    assert set(FULL.only(Capability.RERANKING).tasks) == {Task.RERANKING, Task.CROSS_ENCODER}
+    assert QUICK.only(Capability.EMBEDDING).cases == SHORT
+    assert len({case.name for case in FULL.cases}) == len(FULL.cases)
+
+
+def test_a_direct_call_gets_what_is_in_flight_in_batches_of_at_most_64() -> None:
+    assert [case.direct_batch for case in RERANKING] == [10, 64, 64]
+    assert [case.direct_batch for case in SHORT] == [1, 8, 32, 64]
