@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from tests.integration.embedding.conftest import serving, until_health
+from tests.running_bento import serving, until_health
 from torchless.clients.embedding import EmbeddingClient
 
 
@@ -17,7 +17,7 @@ async def main() -> None:
             raise SystemExit(f"the network is not cut off: {error!r}") from error
     else:
         raise SystemExit("the network is not cut off")
-    with serving() as bento:
+    with serving("embedding") as bento:
         async with EmbeddingClient(bento.address) as client:
             await until_health(client, bento, ready=True)
             answer = await client.embed(["no network"])

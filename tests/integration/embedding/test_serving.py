@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import urllib.request
 
 import grpc
 import numpy as np
@@ -15,7 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from tests.conftest import require_program
-from tests.integration.embedding.conftest import Bento, serving, until_health
+from tests.integration.embedding.conftest import serving
+from tests.running_bento import Bento, until_health
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import SERVICE_NAME, EmbeddingClient, EmbedOptions, Truncation
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -119,15 +119,15 @@ async def test_a_bulk_stream_does_not_starve_a_small_caller(bento: Bento) -> Non
 
 async def test_a_caller_that_hangs_up_is_not_computed_for(bento: Bento) -> None:
     async with EmbeddingClient(bento.address) as client:
-        before = await items_computed(bento)
+        before = await bento.metric("torchless_batch_items_sum")
         calls = [asyncio.create_task(client.embed([f"{n} {m} " * 40 for m in range(32)])) for n in range(20)]
         await asyncio.sleep(0.2)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         await client.embed(["after"])  # behind whatever was under way
-        assert await items_computed(bento) - before < 20 * 32 / 2
-        assert "torchless_waiting_tokens" in await metrics(bento)
+        assert await bento.metric("torchless_batch_items_sum") - before < 20 * 32 / 2
+        assert "torchless_waiting_tokens" in await bento.metrics()
 
 
 async def test_a_deadline_is_kept(bento: Bento) -> None:
@@ -136,16 +136,6 @@ async def test_a_deadline_is_kept(bento: Bento) -> None:
             await client.embed(["long " * 200] * 256, context=CallContext(deadline_s=0.05))
         assert caught.value.kind is ErrorKind.DEADLINE
         assert (await client.embed(["fine"])).vectors.shape == (1, 384)
-
-
-async def metrics(bento: Bento) -> str:
-    url = f"http://127.0.0.1:{bento.metrics_port}/metrics"
-    return await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
-
-
-async def items_computed(bento: Bento) -> float:
-    lines = (await metrics(bento)).splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("torchless_batch_items_sum"))
 
 
 async def test_past_its_capacity_the_service_refuses_at_once_and_recovers() -> None:

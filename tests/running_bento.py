@@ -1,0 +1,99 @@
+"""A real bento in processes of its own, as an operator starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.running_stack import ROOT, free_ports
+from torchless.clients.base import CapabilityClient
+from torchless.clients.call import CallContext
+from torchless.contracts.errors import TorchlessError
+
+START_S = 60
+
+
+@dataclass(frozen=True)
+class Bento:
+    """A running bento."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    metrics_port: int
+
+    def stop(self) -> int:
+        """Sends SIGTERM and returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    async def metrics(self) -> str:
+        """What it serves to Prometheus."""
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        return await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
+
+    async def metric(self, name: str, labels: str = "") -> float:
+        """Sum of the samples of one metric whose labels hold `labels`."""
+        lines = (await self.metrics()).splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name) and labels in line)
+
+
+@contextmanager
+def serving(capability: str, *, prefix: tuple[str, ...] = (), **environment: str) -> Iterator[Bento]:
+    """Starts the bento `bentos/<capability>` on a free port.
+
+    Args:
+        capability: Which one.
+        prefix: What the command is run with.
+        environment: Its settings, without the prefix of their names.
+    """
+    port, metrics_port = free_ports(2)
+    names = f"TORCHLESS_{capability.upper()}_"
+    with tempfile.TemporaryDirectory() as home:
+        settings = {f"{names}{name.upper()}": value for name, value in environment.items()}
+        settings.setdefault(f"{names}METRICS_PORT", str(metrics_port))
+        log = Path(home) / "log"
+        command = [sys.executable, "-m", "bentoml", "serve-grpc", f"bentos.{capability}.service:svc"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--api-workers", "1", "--enable-reflection"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*prefix, *command],
+                cwd=ROOT,
+                env={**os.environ, "BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True", **settings},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            yield Bento(f"127.0.0.1:{port}", process, log, metrics_port)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(30)
+
+
+async def until_health(client: CapabilityClient, bento: Bento, *, ready: bool) -> None:
+    """Waits until the service answers and says that it is (not) ready."""
+    ends = time.monotonic() + START_S
+    while time.monotonic() < ends:
+        if bento.process.poll() is not None:
+            pytest.fail("the bento ended: " + bento.log.read_text())
+        try:
+            if await client.ready(CallContext(deadline_s=5)) is ready:
+                return
+        except TorchlessError:
+            pass
+        await asyncio.sleep(0.1)
+    pytest.fail("the bento did not get ready: " + bento.log.read_text())
