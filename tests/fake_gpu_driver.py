@@ -26,6 +26,10 @@ class FakeGpuDriver:
     devices: list[DeviceReading] = field(default_factory=list)
     missing: str = ""
     """Why there is no driver; empty when there is."""
+    refusals: int = 0
+    """How many of the next tries to open it fail."""
+    broken: bool = False
+    """Reading fails with something that no driver should raise."""
     hold: threading.Event | None = None
     """Reading blocks until this is set."""
     opened: int = 0
@@ -36,17 +40,21 @@ class FakeGpuDriver:
 
     def open(self) -> None:
         self.threads.add(threading.get_ident())
-        if self.missing:
-            raise DriverUnavailableError(self.missing)
+        if self.missing or self.refusals:
+            self.refusals -= bool(self.refusals)
+            raise DriverUnavailableError(self.missing or "refused")
         self.opened += 1
         self._found = {each.uuid: index for index, each in enumerate(self.devices)}
 
     def read(self) -> Reading:
         self.threads.add(threading.get_ident())
-        if self.hold is not None:
-            self.hold.wait()
+        hold = self.hold
+        if hold is not None:
+            hold.wait()
         if self.missing:
             raise DriverUnavailableError(self.missing)
+        if self.broken:
+            raise RuntimeError("a defect")
         here = {each.uuid: each for each in self.devices}
         devices = tuple(replace(here[uuid], index=n) for uuid, n in self._found.items() if uuid in here)
         gone = {index: "it fell off the bus" for uuid, index in self._found.items() if uuid not in here}

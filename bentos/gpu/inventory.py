@@ -20,7 +20,7 @@ class View:
     reason: str = ""
     """Why there is no reading, in words for a caller."""
     stalled: bool = False
-    """The driver did not answer in time: nothing is known, so nothing counts as lost."""
+    """The driver has not answered, which can pass: nothing is known, so nothing counts as lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class Monitor:
             view = self._session.look()
         except Exception:  # a defect of ours must not end the looking
             logger.exception("the devices could not be read")
-            view = View(None, "the devices cannot be read; the service's log says why")
+            view = View(None, "the devices cannot be read; the service's log says why", stalled=True)
         finally:
             self._looking_since = None
         try:
@@ -119,7 +119,11 @@ class _Session:
         due = time.monotonic() - self._tried_at >= self._reopen_interval_s
         if due and self._is_open and self._incomplete:
             self.close()
-        if not self._is_open and due:
+            if not self._open():
+                # Devices that were fine a moment ago need not have gone, so the next look decides, with another try.
+                self._tried_at = float("-inf")
+                return View(None, self._reason, stalled=True)
+        elif due and not self._is_open:
             self._open()
         if not self._is_open:
             return View(None, self._reason)
@@ -138,14 +142,15 @@ class _Session:
             self._is_open = False
             self._driver.close()
 
-    def _open(self) -> None:
+    def _open(self) -> bool:
         self._tried_at = time.monotonic()
         try:
             self._driver.open()
         except DriverUnavailableError as error:
             self._reason = str(error)
-        else:
-            self._is_open = True
+            return False
+        self._is_open = True
+        return True
 
     def _is_something_missing(self, reading: Reading) -> bool:
         here = {device.uuid for device in reading.devices if not device.parent_uuid}

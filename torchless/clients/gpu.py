@@ -237,7 +237,7 @@ class StatusUpdate:
 class GPUClient(CapabilityClient):
     """Calls one GPU service.
 
-        async with GPUClient("localhost:50053") as client:
+        async with GPUClient("localhost:50056") as client:
             lease = await client.allocate(8000, "trainer")
 
     Every method raises `TorchlessError` and nothing else; its kind says whose fault it was.

@@ -210,6 +210,35 @@ async def until_event(updates: Any, kind: EventKind) -> StatusUpdate:
     pytest.fail("the stream ended")
 
 
+async def test_a_driver_that_hangs_stops_new_leases_and_nothing_else(machine: Machine) -> None:
+    machine.sleep_ms = 4_000
+    machine.tell()
+    with serving(machine, driver__timeout_s="0.5") as bento:
+        async with client_of(bento) as client:  # ready, though the driver has not answered yet
+            machine.sleep_ms = 0
+            machine.tell()
+
+            async def is_there() -> bool:
+                return (await client.status()).available
+
+            await until(is_there, bento)
+            lease = await client.allocate(100, "h")
+            machine.sleep_ms = 4_000
+            machine.tell()
+
+            async def hangs() -> bool:
+                return "does not answer" in (await client.status()).unavailable_reason
+
+            await until(hangs, bento)
+            error = await refusal(client.allocate(100, "h"))
+            assert (error.kind, "does not answer" in error.message) == (ErrorKind.GPU_UNAVAILABLE, True)
+            assert (await client.renew(lease.id)).state is AllocationState.ACTIVE
+            machine.sleep_ms = 0
+            machine.tell()
+            await until(is_there, bento)
+            assert [each.state for each in (await client.status()).allocations] == [AllocationState.ACTIVE]
+
+
 async def test_thresholds_are_told_and_counted(machine: Machine) -> None:
     with serving(machine) as bento:
         async with client_of(bento) as client, aclosing(client.watch(interval_s=3600)) as updates:
