@@ -81,8 +81,12 @@ docs: $(GATEWAY_TEST_ENV) ## Write docs/configuration.md anew from the settings
 	$(GATEWAY) -m docs.configuration_tables
 
 .PHONY: bench
-bench: $(GATEWAY_ENV) $(BENTOS_ENV) $(PEERS_ENV) ## Measure the stack beside direct calls of the model and infinity
+bench: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) $(PEERS_ENV) ## Measure the stack beside direct calls and infinity
 	$(GATEWAY) -m benchmarks
+
+.PHONY: quality
+quality: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Measure what reranking gains; COLLECTION=folder names the data
+	$(GATEWAY) -m benchmarks.quality $(if $(COLLECTION),--collection "$(COLLECTION)")
 
 .PHONY: clean
 clean: ## Remove the environments, caches and the state of the stack

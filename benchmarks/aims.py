@@ -59,15 +59,15 @@ def _overhead(rows: _Places) -> Iterator[Verdict]:
     for case, name in _ALONE:
         if row := rows.get((case, name)):
             p50, p95 = row.added_p50_ms.median, row.added_p95_ms.median
-            yield Verdict(f"{name}, {case}: under 4 ms added at the median", f"{p50:.2f} ms", p50 < 4)
-            yield Verdict(f"{name}, {case}: under 10 ms added at p95", f"{p95:.2f} ms", p95 < 10)
+            yield Verdict(f"{case}: {name} adds under 4 ms at the median", f"{p50:.2f} ms", p50 < 4)
+            yield Verdict(f"{case}: {name} adds under 10 ms at p95", f"{p95:.2f} ms", p95 < 10)
 
 
 def _throughput(rows: _Places) -> Iterator[Verdict]:
     for (case, name), least in _LEAST.items():
         if row := rows.get((case, name)):
             ratio = row.ratio.median
-            aim = f"{name}, {case}: at least {least} of the direct call's {row.unit}/s"
+            aim = f"{case}: {name} has at least {least} of the direct call's {row.unit}/s"
             yield Verdict(aim, f"{ratio:.2f}", ratio >= least)
 
 
@@ -75,5 +75,5 @@ def _ahead(rows: _Places) -> Iterator[Verdict]:
     for (case, name), row in rows.items():
         if peer := rows.get((case, PEER.get(name, ""))):
             ours, theirs = row.items_per_second.median, peer.items_per_second.median
-            aim = f"{name}, {case}: ahead of {peer.contestant}"
+            aim = f"{case}: {name} is ahead of {peer.contestant}"
             yield Verdict(aim, f"{ours:.0f} against {theirs:.0f} {row.unit}/s", ours > theirs)

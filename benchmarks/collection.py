@@ -11,6 +11,10 @@ from benchmarks.processes import ROOT
 COLLECTION = ROOT.parent / "shared/data/pubmedqa"
 """Where PubMedQA stands beside a checkout, if it does."""
 _FILE = "ori_pqal.json"
+_HINT = (
+    "Give a folder that has one with --collection, or `make quality COLLECTION=folder`: an object that holds for each "
+    "question an entry with QUESTION, a text, and CONTEXTS, the texts of the document that it should find"
+)
 
 
 class NoCollectionError(Exception):
@@ -41,7 +45,7 @@ def read_collection(folder: Path) -> Collection:
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise NoCollectionError(f"{file} cannot be read: {error.strerror}") from error
+        raise NoCollectionError(f"{file} cannot be read: {error.strerror}. {_HINT}") from error
     except ValueError as error:
         raise NoCollectionError(f"{file} is not JSON: {error}") from error
     if not isinstance(entries, dict) or not entries:

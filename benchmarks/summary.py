@@ -8,7 +8,7 @@ from rich.table import Table
 
 from benchmarks.results import Results
 
-_HEAD = ("p50 ms", "p95 ms", "p99 ms", "of direct", "added p50", "added p95", "batch")
+_HEAD = ("p50 ms", "p95 ms", "of direct", "added p50", "added p95", "batch")
 
 
 def summary(results: Results) -> Iterator[Table]:
@@ -20,7 +20,7 @@ def summary(results: Results) -> Iterator[Table]:
         for name in (f"{rows[0].unit}/s", *_HEAD):
             figures.add_column(name, justify="right")
         for row in rows:
-            latency = (f"{value.median:.1f}" for value in (row.p50_ms, row.p95_ms, row.p99_ms))
+            latency = (f"{value.median:.1f}" for value in (row.p50_ms, row.p95_ms))
             batch = "" if row.mean_batch is None else f"{row.mean_batch:.1f}"
             added = (f"{value.median:+.2f}" for value in (row.added_p50_ms, row.added_p95_ms))
             ratio = f"{row.ratio.median:.2f}"
