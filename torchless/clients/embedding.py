@@ -149,11 +149,14 @@ class EmbeddingClient(CapabilityClient):
 
         with self._our_errors():
             call = self._stub.StreamEmbeddings(requests(), timeout=context.deadline_s, metadata=context.metadata())
-            async for answer in call:
-                if answer.WhichOneof("result") == "error":
-                    yield from_status(answer.error)
-                else:
-                    yield _embeddings(answer.response)
+            try:
+                async for answer in call:
+                    if answer.WhichOneof("result") == "error":
+                        yield from_status(answer.error)
+                    else:
+                        yield _embeddings(answer.response)
+            finally:
+                call.cancel()  # a caller who leaves early is not computed for
 
     async def count_tokens(
         self, texts: Sequence[str], options: EmbedOptions = EmbedOptions(), context: CallContext = CallContext()

@@ -117,6 +117,24 @@ async def test_a_bulk_stream_does_not_starve_a_small_caller(bento: Bento) -> Non
     assert bulk_answers == 12
 
 
+async def test_a_stream_that_is_left_early_ends_at_the_service(bento: Bento) -> None:
+    async def frames() -> object:
+        while True:
+            yield ["one frame of many"]
+
+    async def in_flight() -> float:
+        return await bento.metric("torchless_calls_in_flight", 'method="StreamEmbeddings"')
+
+    async with EmbeddingClient(bento.address) as client:
+        answers = client.embed_stream(frames())  # type: ignore[arg-type]
+        await anext(answers)
+        assert await in_flight() == 1
+        await answers.aclose()  # type: ignore[attr-defined]
+        async with asyncio.timeout(10):
+            while await in_flight():
+                await asyncio.sleep(0.05)
+
+
 async def test_a_caller_that_hangs_up_is_not_computed_for(bento: Bento) -> None:
     async with EmbeddingClient(bento.address) as client:
         before = await bento.metric("torchless_batch_items_sum")
