@@ -12,17 +12,18 @@ def stated_length(model: Any) -> int | None:
 
     Tokenizers that state none give an absurd number, and some the number of positions, not all of which are for tokens.
     """
-    positions = getattr(model[0].model.config, "max_position_embeddings", None)
-    if positions is not None:
-        positions -= _first_position(model)
-    stated = [length for length in (model.max_seq_length, positions) if length is not None]
-    return min(stated, default=None)
+    lengths = (model.max_seq_length, getattr(model[0].model.config, "max_position_embeddings", None), positions(model))
+    return min((length for length in lengths if length is not None), default=None)
 
 
-def _first_position(model: torch.nn.Module) -> int:
-    """RoBERTa and its kin count positions from past the padding's id."""
+def positions(model: torch.nn.Module) -> int | None:
+    """Tokens that a model with a learned vector for each position has one for; None: it has no such table.
+
+    A longer input reads past the table, which on a GPU ends the device's service to the whole process.
+    """
     for module in model.modules():
         table = getattr(module, "position_embeddings", None)
-        if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
-            return table.padding_idx + 1
-    return 0
+        if isinstance(table, torch.nn.Embedding):
+            # RoBERTa and its kin count from past the padding's id.
+            return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    return None

@@ -39,18 +39,23 @@ def serialized_tokenizer(tokenizer: Any, settings: WeightsSettings) -> str:
     return str(backend.to_str())
 
 
-def longest_input(stated: int | None, settings: WeightsSettings, *, inputs_per_item: int = 1) -> int:
+def longest_input(
+    stated: int | None, settings: WeightsSettings, *, inputs_per_item: int = 1, most: int | None = None
+) -> int:
     """Longest input in tokens: as set, or as the model states.
 
     Args:
         stated: What the model states.
         settings: The model's settings.
         inputs_per_item: Inputs that one item of a pass is made of.
+        most: What it can read at all; None: as much as is set.
 
     Raises:
-        SettingsError: Neither says, or a pass does not hold it.
+        SettingsError: Neither says, or the model or a pass does not hold it.
     """
     max_tokens = settings.max_tokens or stated
+    if max_tokens is not None and most is not None and max_tokens > most:
+        raise SettingsError(f"model {settings.id}: `max_tokens` is {max_tokens} and the model has positions for {most}")
     if max_tokens is None:
         raise SettingsError(f"model {settings.id}: it does not state its longest input; set `max_tokens`")
     longest = max_tokens * inputs_per_item

@@ -16,7 +16,7 @@ from sentence_transformers import CrossEncoder
 
 from bentos.models.torch_device import one_pass
 from bentos.models.torch_padding import Padder
-from bentos.models.torch_positions import stated_length
+from bentos.models.torch_positions import positions, stated_length
 from bentos.models.weights import longest_input, serialized_tokenizer
 from bentos.reranking.model import EncodedQuery, LongDocuments, ModelCard, Pair, ScoreForm
 from bentos.reranking.settings import ModelSettings
@@ -37,7 +37,7 @@ class TorchCrossEncoder:
         _refuse_what_is_no_classifier(model, settings)
         self._modules: list[Any] = list(model)
         self._activation: Any = model.activation_fn
-        max_tokens = longest_input(stated_length(model), settings)
+        max_tokens = longest_input(stated_length(model), settings, most=positions(model))
         self._tokenizer = CuttingTokenizer(
             serialized_tokenizer(model.tokenizer, settings), max_tokens, settings.window_overlap_tokens, pairs=True
         )

@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 
 from bentos.models.torch_device import one_pass
 from bentos.models.torch_padding import Padder
-from bentos.models.torch_positions import stated_length
+from bentos.models.torch_positions import positions, stated_length
 from bentos.models.weights import longest_input, serialized_tokenizer
 from bentos.reranking.model import EncodedQuery, LongDocuments, ModelCard, Pair, ScoreForm
 from bentos.reranking.settings import ModelSettings
@@ -47,7 +47,7 @@ class TorchLateInteraction:
 
     def __init__(self, model: SentenceTransformer, settings: ModelSettings) -> None:
         self._modules: list[Any] = [module for module in model if not isinstance(module, Normalize)]
-        max_tokens = longest_input(stated_length(model), settings, inputs_per_item=2)
+        max_tokens = longest_input(stated_length(model), settings, inputs_per_item=2, most=positions(model))
         self._tokenizer = CuttingTokenizer(
             serialized_tokenizer(model.tokenizer, settings), max_tokens, settings.window_overlap_tokens, pairs=False
         )

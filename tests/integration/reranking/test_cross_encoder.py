@@ -19,6 +19,7 @@ from bentos.reranking import torch_model
 from bentos.reranking.model import ScoreForm
 from bentos.reranking.reranker import Query, RerankAnswer, Reranker, RerankJob
 from bentos.reranking.settings import ModelSettings, RerankingSettings
+from bentos.reranking.tokenization import CuttingTokenizer
 from tests.integration.reranking.small_models import (
     LETTERS,
     LONGEST,
@@ -238,6 +239,24 @@ async def test_a_query_and_a_document_that_are_both_very_long_share_what_is_read
     assert abs(got - wanted).min() < 1e-5
 
 
+async def test_a_very_long_query_is_not_tokenized_whole_with_every_document(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    encode = CuttingTokenizer.encode
+
+    def counted(self: CuttingTokenizer, inputs: Any, way: Any) -> Any:
+        given.extend(len(query) for query, _ in inputs)
+        return encode(self, inputs, way)
+
+    monkeypatch.setattr(CuttingTokenizer, "encode", counted)
+    query = Query("a b c " * 16_000, ["a b c", "z"] * 50)
+    for way in ("cut", "cut_start", "windows"):
+        await scores_of(model(folder), [query], long_documents=way)
+    assert len(given) == 300
+    assert max(given) < 3 * LONGEST * 2
+
+
 async def test_bfloat16_weights_answer_float32_scores_near_the_exact_ones(folder: str) -> None:
     got = await scores_of(model(folder, dtype="bfloat16"), QUERIES)
     assert got.dtype == np.float32
@@ -307,6 +326,13 @@ def test_settings_that_do_not_fit_the_model_are_refused(folder: str, how: dict[s
     with pytest.raises(SettingsError) as caught:
         torch_model.load(model(folder, **how))
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_longest_input_past_the_models_positions_is_refused(tmp_path: Path, family: Family) -> None:
+    saved = save_cross_encoder(tmp_path, family)
+    with pytest.raises(SettingsError, match=f"`max_tokens` is {LONGEST + 1} and the model has positions for {LONGEST}"):
+        torch_model.load(model(saved, max_tokens=LONGEST + 1))
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])

@@ -237,6 +237,14 @@ async def test_bfloat16_keeps_the_order_of_what_is_clear() -> None:
     np.testing.assert_allclose(got.scores, exact.scores, atol=0.02)
 
 
+async def test_more_may_be_read_than_the_model_states_as_far_as_it_has_positions(direct: SentenceTransformer) -> None:
+    model = torch_model.load(variant(max_tokens=512))
+    words = [*["river"] * 300, "bread"]
+    (got,) = await rerank(model, [Query("bread", [" ".join(words)])])
+    assert got.token_counts == [303 + 3]
+    assert got.scores[0] > joined(direct, "bread", [" ".join(words)])[0] + 0.05
+
+
 def test_what_the_default_model_says_of_itself(maxsim_alone: RerankingModel) -> None:
     card = maxsim_alone.card
     assert (card.kind, card.max_tokens, card.device, card.dtype) == ("late_interaction", 256, "cpu", "float32")
@@ -246,6 +254,7 @@ def test_what_the_default_model_says_of_itself(maxsim_alone: RerankingModel) -> 
 @pytest.mark.parametrize(
     ("how", "named"),
     [
+        ({"max_tokens": 513}, "`max_tokens` is 513 and the model has positions for 512"),
         ({"max_batch_tokens": 511}, "`max_batch_tokens` is 511 and one input may have 512"),
         (
             {"window_overlap_tokens": 64},

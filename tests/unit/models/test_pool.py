@@ -1,0 +1,80 @@
+"""Models by name, and threads beside their devices."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any, NamedTuple
+
+import pytest
+
+from bentos.models.pool import ModelPool
+from bentos.models.settings import ModelServingSettings
+from bentos.serving.batching import BatchingSettings, Work
+from tests.fakes import FakeRerankingModel
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+
+class Lane(NamedTuple):
+    model: str
+
+
+def pool(*ids: str, **batching: Any) -> ModelPool[Any, Lane, int, str]:
+    models = [FakeRerankingModel(id=name) for name in ids]
+    settings = ModelServingSettings(batching=BatchingSettings(**batching), tokenizer_threads=1)
+    return ModelPool(
+        "pooltest", models, lambda model, lane, items: [f"{model.id} {n}" for n in items], settings, "texts"
+    )
+
+
+def test_models_are_found_by_name_and_the_first_by_none() -> None:
+    subject = pool("first", "second")
+    assert [subject.find(name).id for name in ("", "first", "second")] == ["first", "first", "second"]
+    assert [model.id for model in subject.models] == ["first", "second"]
+
+
+def test_an_unknown_model_is_named_as_far_as_it_can_be_read() -> None:
+    with pytest.raises(TorchlessError) as caught:
+        pool("first").find("x" * 1000)
+    assert caught.value.kind is ErrorKind.NOT_FOUND
+    assert "x" * 200 in caught.value.message
+    assert "x" * 201 not in caught.value.message
+
+
+async def test_work_is_run_on_the_model_of_its_lane() -> None:
+    subject = pool("first", "second")
+    subject.start()
+    works = [Work(Lane(name), [1, 1], [n, n + 1]) for n, name in enumerate(["first", "second", "first"])]
+    outcomes = await asyncio.gather(*(subject.run(subject.find(work.lane.model), work) for work in works))  # type: ignore[attr-defined]
+    assert [each.results for each in outcomes] == [
+        ["first 0", "first 1"],
+        ["second 1", "second 2"],
+        ["first 2", "first 3"],
+    ]
+    await subject.stop()
+
+
+async def test_more_than_may_wait_for_a_thread_beside_the_device_is_refused() -> None:
+    subject = pool("first", max_waiting_requests=2)
+    gate = threading.Event()
+    held = [asyncio.create_task(subject.beside_the_device(lambda: gate.wait(10))) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(TorchlessError) as caught:
+        await subject.beside_the_device(lambda: True)
+    gate.set()
+    assert await asyncio.gather(*held) == [True, True]
+    assert await subject.beside_the_device(lambda: "room again") == "room again"
+    assert caught.value.kind is ErrorKind.OVERLOADED
+    assert caught.value.retry_after_s is not None
+
+
+async def test_what_fails_beside_the_device_is_heard_and_gives_its_place_back() -> None:
+    subject = pool("first", max_waiting_requests=1)
+
+    def fail() -> None:
+        raise TorchlessError(ErrorKind.INVALID_INPUT, "no")
+
+    for _ in range(3):
+        with pytest.raises(TorchlessError, match="no"):
+            await subject.beside_the_device(fail)
+    assert await subject.beside_the_device(lambda: 1) == 1
