@@ -64,7 +64,6 @@ def make_pools(collection: Path) -> Pools:
         queries = passages(_POOL, Length.SHORT, seed=2)
         return Pools(texts, queries, passages(_POOL, Length.SHORT, seed=3), "made up from word lists")
     found = read_collection(collection)
-    # Neighbours come from one abstract: its question, passage after passage, then those of others.
     documents = [passage for text in found.documents for passage in of_sentences(text)][:_POOL]
     return Pools(texts, found.questions[:_POOL], documents, f"questions and sentences of {found.name}")
 

@@ -33,7 +33,7 @@ class Interpreters:
     gateway: Path
     bentos: Path
     gpu: Path
-    peers: Path
+    peers: Path = ROOT / ".venv/peers/bin/python"
 
 
 @dataclass(frozen=True, slots=True)

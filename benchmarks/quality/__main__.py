@@ -56,7 +56,7 @@ def quality(  # noqa: PLR0917  # each is an option of the command line
         elif embedding and reranking:
             found = asyncio.run(measure(GRPCServices(embedding, reranking), read, top, limit, console))
         else:
-            with services_up(Interpreters(gateway_python, bentos_python, gpu_python, Path()), console) as services:
+            with services_up(Interpreters(gateway_python, bentos_python, gpu_python), console) as services:
                 found = asyncio.run(measure(services, read, top, limit, console))
     except _STATED as error:
         console.print(f"[red]The measurement stopped:[/] {error}", highlight=False)
