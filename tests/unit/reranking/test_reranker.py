@@ -320,13 +320,24 @@ async def test_what_is_cancelled_in_the_queue_costs_the_device_nothing() -> None
     assert [len(one) for one in model.passes] == [1, 1]
 
 
-async def test_past_what_may_wait_requests_are_refused_at_once_with_a_hint() -> None:
-    model = FakeRerankingModel()
+class Counting(FakeRerankingModel):
+    """Counts what it tokenizes."""
+
+    encoded = 0
+
+    def encode(self, *arguments: Any) -> Any:
+        self.encoded += 1
+        return super().encode(*arguments)
+
+
+async def test_past_what_may_wait_requests_are_refused_untokenized_and_with_a_hint() -> None:
+    model = Counting()
     async with reranker(model, batching={"max_waiting_requests": 3}) as subject:
         async with held(subject, model):
             waiting = await started(*(subject.rerank(job("q", "waits")) for _ in range(2)))
             with pytest.raises(TorchlessError) as caught:
                 await subject.rerank(job("q", "too many"))
+            assert model.encoded == 3
         assert kinds(await asyncio.gather(*waiting)) == [None, None]
         assert_right(await subject.rerank(job("q", "fine", form="raw")), [Query("q", ["fine"])])
     assert caught.value.kind is ErrorKind.OVERLOADED
