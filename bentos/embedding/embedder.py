@@ -87,8 +87,9 @@ class Embedder:
         text = "a text of no importance "
         for card in self.cards():
             for _ in range(self._settings.warm_up_passes):
-                await self.embed(EmbedJob(texts=[text], model=card.id))
-                await self.embed(EmbedJob(texts=[text * (1 + i % 8) for i in range(32)], model=card.id))
+                # Past the checks: limits that are set for callers may be lower.
+                for texts in ([text], [text * (1 + i % 8) for i in range(32)]):
+                    await self._embedded(EmbedJob(model=card.id), texts, started=time.monotonic())
 
     async def stop(self) -> None:
         """Works off what waits and ends the threads."""
@@ -113,12 +114,29 @@ class Embedder:
             TorchlessError: INVALID_INPUT, INPUT_TOO_LARGE, NOT_FOUND, OVERLOADED, DEADLINE, GPU_UNAVAILABLE, INTERNAL.
         """
         model = self.pool.find(job.model)
-        dimensions = _checked_dimensions(job.dimensions, model.card)
-        prompt_name = self._prompt_name(job.purpose, job.prompt_name, model.card)
+        _checked_dimensions(job.dimensions, model.card)
+        self._prompt_name(job.purpose, job.prompt_name, model.card)
         if not wait_for_room:
             self.pool.refuse_if_full(model)
         started = time.monotonic()
         texts = await self._texts_of(job, model)
+        return await self._embedded(
+            job, texts, started=started, flow=flow, expires_at=expires_at, wait_for_room=wait_for_room
+        )
+
+    async def _embedded(
+        self,
+        job: EmbedJob,
+        texts: Sequence[str],
+        *,
+        started: float,
+        flow: str = "",
+        expires_at: float | None = None,
+        wait_for_room: bool = False,
+    ) -> EmbedAnswer:
+        model = self.pool.find(job.model)
+        dimensions = _checked_dimensions(job.dimensions, model.card)
+        prompt_name = self._prompt_name(job.purpose, job.prompt_name, model.card)
         encoded = await self._encode(model, texts, prompt_name, job.truncate)
         tokenized = time.monotonic()
         if job.per_token:

@@ -20,6 +20,7 @@ from bentos.models.tokenizer import HubTokenizer
 from bentos.models.tokens import EncodedText, Side, TokenPiece
 from bentos.models.torch_device import one_pass, require_device
 from bentos.models.torch_padding import Padder
+from bentos.models.torch_positions import positions, stated_length
 from bentos.models.weights import load_arguments, longest_input, serialized_tokenizer, source
 from torchless.settings import SettingsError
 
@@ -50,7 +51,7 @@ class TorchEmbeddingModel:
 
     def __init__(self, model: SentenceTransformer, settings: ModelSettings) -> None:
         self._modules: list[Any] = [module for module in model if not isinstance(module, Normalize)]
-        max_tokens = longest_input(model.max_seq_length, settings)
+        max_tokens = longest_input(stated_length(model), settings, most=positions(model))
         self._tokenizer = HubTokenizer(serialized_tokenizer(model.tokenizer, settings), max_tokens)
         self._padder = Padder(model.tokenizer, torch.device(settings.device))
         self._pooling = next((m for m in self._modules if isinstance(m, Pooling)), None)

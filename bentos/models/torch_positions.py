@@ -12,7 +12,8 @@ def stated_length(model: Any) -> int | None:
 
     Tokenizers that state none give an absurd number, and some the number of positions, not all of which are for tokens.
     """
-    lengths = (model.max_seq_length, getattr(model[0].model.config, "max_position_embeddings", None), positions(model))
+    config = getattr(getattr(model[0], "model", None), "config", None)
+    lengths = (model.max_seq_length, getattr(config, "max_position_embeddings", None), positions(model))
     return min((length for length in lengths if length is not None), default=None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,7 +130,8 @@ class Reranker:
         encoded = _encode(model, job) if small else await self._pool.beside_the_device(lambda: _encode(model, job))
         tokenized = time.monotonic()
         pairs = list(chain.from_iterable(chain.from_iterable(query.documents for query in encoded)))
-        work = Work(Lane(model.card.id), [pair.tokens for pair in pairs], pairs, flow or None, expires_at)
+        lengths = list(chain.from_iterable(map(_lengths, encoded)))
+        work = Work(Lane(model.card.id), lengths, pairs, flow or None, expires_at)
         outcome = await self._pool.run(model, work)
         return RerankAnswer(
             model.card,
@@ -180,6 +182,12 @@ def _encode(model: RerankingModel, job: RerankJob) -> list[EncodedQuery]:
         for number, query in enumerate(encoded):
             _refuse_too_long(query, f"queries[{number}]", model.card.max_tokens)
     return encoded
+
+
+def _lengths(query: EncodedQuery) -> list[int]:
+    """What each pair costs a pass, in tokens: a query that its documents share is counted once."""
+    pairs = list(chain.from_iterable(query.documents))
+    return [len(pair.ids) + math.ceil(len(pair.query_ids) / len(pairs)) for pair in pairs]
 
 
 def _refuse_too_long(query: EncodedQuery, name: str, most: int) -> None:

@@ -21,8 +21,8 @@ class ModelSettings(WeightsSettings):
     `windows` reads all of it in overlapping windows, and the best one's score counts. Windows cost a pass each."""
     max_tokens_per_doc: int = Field(default=4096, ge=1)
     """Tokens of a document that are read at most, where a request does not say; the rest is dropped first."""
-    window_overlap_tokens: int = Field(default=32, ge=0)
-    """Tokens that a window has in common with the one before it."""
+    window_overlap_tokens: int | None = Field(default=None, ge=0)
+    """Tokens that a window has in common with the one before it; none: an eighth of what the model reads."""
     maxsim_weight: float = Field(default=0.5, ge=0)
     """Late interaction: weight of MaxSim, the mean over the query's tokens of the largest cosine with a token of the
     document. Weights count by their ratio."""

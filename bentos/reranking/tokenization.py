@@ -34,18 +34,20 @@ class CuttingTokenizer:
     Args:
         serialized: The tokenizer as JSON.
         max_tokens: Length to which inputs are cut, special tokens included.
-        overlap_tokens: Tokens that a window has in common with the one before it.
+        overlap_tokens: Tokens that a window has in common with the one before it; None: an eighth of `max_tokens`.
         pairs: Whether inputs are pairs.
 
     Raises:
         SettingsError: Windows would have nothing of their own.
     """
 
-    def __init__(self, serialized: str, max_tokens: int, overlap_tokens: int, *, pairs: bool) -> None:
+    def __init__(self, serialized: str, max_tokens: int, overlap_tokens: int | None, *, pairs: bool) -> None:
         self._max_tokens = max_tokens
         self._whole = bare_tokenizer(serialized)
         self._special_tokens = self._whole.num_special_tokens_to_add(pairs)
         longest_overlap = self.longest_query // 2
+        if overlap_tokens is None:
+            overlap_tokens = min(max_tokens // 8, longest_overlap)
         if overlap_tokens > longest_overlap:
             raise SettingsError(
                 f"`window_overlap_tokens` is {overlap_tokens}; of {max_tokens} tokens that the model "

@@ -5,7 +5,6 @@ Nogueira and Cho, "Passage re-ranking with BERT", 2019 (https://arxiv.org/abs/19
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from bentos.models.torch_device import one_pass
 from bentos.models.torch_padding import Padder
 from bentos.models.torch_positions import positions, stated_length
 from bentos.models.weights import longest_input, serialized_tokenizer
+from bentos.reranking.card import card_of
 from bentos.reranking.model import EncodedQuery, LongDocuments, ModelCard, Pair, ScoreForm
 from bentos.reranking.settings import ModelSettings
 from bentos.reranking.tokenization import CuttingTokenizer
@@ -42,18 +42,7 @@ class TorchCrossEncoder:
             serialized_tokenizer(model.tokenizer, settings), max_tokens, settings.window_overlap_tokens, pairs=True
         )
         self._padder = Padder(model.tokenizer, torch.device(settings.device))
-        self._card = ModelCard(
-            id=settings.id,
-            revision=settings.revision,
-            kind="cross_encoder",
-            max_tokens=max_tokens,
-            max_tokens_per_doc=settings.max_tokens_per_doc,
-            long_documents=settings.long_documents,
-            device=settings.device,
-            dtype=settings.dtype,
-            max_batch_tokens=settings.max_batch_tokens,
-            created=int(time.time()),
-        )
+        self._card = card_of(settings, max_tokens)
 
     @property
     def card(self) -> ModelCard:

@@ -6,7 +6,6 @@ Khattab and Zaharia, "ColBERT: Efficient and effective passage search via contex
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from bentos.models.torch_device import one_pass
 from bentos.models.torch_padding import Padder
 from bentos.models.torch_positions import positions, stated_length
 from bentos.models.weights import longest_input, serialized_tokenizer
+from bentos.reranking.card import card_of
 from bentos.reranking.model import EncodedQuery, LongDocuments, ModelCard, Pair, ScoreForm
 from bentos.reranking.settings import ModelSettings
 from bentos.reranking.tokenization import CuttingTokenizer
@@ -56,18 +56,7 @@ class TorchLateInteraction:
         self._maxsim_weight, self._pooled_weight = settings.maxsim_weight / total, settings.embedding_weight / total
         self._query_prefix = _prefix(settings.query_prefix, model, "query")
         self._document_prefix = _prefix(settings.document_prefix, model, "document")
-        self._card = ModelCard(
-            id=settings.id,
-            revision=settings.revision,
-            kind="late_interaction",
-            max_tokens=max_tokens,
-            max_tokens_per_doc=settings.max_tokens_per_doc,
-            long_documents=settings.long_documents,
-            device=settings.device,
-            dtype=settings.dtype,
-            max_batch_tokens=settings.max_batch_tokens,
-            created=int(time.time()),
-        )
+        self._card = card_of(settings, max_tokens)
 
     @property
     def card(self) -> ModelCard:

@@ -51,6 +51,8 @@ class Lifecycle:
         self._set_health = server.health_servicer.set
         server.health_servicer.set = self._set_what_is_true
         server.wait_for_termination = self._until_stopped(server.wait_for_termination)
+        # gRPC's own health has the whole, "", SERVING from the start.
+        self._spawn(self._announce())
         self._spawn(self._start())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -22,8 +22,11 @@ def test_the_built_bento_holds_its_own_files_and_can_be_imported_from_them(tmp_p
     source = tmp_path / "home" / "bentos" / name / version / "src"
     packed = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     assert {"bentos/embedding/torch_model.py", "bentos/serving/service.py", "configs/embedding.yaml"} <= packed
-    foreign = [p for p in packed if p.startswith(("gateway", "tests", "benchmarks", "demo", "torchless/cl"))]
+    foreign = [p for p in packed if p.startswith(("gateway", "tests", "benchmarks", "demo", "torchless/cli/"))]
     assert foreign == []
+    clients = {p for p in packed if p.startswith("torchless/clients/")}
+    assert "torchless/clients/gpu.py" in clients
+    assert clients.isdisjoint({"torchless/clients/embedding.py", "torchless/clients/reranking.py"})
     requirements = (source.parent / "env" / "python" / "requirements.txt").read_text()
     assert "torch==2.13.0" in requirements
     alone = subprocess.run(

@@ -102,10 +102,6 @@ async def test_models_of_both_kinds_from_loading_until_sigterm(tmp_path: Path) -
         assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="gRPC's health servicer starts with SERVING for the whole, and bentos.serving sets it only when it is ready",
-)
 async def test_health_of_the_whole_is_not_serving_while_the_service_loads() -> None:
     with serving() as fresh:
         async with RerankingClient(fresh.address) as client:

@@ -211,3 +211,9 @@ async def test_texts_that_are_too_long_together_are_refused() -> None:
     async with embedder(max_request_characters=100) as subject:
         with pytest.raises(TorchlessError, match="120 characters in all; at most 100"):
             await subject.embed(EmbedJob(texts=["x" * 60] * 2))
+
+
+async def test_limits_below_what_the_warm_up_sends_do_not_keep_the_service_from_starting() -> None:
+    model = FakeEmbeddingModel()
+    async with embedder(model, warm_up_passes=1, max_inputs=1, max_input_characters=3, max_request_characters=3):
+        assert sum(len(lengths) for lengths in model.passes) == 33

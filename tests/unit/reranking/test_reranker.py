@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bentos.reranking.model import LongDocuments, ScoreForm
+from bentos.reranking.model import EncodedQuery, LongDocuments, Pair, ScoreForm
 from bentos.reranking.reranker import Query, RerankAnswer, Reranker, RerankJob
 from bentos.reranking.settings import RerankingSettings
 from tests.fakes import FakeRerankingModel, pair_score, word_id
@@ -389,3 +389,21 @@ async def test_limits_for_callers_do_not_stop_the_warm_up() -> None:
     async with reranker(model, warm_up_passes=1, **limits) as subject:
         assert model.passes
         assert_right(await subject.rerank(job("q", "fine", form="raw")), [Query("q", ["fine"])])
+
+
+async def test_a_query_that_its_documents_share_is_counted_once() -> None:
+    """Read apart, one of 100 tokens before ten documents of 2 takes a pass of 120, not ten of 102."""
+
+    class Apart(FakeRerankingModel):
+        def encode(self, query: str, documents: Sequence[str], *more: Any) -> EncodedQuery:
+            return EncodedQuery([[Pair([1, 2], query_ids=[0] * 100)] for _ in documents], query_tokens=0)
+
+        def score(self, pairs: Sequence[Pair]) -> list[float]:
+            self.passes.append([pair.tokens for pair in pairs])
+            return [0.5] * len(pairs)
+
+    model = Apart(max_batch_tokens=120)
+    async with reranker(model) as subject:
+        answer = await subject.rerank(RerankJob([Query("long", ["d"] * 10)], form="raw"))
+    assert model.passes == [[102] * 10]
+    assert answer.queries[0].token_counts == [102] * 10

@@ -1,0 +1,24 @@
+"""The card of a model, from its settings."""
+
+from __future__ import annotations
+
+import time
+
+from bentos.reranking.model import ModelCard
+from bentos.reranking.settings import ModelSettings
+
+
+def card_of(settings: ModelSettings, max_tokens: int) -> ModelCard:
+    """Facts about a model that reads `max_tokens` and is ready now."""
+    return ModelCard(
+        id=settings.id,
+        revision=settings.revision,
+        kind=settings.kind,
+        max_tokens=max_tokens,
+        max_tokens_per_doc=settings.max_tokens_per_doc,
+        long_documents=settings.long_documents,
+        device=settings.device,
+        dtype=settings.dtype,
+        max_batch_tokens=settings.max_batch_tokens,
+        created=int(time.time()),
+    )
