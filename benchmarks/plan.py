@@ -36,8 +36,9 @@ class Task(StrEnum):
         return "texts" if self is Task.EMBEDDING else "pairs"
 
 
-_DIRECT_BATCH = 64
-"""Largest batch of a direct call, which is also the most that our services put into one pass."""
+_LARGEST_DIRECT_BATCH = {Task.EMBEDDING: 64, Task.RERANKING: 32, Task.CROSS_ENCODER: 32}
+"""To embed, as many texts as our service puts into one pass. To rerank, what sentence-transformers comes with: passages
+differ in length, and in batches of 64 of them half of what the direct call computes would be padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Case:
     @property
     def direct_batch(self) -> int:
         """Batch size of the direct call."""
-        return min(self.in_flight * self.items, _DIRECT_BATCH)
+        return min(self.in_flight * self.items, _LARGEST_DIRECT_BATCH[self.task])
 
 
 SHORT = tuple(Case(Task.EMBEDDING, f"{count} in flight", in_flight=count) for count in (1, 8, 32, 64))

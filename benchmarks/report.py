@@ -113,8 +113,8 @@ def _method(results: Results) -> str:
         f"Tokens of a text, special ones included: {tokens}. Everybody gets the same texts in the same order. Queries "
         f"and documents are {results.documents}.",
         "`in flight`: each answered request is followed by the next at once. The direct call gets all that is in "
-        "flight in one call, at a batch size of at most 64, so its latency is that of all answers together; to rerank, "
-        "it encodes each query once, and the documents of all queries together. Load and contestants share the cores: "
+        "flight in one call, at a batch size of at most 64 and to rerank 32, so its latency is that of all answers "
+        "together; to rerank, it encodes each query once, and the documents of all queries together. Load and contestants share the cores: "
         "what the load generator uses is not there for a service, while the direct call has all of it.",
         "Nobody is stopped meanwhile; those not measured are idle: together they kept "
         f"{median(results.idle_cores):.3f} cores busy at the median and {max(results.idle_cores):.3f} at most. "

@@ -78,6 +78,6 @@ def test_a_plan_of_one_capability_has_all_of_its_loads_and_no_other() -> None:
     assert len({case.name for case in FULL.cases}) == len(FULL.cases)
 
 
-def test_a_direct_call_gets_what_is_in_flight_in_batches_of_at_most_64() -> None:
-    assert [case.direct_batch for case in RERANKING] == [10, 64, 64]
+def test_a_direct_call_gets_what_is_in_flight_in_batches() -> None:
+    assert [case.direct_batch for case in RERANKING] == [10, 32, 32]
     assert [case.direct_batch for case in SHORT] == [1, 8, 32, 64]
