@@ -114,8 +114,9 @@ def _method(results: Results) -> str:
         f"and documents are {results.documents}.",
         "`in flight`: each answered request is followed by the next at once. The direct call gets all that is in "
         "flight in one call, at a batch size of at most 64 and to rerank 32, so its latency is that of all answers "
-        "together; to rerank, it encodes each query once, and the documents of all queries together. Load and contestants share the cores: "
-        "what the load generator uses is not there for a service, while the direct call has all of it.",
+        "together; to rerank, it encodes each query once, and the documents of all queries together. Load and "
+        "contestants share the cores: what the load generator uses is not there for a service, while the direct call "
+        "has all of it.",
         "Nobody is stopped meanwhile; those not measured are idle: together they kept "
         f"{median(results.idle_cores):.3f} cores busy at the median and {max(results.idle_cores):.3f} at most. "
         f"Strangers to the benchmark, the system's own work included, kept {median(strangers):.2f} cores busy at the "
