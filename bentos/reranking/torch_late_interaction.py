@@ -6,7 +6,7 @@ Khattab and Zaharia, "ColBERT: Efficient and effective passage search via contex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,9 @@ from bentos.reranking.model import EncodedQuery, LongDocuments, ModelCard, Pair,
 from bentos.reranking.settings import ModelSettings
 from bentos.reranking.tokenization import CuttingTokenizer
 
+_QUERY_TOKENS_KEPT = 16_384
+"""Tokens of queries whose vectors are kept between passes, in all: 25 MB at 384 dimensions."""
+
 
 class _Vectors(NamedTuple):
     """What the model makes of texts; every vector has length 1."""
@@ -36,6 +39,15 @@ class _Vectors(NamedTuple):
     """Shape (texts, longest): 1 for a token, 0 for padding."""
     pooled: torch.Tensor
     """Shape (texts, dimensions)."""
+
+
+class _QueryVectors(NamedTuple):
+    """What the model makes of one query."""
+
+    tokens: torch.Tensor
+    """Shape (tokens, dimensions)."""
+    pooled: torch.Tensor
+    """Shape (dimensions,)."""
 
 
 class TorchLateInteraction:
@@ -56,6 +68,7 @@ class TorchLateInteraction:
         self._maxsim_weight, self._pooled_weight = settings.maxsim_weight / total, settings.embedding_weight / total
         self._query_prefix = _prefix(settings.query_prefix, model, "query")
         self._document_prefix = _prefix(settings.document_prefix, model, "document")
+        self._kept: dict[tuple[int, ...], _QueryVectors] = {}
         self._card = card_of(settings, max_tokens)
 
     @property
@@ -80,13 +93,11 @@ class TorchLateInteraction:
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """See `RerankingModel`."""
-        # The documents of one query share it, and it is read once.
-        rows = {tuple(ids): row for row, ids in enumerate(dict.fromkeys(tuple(pair.query_ids) for pair in pairs))}
-        row_of_pair = [rows[tuple(pair.query_ids)] for pair in pairs]
+        asked = [tuple(pair.query_ids) for pair in pairs]
         with one_pass():
-            queries = self._read(list(rows))
+            kept = self._queries(dict.fromkeys(asked))
             documents = self._read([pair.ids for pair in pairs])
-            scores: list[float] = self._compare(queries, documents, row_of_pair).cpu().tolist()
+            scores: list[float] = self._compare([kept[ids] for ids in asked], documents).cpu().tolist()
             return scores
 
     def in_form(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
@@ -96,6 +107,21 @@ class TorchLateInteraction:
         # Rounding may leave a cosine a little outside of [-1, 1].
         unit: NDArray[np.float32] = np.clip((1 + scores) / 2, 0, 1)
         return unit
+
+    def _queries(self, wanted: Collection[tuple[int, ...]]) -> dict[tuple[int, ...], _QueryVectors]:
+        """Vectors of queries by their ids. The documents of one query share it, and come in several passes."""
+        found = {ids: self._kept.pop(ids) for ids in wanted if ids in self._kept}
+        if missing := [ids for ids in wanted if ids not in found]:
+            read = self._read(missing)
+            for row, ids in enumerate(missing):
+                found[ids] = _QueryVectors(read.tokens[row][read.mask[row].bool()], read.pooled[row].clone())
+        self._kept |= found  # those just used are the youngest
+        tokens = sum(map(len, self._kept))
+        while tokens > _QUERY_TOKENS_KEPT:
+            oldest = next(iter(self._kept))
+            del self._kept[oldest]
+            tokens -= len(oldest)
+        return found
 
     def _read(self, ids: Sequence[Sequence[int]]) -> _Vectors:
         features = self._padder.batch(ids)
@@ -107,12 +133,14 @@ class TorchLateInteraction:
             normalize(features["sentence_embedding"].float(), dim=-1),
         )
 
-    def _compare(self, queries: _Vectors, documents: _Vectors, row_of_pair: Sequence[int]) -> torch.Tensor:
-        rows = torch.tensor(row_of_pair, device=documents.tokens.device)
-        scores = self._pooled_weight * (queries.pooled[rows] * documents.pooled).sum(dim=-1)
+    def _compare(self, queries: Sequence[_QueryVectors], documents: _Vectors) -> torch.Tensor:
+        """Scores, shape (pairs,)."""
+        pooled = torch.stack([query.pooled for query in queries])
+        scores = self._pooled_weight * (pooled * documents.pooled).sum(dim=-1)
         if self._maxsim_weight:
+            tokens = [query.tokens for query in queries]
             scores = scores + self._maxsim_weight * maxsim_pairwise(
-                queries.tokens[rows], documents.tokens, queries.mask[rows], documents.mask, length_normalize=True
+                tokens, documents.tokens, None, documents.mask, length_normalize=True
             )
         return scores
 

@@ -17,7 +17,7 @@ from sentence_transformers.util.similarity import maxsim, mean_maxsim
 from torch.nn.functional import normalize
 
 from bentos.models.torch_padding import Padder
-from bentos.reranking import torch_model
+from bentos.reranking import torch_late_interaction, torch_model
 from bentos.reranking.model import RerankingModel
 from bentos.reranking.reranker import Query, QueryScores, Reranker, RerankJob
 from bentos.reranking.settings import DEFAULT_MODEL, ModelSettings, RerankingSettings
@@ -280,3 +280,34 @@ async def test_an_encoder_that_names_no_pooling_is_pooled_as_the_library_does(tm
     (got,) = await rerank(torch_model.load(settings), [Query("a b", ["c", "d e"])])
     wanted = joined(SentenceTransformer(folder, device="cpu"), "a b", ["c", "d e"])
     np.testing.assert_allclose(got.scores, wanted, **WITHIN)
+
+
+def test_a_query_is_read_once_for_all_passes_that_hold_its_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch_model.load(DEFAULT_MODEL)
+    pairs = [windows[0] for windows in model.encode(QUERY, DOCUMENTS, "cut", 4096).documents]
+    together = model.score(pairs)
+    batches: list[int] = []
+    batch = Padder.batch
+
+    def counted(padder: Padder, ids: Sequence[Sequence[int]], *more: Any) -> dict[str, Any]:
+        batches.append(len(ids))
+        return batch(padder, ids, *more)
+
+    monkeypatch.setattr(Padder, "batch", counted)
+    one_by_one = [model.score([pair])[0] for pair in pairs]
+
+    assert batches == [1] * len(pairs), "the documents alone"
+    np.testing.assert_allclose(one_by_one, together, **WITHIN)
+
+
+def test_queries_beyond_what_is_kept_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch_model.load(DEFAULT_MODEL)
+    queries = [f"{QUERY} {number}" for number in range(6)]
+    pairs = [model.encode(query, DOCUMENTS[:2], "cut", 4096).documents[n % 2][0] for n, query in enumerate(queries)]
+    expected = [model.score([pair])[0] for pair in pairs]
+    monkeypatch.setattr(torch_late_interaction, "_QUERY_TOKENS_KEPT", 20)  # about two of them
+
+    fresh = torch_model.load(DEFAULT_MODEL)
+    np.testing.assert_allclose([fresh.score([pair])[0] for pair in [*pairs, *pairs]], expected * 2, **WITHIN)
+    np.testing.assert_allclose(fresh.score(pairs), expected, **WITHIN)
+    assert sum(map(len, fresh._kept)) <= 20  # type: ignore[attr-defined]
