@@ -33,7 +33,12 @@ class ProgramSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_nested_delimiter="__", use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
+        # A traceback in a log shows what pydantic says, and values may be keys.
+        hide_input_in_errors=True,
     )
     env_prefix: ClassVar[str]
     """Prefix of the program's environment variables, for instance `TORCHLESS_GATEWAY_`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,15 @@ def test_there_is_room_for_the_largest_body(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TORCHLESS_GATEWAY_LIMITS__BODIES_MIB", "31")
     with pytest.raises(SettingsError, match="bodies_mib is less than body_mib"):
         GatewaySettings.load()
+
+
+@pytest.mark.parametrize("given", ['["a-key-that-is-secret", "short"]', '"a-key-that-is-secret"'])
+def test_keys_are_not_in_what_a_log_shows_of_settings_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("TORCHLESS_GATEWAY_AUTH__API_KEYS", given)
+    with pytest.raises(SettingsError) as caught:
+        GatewaySettings.load()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "auth.api_keys" in shown
+    assert "secret" not in shown
