@@ -212,7 +212,9 @@ class Embedder:
             self.check_texts(job.texts)
             return job.texts
         self.check_token_ids(job.token_ids, model.card)
-        return await self.pool.beside_the_device(lambda: model.detokenize(job.token_ids, skip_special_tokens=False))
+        return await self.pool.beside_the_device(
+            lambda: model.detokenize(job.token_ids, skip_special_tokens=False), sum(map(len, job.token_ids))
+        )
 
     def check_token_ids(self, token_ids: Sequence[Sequence[int]], card: ModelCard) -> None:
         """Refuses ids that the model does not have.
@@ -236,10 +238,11 @@ class Embedder:
         self, model: EmbeddingModel, texts: Sequence[str], prompt_name: str | None, truncate: Side | None
     ) -> list[EncodedText]:
         prompted = self.prompted(texts, prompt_name or "", model.card)
-        if sum(map(len, prompted)) <= _SMALL_CHARACTERS:
+        characters = sum(map(len, prompted))
+        if characters <= _SMALL_CHARACTERS:
             encoded = model.encode(prompted, truncate)
         else:
-            encoded = await self.pool.beside_the_device(lambda: model.encode(prompted, truncate))
+            encoded = await self.pool.beside_the_device(lambda: model.encode(prompted, truncate), characters)
         if truncate is None:
             _refuse_too_long(encoded, model.card)
         return encoded

@@ -83,7 +83,7 @@ class EmbeddingServicer(ModelCapability[ModelSettings, EmbeddingModel, Embedder]
             pieces = model.tokenize(texts, special)
             return pb.TokenizeResponse(model=model.card.id, texts=[_tokenized(each) for each in pieces])
 
-        return await embedder.pool.beside_the_device(answer)
+        return await embedder.pool.beside_the_device(answer, sum(map(len, texts)))
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:  # noqa: N802
         """The text of each sequence of ids."""
@@ -93,7 +93,7 @@ class EmbeddingServicer(ModelCapability[ModelSettings, EmbeddingModel, Embedder]
         embedder.check_size("token_ids", sum(map(len, ids)))
         embedder.check_token_ids(ids, model.card)
         skip = request.skip_special_tokens if request.HasField("skip_special_tokens") else True
-        texts = await embedder.pool.beside_the_device(lambda: model.detokenize(ids, skip))
+        texts = await embedder.pool.beside_the_device(lambda: model.detokenize(ids, skip), sum(map(len, ids)))
         return pb.DetokenizeResponse(model=model.card.id, texts=texts)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802

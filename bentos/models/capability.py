@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from bentos.models.settings import ModelServingSettings
+from bentos.models.settings import ModelServingSettings, WeightsSettings
 from bentos.serving.lease import DeviceLease
+from torchless.contracts.errors import TorchlessError
+
+logger = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
@@ -21,7 +25,7 @@ class Engine(Protocol):
 
 
 E = TypeVar("E", bound=Engine)
-S = TypeVar("S")
+S = TypeVar("S", bound=WeightsSettings)
 M = TypeVar("M")
 
 
@@ -67,10 +71,20 @@ class ModelCapability(Generic[S, M, E]):
             raise
 
     async def _start_engine(self) -> None:
-        models = [await asyncio.to_thread(self._load, own) for own in self._models]
+        models = [await self._loaded(own) for own in self._models]
         engine = self._make(models)
         await engine.start()
         self._engine = engine
+
+    async def _loaded(self, own: S) -> M:
+        try:
+            return await asyncio.to_thread(self._load, own)
+        except TorchlessError:
+            raise
+        except Exception:
+            # What it raises need not say which of several models it is about.
+            logger.error("model %s could not be loaded", own.id)
+            raise
 
     async def stop(self) -> None:
         """Ends the engine's threads, then gives the lease back."""

@@ -12,6 +12,9 @@ from bentos.serving.batching import Batcher, Outcome, PassLimits, Work
 from bentos.serving.metrics import BatchMetrics
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
+_LARGE_CHARACTERS = 200_000
+"""Characters above which a request is tokenized where it holds up no small one: about a quarter of a second."""
+
 
 class Card(Protocol):
     """What the pool needs to know of a model."""
@@ -84,6 +87,8 @@ class ModelPool(Generic[M, L, P, R]):
         self._metrics.watch(*self._batchers.values())
         self._beside = 0
         self._threads = ThreadPoolExecutor(settings.tokenizer_threads, thread_name_prefix="tokenizer")
+        # Of its own, so that small requests never stand behind large ones.
+        self._thread_of_the_large = ThreadPoolExecutor(1, thread_name_prefix="tokenizer-large")
 
     def start(self) -> None:
         """Starts the devices' threads; requests come from the running event loop."""
@@ -94,6 +99,7 @@ class ModelPool(Generic[M, L, P, R]):
         """Works off what waits and ends the threads."""
         await asyncio.gather(*(batcher.stop() for batcher in self._batchers.values()))
         self._threads.shutdown()
+        self._thread_of_the_large.shutdown()
 
     @property
     def models(self) -> list[M]:
@@ -127,8 +133,12 @@ class ModelPool(Generic[M, L, P, R]):
         self._metrics.queued(model.card.id, outcome.queue_s)
         return outcome
 
-    async def beside_the_device(self, function: Callable[[], T]) -> T:
+    async def beside_the_device(self, function: Callable[[], T], characters: int = 0) -> T:
         """Runs `function` on a tokenizer thread.
+
+        Args:
+            function: What to run.
+            characters: Size of what it works on, in characters or token ids. Large ones wait for each other only.
 
         Raises:
             TorchlessError: OVERLOADED, when as many wait for one as may wait for the device.
@@ -139,7 +149,8 @@ class ModelPool(Generic[M, L, P, R]):
             )
         self._beside += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+            threads = self._threads if characters <= _LARGE_CHARACTERS else self._thread_of_the_large
+            return await asyncio.get_running_loop().run_in_executor(threads, function)
         finally:
             self._beside -= 1
 

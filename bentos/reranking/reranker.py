@@ -94,9 +94,9 @@ class Reranker:
         for card in self.cards():
             for _ in range(self._settings.warm_up_passes):
                 # Past the checks: limits that are set for callers may be lower.
-                await self._answer(RerankJob([Query(query, [text])], model=card.id), small=True)
-                texts = [text * (1 + i % 8) for i in range(32)]
-                await self._answer(RerankJob([Query(query, texts)], model=card.id), small=True)
+                await self._answer(RerankJob([Query(query, [text])], model=card.id))
+                texts = [f"{text * (1 + i % 8)}{i}" for i in range(32)]
+                await self._answer(RerankJob([Query(query, texts)], model=card.id))
 
     async def stop(self) -> None:
         """Works off what waits and ends the threads."""
@@ -120,14 +120,17 @@ class Reranker:
         model = self._pool.find(job.model)
         characters = self._check(job)
         self._pool.refuse_if_full(model)
-        return await self._answer(job, flow=flow, expires_at=expires_at, small=characters <= _SMALL_CHARACTERS)
+        return await self._answer(job, flow=flow, expires_at=expires_at, characters=characters)
 
     async def _answer(
-        self, job: RerankJob, *, flow: str = "", expires_at: float | None = None, small: bool
+        self, job: RerankJob, *, flow: str = "", expires_at: float | None = None, characters: int = 0
     ) -> RerankAnswer:
         model = self._pool.find(job.model)
         started = time.monotonic()
-        encoded = _encode(model, job) if small else await self._pool.beside_the_device(lambda: _encode(model, job))
+        if characters <= _SMALL_CHARACTERS:
+            encoded = _encode(model, job)
+        else:
+            encoded = await self._pool.beside_the_device(lambda: _encode(model, job), characters)
         tokenized = time.monotonic()
         pairs = list(chain.from_iterable(chain.from_iterable(query.documents for query in encoded)))
         lengths = list(chain.from_iterable(map(_lengths, encoded)))
@@ -135,7 +138,7 @@ class Reranker:
         outcome = await self._pool.run(model, work)
         return RerankAnswer(
             model.card,
-            _joined(encoded, outcome.results, model, job.form),
+            _joined(job.queries, encoded, outcome.results, model, job.form),
             tokenized - started,
             outcome.queue_s,
             outcome.device_s,
@@ -177,10 +180,11 @@ def _checked_length(field: str, text: str, longest: int) -> int:
 def _encode(model: RerankingModel, job: RerankJob) -> list[EncodedQuery]:
     way = job.long_documents or model.card.long_documents
     longest = job.max_tokens_per_doc or model.card.max_tokens_per_doc
-    encoded = [model.encode(query.text, query.documents, way, longest) for query in job.queries]
+    # A document that comes twice is read once: its two scores are then equal to the last bit, and keep their order.
+    encoded = [model.encode(query.text, list(dict.fromkeys(query.documents)), way, longest) for query in job.queries]
     if way == "refuse":
-        for number, query in enumerate(encoded):
-            _refuse_too_long(query, f"queries[{number}]", model.card.max_tokens)
+        for number, (query, given) in enumerate(zip(encoded, job.queries, strict=True)):
+            _refuse_too_long(query, given.documents, f"queries[{number}]", model.card.max_tokens)
     return encoded
 
 
@@ -190,32 +194,39 @@ def _lengths(query: EncodedQuery) -> list[int]:
     return [len(pair.ids) + math.ceil(len(pair.query_ids) / len(pairs)) for pair in pairs]
 
 
-def _refuse_too_long(query: EncodedQuery, name: str, most: int) -> None:
+def _refuse_too_long(query: EncodedQuery, given: Sequence[str], name: str, most: int) -> None:
     if query.query_tokens > most:
         raise input_too_large(
             f"{name}.query", f"has {query.query_tokens} tokens and the model reads at most {most}; shorten it"
         )
-    for index, windows in enumerate(query.documents):
+    for text, windows in zip(dict.fromkeys(given), query.documents, strict=True):
         if (tokens := len(windows[0].ids)) > most:
             raise input_too_large(
-                f"{name}.documents[{index}]",
+                f"{name}.documents[{given.index(text)}]",
                 f"has {tokens} tokens as the model reads it, which is at most {most}; shorten it, or let it be cut",
             )
 
 
 def _joined(
-    encoded: Sequence[EncodedQuery], results: Sequence[float], model: RerankingModel, form: ScoreForm
+    queries: Sequence[Query],
+    encoded: Sequence[EncodedQuery],
+    results: Sequence[float],
+    model: RerankingModel,
+    form: ScoreForm,
 ) -> list[QueryScores]:
     # A comparison with NaN is always false: it would leave the documents in an order that means nothing, and windows
     # would hide it.
     _refuse_what_is_not_finite(raw := np.array(results, dtype=np.float32))
     scores = iter(raw)
     answers = []
-    for query in encoded:
+    for given, query in zip(queries, encoded, strict=True):
         best = np.array([max(next(scores) for _ in windows) for windows in query.documents], dtype=np.float32)
         in_form = model.in_form(best, form)
         _refuse_what_is_not_finite(in_form)
-        answers.append(QueryScores(in_form, [sum(pair.tokens for pair in windows) for windows in query.documents]))
+        place_of = {text: place for place, text in enumerate(dict.fromkeys(given.documents))}
+        places = [place_of[text] for text in given.documents]
+        counts = [sum(pair.tokens for pair in windows) for windows in query.documents]
+        answers.append(QueryScores(in_form[places], [counts[place] for place in places]))
     return answers
 
 

@@ -23,10 +23,10 @@ class ModelSettings(WeightsSettings):
     """Tokens of a document that are read at most, where a request does not say; the rest is dropped first."""
     window_overlap_tokens: int | None = Field(default=None, ge=0)
     """Tokens that a window has in common with the one before it; none: an eighth of what the model reads."""
-    maxsim_weight: float = Field(default=0.5, ge=0)
+    maxsim_weight: float = Field(default=0.5, ge=0, le=1e6)
     """Late interaction: weight of MaxSim, the mean over the query's tokens of the largest cosine with a token of the
     document. Weights count by their ratio."""
-    embedding_weight: float = Field(default=0.5, ge=0)
+    embedding_weight: float = Field(default=0.5, ge=0, le=1e6)
     """Late interaction: weight of the cosine of the two pooled vectors. 0: MaxSim alone."""
     query_prefix: str | None = None
     """Late interaction: text put before a query. None: the model's own prompt for queries, if it has one."""
@@ -55,7 +55,7 @@ class RerankingSettings(ModelServingSettings):
     """How requests share the device."""
     models: tuple[ModelSettings, ...] = Field(default=(DEFAULT_MODEL,), min_length=1)
     """The models served; the first is the default. Those on the same device share its queue."""
-    max_queries: int = Field(default=1024, ge=1)
+    max_queries: int = Field(default=10_000, ge=1)
     """Most queries in one request."""
     max_documents: int = Field(default=10_000, ge=1)
     """Most documents of all queries of a request together."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
@@ -11,6 +12,14 @@ from tokenizers import Encoding, Tokenizer
 from bentos.models.tokenizer import bare_tokenizer
 from bentos.reranking.model import LongDocuments
 from torchless.settings import SettingsError
+
+_CHARACTERS_OF_A_TOKEN = 8
+"""More than a token has in most texts: where a text is cut before it is tokenized, first."""
+_MARGIN = 128
+"""Tokens past those that are kept, so that a word that was cut in two is not among them: WordPiece reads none of more
+than 100 characters."""
+_SLICE_CHARACTERS = 1_000_000
+"""Characters that are tokenized at a time: what the tokenizer holds of them takes many times as much."""
 
 Input = str | tuple[str, str]
 """A text, or a query and a document that are read together."""
@@ -72,14 +81,25 @@ class CuttingTokenizer:
         if way == "windows":
             (cut,) = self.shortened([query], self.longest_query)
         else:
-            # Twice what is read, so that a word at the cut, whose tokens may change, is beyond it. Before a document
-            # that is longer still, an odd token of room, which the longer of the two gets, may change sides.
+            # Twice what is read, so that a word at the cut, whose tokens may change, is beyond it.
             (cut,) = self.shortened([query], 2 * self._max_tokens, keep_end=way == "cut_start")
+        return cut
+
+    def no_longer_than(self, query: str, documents: Sequence[str], *, keep_end: bool = False) -> list[str]:
+        """The documents, cut so that each is as much longer or shorter than a `readable` query as it is than `query`.
+
+        A pair loses tokens from the longer of the two first, so an odd token of room belongs to that one.
+        """
+        asked, most = len(self._whole.encode(query, add_special_tokens=False)), 2 * self._max_tokens
+        cut = []
+        for text, encoding in zip(documents, self._plain(documents), strict=True):
+            keeps = most - (asked > len(encoding))
+            cut.append(_kept(text, encoding, keeps, keep_end=keep_end) if len(encoding) <= asked else text)
         return cut
 
     def encode(self, inputs: Sequence[Input], way: LongDocuments) -> list[list[Window]]:
         """For each input its windows, special tokens included: one, unless that is the way and the input is long."""
-        encodings = self._ways[way].encode_batch_fast(list(inputs))
+        encodings = chain.from_iterable(self._ways[way].encode_batch_fast(part) for part in _slices(inputs))
         return [_windows(e) if way == "windows" else [Window(e.ids, e.type_ids)] for e in encodings]
 
     def length(self, text: str) -> int:
@@ -87,16 +107,51 @@ class CuttingTokenizer:
         return len(self._whole.encode(text).ids)
 
     def shortened(self, texts: Sequence[str], tokens: int, *, keep_end: bool = False) -> list[str]:
-        """The texts, each cut to its first (or last) `tokens` tokens, special tokens not counted."""
-        long = [index for index, text in enumerate(texts) if _may_exceed(text, tokens)]
+        """The texts, each cut to its first (or last) `tokens` tokens, special tokens not counted.
+
+        Of a long text no more is tokenized than it takes.
+        """
         cut = list(texts)
-        encodings = self._whole.encode_batch([texts[index] for index in long], add_special_tokens=False)
-        for index, encoding in zip(long, encodings, strict=True):
-            if len(encoding) > tokens:
-                cut[index] = (
-                    _end(texts[index], encoding, tokens) if keep_end else _start(texts[index], encoding, tokens)
-                )
+        left = [index for index, text in enumerate(texts) if _may_exceed(text, tokens)]
+        characters = _CHARACTERS_OF_A_TOKEN * (tokens + _MARGIN)
+        while left:
+            parts = [_part(texts[index], characters, keep_end=keep_end) for index in left]
+            longer = []
+            for index, part, encoding in zip(left, parts, self._plain(parts), strict=True):
+                if len(part) < len(texts[index]) and len(encoding) <= tokens + _MARGIN:
+                    longer.append(index)
+                else:
+                    cut[index] = _kept(part, encoding, tokens, keep_end=keep_end)
+            left, characters = longer, 4 * characters
         return cut
+
+    def _plain(self, texts: Sequence[str]) -> Iterator[Encoding]:
+        """The texts' encodings, without special tokens, a few at a time: they take many times the texts' memory."""
+        for part in _slices(texts):
+            yield from self._whole.encode_batch(part, add_special_tokens=False)
+
+
+def _slices(inputs: Sequence[Input]) -> Iterator[list[Input]]:
+    part: list[Input] = []
+    characters = 0
+    for each in inputs:
+        part.append(each)
+        characters += len(each) if isinstance(each, str) else sum(map(len, each))
+        if characters > _SLICE_CHARACTERS:
+            yield part
+            part, characters = [], 0
+    if part:
+        yield part
+
+
+def _part(text: str, characters: int, *, keep_end: bool) -> str:
+    return text[-characters:] if keep_end else text[:characters]
+
+
+def _kept(text: str, encoding: Encoding, tokens: int, *, keep_end: bool) -> str:
+    if len(encoding) <= tokens:
+        return text
+    return _end(text, encoding, tokens) if keep_end else _start(text, encoding, tokens)
 
 
 def _windows(first: Encoding) -> list[Window]:

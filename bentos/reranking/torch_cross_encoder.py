@@ -54,8 +54,11 @@ class TorchCrossEncoder:
     ) -> EncodedQuery:
         """See `RerankingModel`."""
         tokenizer = self._tokenizer
-        texts = tokenizer.shortened(documents, max_tokens_per_doc, keep_end=long_documents == "cut_start")
+        keep_end = long_documents == "cut_start"
+        texts = tokenizer.shortened(documents, max_tokens_per_doc, keep_end=keep_end)
         readable = tokenizer.readable(query, long_documents)
+        if readable != query and long_documents in {"cut", "cut_start"}:
+            texts = tokenizer.no_longer_than(query, texts, keep_end=keep_end)
         encoded = tokenizer.encode([(readable, text) for text in texts], long_documents)
         return EncodedQuery(
             documents=[[Pair(window.ids, window.type_ids) for window in windows] for windows in encoded],

@@ -231,12 +231,12 @@ async def test_what_is_too_long_is_refused_with_its_length(folder: str, query: s
     assert named in caught.value.message
 
 
-async def test_a_query_and_a_document_that_are_both_very_long_share_what_is_read(folder: str) -> None:
-    query, document = [*LETTERS * 4], [*LETTERS[::-1] * 4]
-    got = await scores_of(model(folder), [Query(" ".join(query), [" ".join(document)])])
-    halves = [(query[:n], document[: LONGEST - 3 - n]) for n in (14, 15)]
-    wanted = predicted(folder, [Query(" ".join(left), [" ".join(right)]) for left, right in halves])
-    assert abs(got - wanted).min() < 1e-5
+@pytest.mark.parametrize("asked", [LONGEST * 2 - 1, LONGEST * 2, LONGEST * 2 + 1, LONGEST * 3, LONGEST * 5])
+async def test_of_two_very_long_texts_the_longer_gets_the_odd_token(folder: str, asked: int) -> None:
+    lengths = [LONGEST - 3, LONGEST * 2, LONGEST * 2 + 1, LONGEST * 3 - 1, LONGEST * 3, LONGEST * 4, LONGEST * 5 + 1]
+    documents = [" ".join(LETTERS[(n + k) % len(LETTERS)] for n in range(length)) for k, length in enumerate(lengths)]
+    query = Query(" ".join(LETTERS[-1 - n % len(LETTERS)] for n in range(asked)), documents)
+    assert_same(await scores_of(model(folder), [query]), predicted(folder, [query]))
 
 
 async def test_a_very_long_query_is_not_tokenized_whole_with_every_document(
@@ -250,7 +250,7 @@ async def test_a_very_long_query_is_not_tokenized_whole_with_every_document(
         return encode(self, inputs, way)
 
     monkeypatch.setattr(CuttingTokenizer, "encode", counted)
-    query = Query("a b c " * 16_000, ["a b c", "z"] * 50)
+    query = Query("a b c " * 16_000, [f"a {number}" for number in range(100)])
     for way in ("cut", "cut_start", "windows"):
         await scores_of(model(folder), [query], long_documents=way)
     assert len(given) == 300

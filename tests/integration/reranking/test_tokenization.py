@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -62,6 +63,37 @@ def test_what_is_kept_is_a_part_of_the_text_with_at_most_so_many_tokens(
 
 
 BYTES = of_bytes()
+
+
+@pytest.mark.parametrize("keep_end", [False, True])
+@pytest.mark.parametrize("tokens", [1, 5, 40])
+def test_a_very_long_text_is_cut_as_if_it_had_been_tokenized_whole(tokens: int, keep_end: bool) -> None:
+    texts = [
+        " ".join(LETTERS * 500),
+        LETTERS * 900,  # one word, more than WordPiece reads
+        "a" + " " * 9_000 + "b " * 900,
+        "a " + "é" * 5_000 + " b" * 3_000,
+        "?" * 20_000,
+    ]
+    tokenizer = of_letters()
+    whole = [tokenizer._whole.encode(text, add_special_tokens=False) for text in texts]
+    for text, encoding, cut in zip(texts, whole, tokenizer.shortened(texts, tokens, keep_end=keep_end), strict=True):
+        ids = tokenizer._whole.encode(cut, add_special_tokens=False).ids
+        assert ids == (encoding.ids[-tokens:] if keep_end else encoding.ids[:tokens]), text[:20]
+
+
+def test_of_a_very_long_text_no_more_is_tokenized_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = of_letters()
+    seen: list[int] = []
+    plain = CuttingTokenizer._plain
+
+    def counted(self: CuttingTokenizer, texts: Sequence[str]) -> Any:
+        seen.extend(map(len, texts))
+        return plain(self, texts)
+
+    monkeypatch.setattr(CuttingTokenizer, "_plain", counted)
+    tokenizer.shortened([". " * 500_000, "short"], 50)
+    assert max(seen) < 5_000
 
 
 def test_a_text_of_exactly_so_many_tokens_is_left_as_it_is() -> None:

@@ -78,3 +78,14 @@ async def test_what_fails_beside_the_device_is_heard_and_gives_its_place_back() 
         with pytest.raises(TorchlessError, match="no"):
             await subject.beside_the_device(fail)
     assert await subject.beside_the_device(lambda: 1) == 1
+
+
+async def test_small_requests_do_not_stand_behind_large_ones() -> None:
+    subject = pool("first")
+    gate = threading.Event()
+    large = [asyncio.create_task(subject.beside_the_device(lambda: gate.wait(10), 1_000_000)) for _ in range(4)]
+    await asyncio.sleep(0)
+    assert await subject.beside_the_device(lambda: "small", 1_000) == "small"
+    assert not any(task.done() for task in large)
+    gate.set()
+    assert await asyncio.gather(*large) == [True] * 4

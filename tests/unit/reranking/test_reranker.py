@@ -404,6 +404,18 @@ async def test_a_query_that_its_documents_share_is_counted_once() -> None:
 
     model = Apart(max_batch_tokens=120)
     async with reranker(model) as subject:
-        answer = await subject.rerank(RerankJob([Query("long", ["d"] * 10)], form="raw"))
+        answer = await subject.rerank(RerankJob([Query("long", [f"d{n}" for n in range(10)])], form="raw"))
     assert model.passes == [[102] * 10]
     assert answer.queries[0].token_counts == [102] * 10
+
+
+async def test_a_document_that_comes_twice_is_read_once_and_ties() -> None:
+    model = FakeRerankingModel()
+    documents = ["one two", "q three", "one two", "q three", "one two"]
+    async with reranker(model) as subject:
+        answer = await subject.rerank(RerankJob([Query("q", documents)], form="raw"))
+        twice = Query("q", ["a", " ".join(words(40)), " ".join(words(40))])
+        with pytest.raises(TorchlessError, match=r"queries\[0\].documents\[1\]"):
+            await subject.rerank(RerankJob([twice], long_documents="refuse"))
+    assert_right(answer, [Query("q", documents)])
+    assert [len(lengths) for lengths in model.passes] == [2]
