@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as ParsingError
 
 
 class SettingsError(Exception):
@@ -23,6 +26,28 @@ class SettingsGroup(BaseModel):
     """A small group of settings that belong together; frozen, and unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class _NotJSONError(ValueError):
+    """A variable of a list or a table holds something else than JSON; the message is the variable's name."""
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, which says of a value that is not JSON in which variable it is."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """The list or table that `value` of the field is as JSON.
+
+        Raises:
+            _NotJSONError: It is none. Where the field may also be plain text, pydantic-settings then takes it as that.
+        """
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            # Only the last part of the variable's name is told here. The value is not shown: it may be a key.
+            prefix, last = self.env_prefix.lower(), field_name.lower()
+            names = (n for n, v in self.env_vars.items() if v == value and n.startswith(prefix) and n.endswith(last))
+            raise _NotJSONError(next(names, f"{prefix}{last}").upper()) from None
 
 
 class ProgramSettings(BaseSettings):
@@ -59,7 +84,7 @@ class ProgramSettings(BaseSettings):
         """Arguments first, then the environment, then the YAML file."""
         path = os.environ.get(f"{cls.env_prefix}CONFIG")
         yaml = (YamlConfigSettingsSource(settings_cls, yaml_file=path),) if path else ()
-        return (init_settings, env_settings, *yaml)
+        return (init_settings, _Environment(settings_cls), *yaml)
 
     @classmethod
     def load(cls) -> Self:
@@ -74,11 +99,26 @@ class ProgramSettings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            lines = [f"  {cls._name_of(e['loc'])}: {e['msg']}" for e in error.errors()]
+            lines = [f"  {cls._name_of(location)}: {message}" for location, message in _causes(error)]
             raise SettingsError(f"{cls.__name__}: these settings cannot be used\n" + "\n".join(lines)) from error
+        except ParsingError as error:
+            if not isinstance(error.__cause__, _NotJSONError):
+                raise SettingsError(f"{cls.__name__}: these settings cannot be used\n  {error}") from error
+            message = f"{error.__cause__} in the environment is not JSON: lists and tables are given as JSON"
+            raise SettingsError(f"{cls.__name__}: these settings cannot be used\n  {message}") from None
 
     @classmethod
     def _name_of(cls, location: tuple[int | str, ...]) -> str:
         dotted = ".".join(str(part) for part in location)
         variable = cls.env_prefix + "__".join(str(part).upper() for part in location)
         return f"{dotted} (in the environment {variable})"
+
+
+def _causes(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
+    """Place and message of each fault, without those that only follow from another further in.
+
+    A list whose only entry is wrong, for instance, is then also said to be too short.
+    """
+    found = [(each["loc"], each["msg"]) for each in error.errors()]
+    within = {location[:length] for location, _ in found for length in range(len(location))}
+    return [(location, message) for location, message in found if location not in within]

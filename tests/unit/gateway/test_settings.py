@@ -57,6 +57,15 @@ def test_values_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch, n
         GatewaySettings.load()
 
 
+@pytest.mark.parametrize("name", ["AUTH__API_KEYS", "AUTH", "MODELS__ALIASES"])
+def test_a_list_or_table_that_is_not_json_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("TORCHLESS_GATEWAY_OPENAI__TOKEN_ID_VOCABULARY", "model")
+    monkeypatch.setenv(f"TORCHLESS_GATEWAY_{name}", "plain-and-secret")
+    with pytest.raises(SettingsError, match=f"TORCHLESS_GATEWAY_{name} .*lists and tables are given as JSON") as caught:
+        GatewaySettings.load()
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_there_is_room_for_the_largest_body(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHLESS_GATEWAY_LIMITS__BODIES_MIB", "31")
     with pytest.raises(SettingsError, match="bodies_mib is less than body_mib"):

@@ -64,3 +64,17 @@ def test_what_cannot_be_used_is_named(text: str, named: str, tmp_path: Path, mon
     with pytest.raises(SettingsError) as caught:
         RerankingSettings.load()
     assert named in str(caught.value)
+
+
+def test_one_wrong_value_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLESS_RERANKING_MODELS", '[{"id": "a", "device": "tpu"}]')
+    with pytest.raises(SettingsError) as caught:
+        RerankingSettings.load()
+    _, *lines = str(caught.value).splitlines()
+    assert [line.split()[0] for line in lines] == ["models.0.device"]
+
+
+def test_models_that_are_not_json_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLESS_RERANKING_MODELS", "x")
+    with pytest.raises(SettingsError, match="TORCHLESS_RERANKING_MODELS in the environment is not JSON"):
+        RerankingSettings.load()
