@@ -121,14 +121,16 @@ class AuthSettings(SettingsGroup):
     api_keys: tuple[SecretStr, ...] = ()
     """Keys that are let in; empty: everybody is. With keys, every route but health, metrics and the API's description
     asks for one, as `Authorization: Bearer <key>`, `Authorization: <key>` or `X-Api-Key: <key>`. At least 8 printable
-    characters each. Best given as a variable, not in a file."""
+    ASCII characters each: clients send others in different encodings. Best given as a variable, not in a file."""
 
     @field_validator("api_keys")
     @classmethod
     def _can_be_sent(cls, given: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for key in (each.get_secret_value() for each in given):
-            if len(key) < _SHORTEST_KEY or key != key.strip() or not key.isprintable():
-                raise ValueError(f"a key has at least {_SHORTEST_KEY} printable characters, and no space at its ends")
+            if not key.isascii() or not key.isprintable():
+                raise ValueError("a key has printable ASCII characters alone: clients send others in several encodings")
+            if len(key) < _SHORTEST_KEY or key != key.strip():
+                raise ValueError(f"a key has at least {_SHORTEST_KEY} characters, and no space at its ends")
         return given
 
 

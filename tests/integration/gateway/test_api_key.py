@@ -14,7 +14,7 @@ from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.error_bodies import message_of
 from tests.integration.gateway.reranking_server import RerankingServer
 
-KEYS = ["first-key-of-two", "schlüssel-zwei"]
+KEYS = ["first-key-of-two", "second key, with spaces"]
 RERANK = {"query": "a", "documents": ["b"]}
 BODIES: dict[tuple[str, str], Any] = {
     ("openai", "/v1/embeddings"): {"input": "one"},

@@ -52,9 +52,18 @@ def test_keys_come_from_the_environment_and_show_nowhere(monkeypatch: pytest.Mon
         assert KEY not in shown
 
 
-@pytest.mark.parametrize("key", ["", "short", " with-spaces-around", "with-a-\\nbreak", "with-a-\\u0000"])
+@pytest.mark.parametrize(
+    "key", ["", "short", " with-spaces-around", "with-a-\\nbreak", "with-a-\\u0000", "schlüssel-zwei", "with-a-\\u200b"]
+)
 def test_keys_that_no_request_could_carry_or_anybody_could_guess(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("TORCHLESS_GATEWAY_AUTH__API_KEYS", f'["{KEY}", "{key}"]')
     with pytest.raises(SettingsError, match="AUTH__API_KEYS") as raised:
         GatewaySettings.load()
     assert KEY not in str(raised.value)
+
+
+def test_keys_in_other_characters_than_ascii_are_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLESS_GATEWAY_AUTH__API_KEYS", '["schlüssel-zwei"]')
+    with pytest.raises(SettingsError, match="printable ASCII characters") as raised:
+        GatewaySettings.load()
+    assert "schl" not in str(raised.value)
