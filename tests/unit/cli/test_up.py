@@ -160,6 +160,15 @@ def test_a_taken_port_is_named_with_its_option_before_anything_starts(state: Pat
     assert [path.name for path in state.iterdir()] == ["lock"]
 
 
+def test_a_port_for_two_services_is_named_with_both_options(state: Path) -> None:
+    port = free_port()
+    up = Up(state, f"one={port}", f"two={port}")
+
+    assert f"port {port} is asked for by both --one-port and --two-port" in up.all()
+    assert up.process.wait(WAIT_S) == 1
+    assert [path.name for path in state.iterdir()] == ["lock"]
+
+
 def test_one_stack_a_folder(state: Path) -> None:
     first = Up(state, f"one={free_port()}")
     first.until("the stack is up")
