@@ -143,6 +143,7 @@ def get(
     family: ErrorFamily,
     answer: Any,
     statuses: tuple[int, ...] = (),
+    also_answered_with: tuple[int, ...] = (),
     head: bool = False,
     open_to_all: bool = False,
     query: type[BaseModel] | None = None,
@@ -155,7 +156,8 @@ def get(
         paths: The paths, the first one canonical.
         family: How errors look.
         answer: What it answers, for the API's description.
-        statuses: Those besides 200, 401 and 500 that it may answer.
+        statuses: Those that errors of its may have, besides 401, 500 and that of a malformed header.
+        also_answered_with: Statuses besides 200 that its answer may have.
         head: HEAD gets the same status and headers; uvicorn leaves the body out.
         open_to_all: No key is asked for.
         query: What may stand behind the path's question mark, for the API's description.
@@ -171,7 +173,14 @@ def get(
 
         for path in paths:
             described = described_bodiless(
-                path, handler, family=family, answer=answer, statuses=statuses, open_to_all=open_to_all, query=query
+                path,
+                handler,
+                family=family,
+                answer=answer,
+                statuses=statuses,
+                also_answered_with=also_answered_with,
+                open_to_all=open_to_all,
+                query=query,
             )
             router.add_api_route(path, endpoint, methods=[method], **described)
             if head:

@@ -11,8 +11,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.responses import Response
 
 from gateway.errors import ErrorFamily
+from gateway.faults import MalformedRequestError
 from gateway.forms import Form
 from gateway.request_context import MIN_TIMEOUT_S, TIMEOUT_HEADER
 from gateway.schemas import cohere, gpu, openai, rerank, tei, vllm
@@ -44,7 +46,7 @@ _MEANINGS = {
     404: "No such model, or lease",
     409: "The idempotency key stands for another request",
     413: "Past a limit of the gateway, the model or the devices, or a value that the model does not support",
-    422: "The body cannot be read, or the vocabulary does not hold it",
+    422: "The body or a header cannot be read, or the vocabulary does not hold the input",
     424: "The service failed",
     429: "Busy; try again after Retry-After",
     500: "The gateway or the service failed",
@@ -99,15 +101,20 @@ def described_bodiless(
     family: ErrorFamily,
     answer: Any,
     statuses: tuple[int, ...],
+    also_answered_with: tuple[int, ...],
     open_to_all: bool,
     query: type[BaseModel] | None,
 ) -> dict[str, Any]:
     """Arguments of `add_api_route` for a route without a body."""
-    errors = dict.fromkeys(sorted({*statuses} if open_to_all else {401, *statuses}), family.schema)
-    described = _described(path, handler, family, answer, errors)
+    # A header can be malformed without a body, too.
+    always = {family.status(MalformedRequestError("")), 500} | (set() if open_to_all else {401})
+    errors = dict.fromkeys(sorted(always | {*statuses}), family.schema)
+    described = _described(path, handler, family, answer, errors | dict.fromkeys(also_answered_with, answer))
     if answer is EVENTS:
         described["responses"][200] = {"description": "Events", "content": {EVENTS: {"schema": {"type": "string"}}}}
-    extra: dict[str, Any] = {"parameters": [*_in_path(path), *_in_query(query)]}
+        # A class without a type of its own; FastAPI's usual one would be listed beside.
+        described["response_class"] = Response
+    extra: dict[str, Any] = {"parameters": [*_in_path(path), *_in_query(query), *_HEADERS]}
     if open_to_all:
         extra["security"] = []
     return {**described, "openapi_extra": extra}

@@ -24,7 +24,7 @@ async def live(call: Call) -> Response:
     return json_response({"status": "alive"})
 
 
-@get(router, "/health/ready", family=TEI, answer=Readiness, head=True, open_to_all=True)
+@get(router, "/health/ready", family=TEI, answer=Readiness, also_answered_with=(503,), head=True, open_to_all=True)
 async def ready(call: Call) -> Response:
     """Whether each service behind the gateway is ready, and why not.
 

@@ -119,7 +119,7 @@ async def decode(body: DecodeRequest, call: Call) -> Response:
     return json_response(answer)
 
 
-@get(router, "/info", family=TEI, answer=Info, statuses=(404, 429, 503, 504))
+@get(router, "/info", family=TEI, answer=Info, statuses=(404, 424, 429, 503, 504))
 async def info(call: Call) -> Response:
     """The model that these routes use, and their limits."""
     settings, wanted = call.services.settings, _model(call)
