@@ -7,7 +7,6 @@ Headers read: `x-request-id` (made when absent or unusable, and answered), `trac
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from dataclasses import dataclass
 from uuid import uuid4
@@ -15,10 +14,10 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.faults import MalformedRequestError
+from gateway.seconds import read_seconds
 from gateway.settings import LimitSettings
 from torchless.clients.call import REQUEST_ID_KEY, TRACEPARENT_KEY, CallContext
-from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
+from torchless.contracts.errors import ErrorKind, TorchlessError
 
 TIMEOUT_HEADER = "x-request-timeout-s"
 MIN_TIMEOUT_S = 0.001
@@ -96,11 +95,4 @@ def request_context(scope: Scope, limits: LimitSettings, deadline_s: float) -> R
 def _seconds(value: str | None, limits: LimitSettings, deadline_s: float) -> float:
     if value is None:
         return min(deadline_s, limits.max_deadline_s)
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = math.nan
-    if not seconds >= MIN_TIMEOUT_S:
-        violation = FieldViolation(TIMEOUT_HEADER, f"is a number of seconds from {MIN_TIMEOUT_S}, such as 2.5")
-        raise MalformedRequestError(f"{TIMEOUT_HEADER}: {violation.description}", (violation,))
-    return min(seconds, limits.max_deadline_s)
+    return min(read_seconds(TIMEOUT_HEADER, value, least=MIN_TIMEOUT_S), limits.max_deadline_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from fastapi import APIRouter
@@ -11,12 +10,12 @@ from starlette.responses import Response
 from gateway.encoding.json import json_response
 from gateway.endpoint import Call, DirectRoute, get, post
 from gateway.errors import GPU
-from gateway.faults import MalformedRequestError
 from gateway.openapi import EVENTS
 from gateway.schemas.gpu import AllocationRequest, Devices, RenewalRequest, WatchQuery
+from gateway.seconds import read_seconds
 from gateway.server_sent_events import event_stream
 from torchless.clients.gpu import Allocation, GPUClient, GpuStatus
-from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
+from torchless.contracts.errors import ErrorKind, TorchlessError
 
 router = APIRouter(route_class=DirectRoute)
 _UNAVAILABLE = (429, 503, 504)
@@ -93,7 +92,7 @@ async def release(call: Call) -> Response:
     return json_response(await _service(call).release(_id(call), call.context.for_call()))
 
 
-@get(router, "/v1/gpu/watch", family=GPU, answer=EVENTS, statuses=(400, *_UNAVAILABLE), query=WatchQuery)
+@get(router, "/v1/gpu/watch", family=GPU, answer=EVENTS, statuses=_UNAVAILABLE, query=WatchQuery)
 async def watch(call: Call) -> Response:
     """The status at once, then at every change and every interval, as server-sent events named `status`.
 
@@ -121,13 +120,4 @@ def _id(call: Call) -> str:
 
 def _interval(call: Call) -> float | None:
     given = call.query.get("interval_s")
-    if given is None:
-        return None
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not math.isfinite(seconds):
-        violation = FieldViolation("interval_s", "is a number of seconds, such as 2.5")
-        raise MalformedRequestError(f"interval_s: {violation.description}", (violation,))
-    return seconds
+    return None if given is None else read_seconds("interval_s", given, finite=True)

@@ -193,7 +193,7 @@ def test_watch_comes_at_every_interval(http: httpx.Client) -> None:
         assert [next(told)[0] for _ in range(4)] == ["status"] * 4
 
 
-@pytest.mark.parametrize("given", ["x", "nan", "inf", "-1", "0.001", ""])
+@pytest.mark.parametrize("given", ["x", "nan", "inf", "-1", "0.001", "", "1_0", "\uff11\uff10"])
 def test_watch_refuses_what_is_no_interval(http: httpx.Client, given: str) -> None:
     answer = http.get("/v1/gpu/watch", params={"interval_s": given})
     assert (answer.status_code, error_of(answer)["param"]) == (400, "interval_s")
