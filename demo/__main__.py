@@ -11,6 +11,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from rich.table import Table
 
 from torchless.cli.errors import StackError
 from torchless.cli.gateway_api import GatewayClient, GatewayError, Ranked
-from torchless.cli.services import StackSettings, stack_services
+from torchless.cli.services import Service, StackSettings, stack_services
 from torchless.cli.stack import Stack
 from torchless.cli.up import show_until_ready, stopped_by_signal
 
@@ -59,7 +60,7 @@ async def demonstrate(console: Console) -> bool:
         GatewayError: The gateway refuses a call.
     """
     settings = layout()
-    stack = Stack(stack_services(settings), STATE, directory=PROJECT)
+    stack = Stack(without_keys(stack_services(settings)), STATE, directory=PROJECT)
     async with stopped_by_signal() as stop, stack:
         asking = asyncio.create_task(_ask(stack, settings.gateway_url, console))
         stopping = asyncio.create_task(stop.wait())
@@ -87,6 +88,15 @@ def layout() -> StackSettings:
         reranking_port=reranking,
         gpu_port=gpu,
         metrics_port=0,
+    )
+
+
+def without_keys(services: Sequence[Service]) -> tuple[Service, ...]:
+    """`services` with a gateway that lets everybody in, whatever the user's environment or file says of keys."""
+    nobody_asked = {"TORCHLESS_GATEWAY_AUTH__API_KEYS": "[]"}
+    return tuple(
+        replace(service, environment={**service.environment, **nobody_asked}) if service.name == "gateway" else service
+        for service in services
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ class Source:
     """Base URL of a gateway."""
     address: str = ""
     """`host:port` of an embedding service, asked over gRPC in place of the gateway; empty: the gateway is."""
+    key: str = field(default="", repr=False)
+    """The gateway's key; empty: it asks for none. The embedding service never does."""
 
 
 def embed_texts(texts: Sequence[str], source: Source, *, model: str, dimensions: int) -> NDArray[np.float32]:
@@ -47,7 +49,7 @@ def embed_texts(texts: Sequence[str], source: Source, *, model: str, dimensions:
 async def _over_http(
     frames: Sequence[Sequence[str]], source: Source, model: str, dimensions: int
 ) -> list[NDArray[np.float32]]:
-    async with GatewayClient(source.gateway) as client:
+    async with GatewayClient(source.gateway, key=source.key) as client:
         return [await client.embed(frame, model=model, dimensions=dimensions) for frame in frames]
 
 

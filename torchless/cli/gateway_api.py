@@ -17,6 +17,14 @@ class GatewayError(Exception):
     """The gateway did not answer, or refused; the message is for the user."""
 
 
+class KeyRefusedError(GatewayError):
+    """The gateway asks for a key, and was given none or one that it does not let in."""
+
+    def __init__(self, *, given: bool) -> None:
+        refused = "does not let this key in" if given else "asks for a key"
+        super().__init__(f"the gateway {refused}: give one that it knows as TORCHLESS_API_KEY, or with --key")
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceState:
     """What the gateway says about one service behind it."""
@@ -57,15 +65,25 @@ class GatewayClient:
 
     Args:
         url: Base URL.
+        key: The key to come in with; empty: none.
         timeout_s: Seconds that an answer may take.
+
+    Raises:
+        GatewayError: The key has characters that no key of a gateway has.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 60.0) -> None:
+    def __init__(self, url: str, *, key: str = "", timeout_s: float = 60.0) -> None:
+        if not key.isascii() or not key.isprintable() or key != key.strip():
+            raise GatewayError(
+                "the key cannot be sent: keys are printable ASCII characters, with no space at their ends"
+            )
         self._url = url
+        self._keyed = bool(key)
         # Certificates are read only where they are needed: it takes longer than a call. And no proxy, which
         # `trust_env` would send even a call to this machine through.
         secure = url.startswith("https:")
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, trust_env=False, verify=secure)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, trust_env=False, verify=secure)
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,7 +115,7 @@ class GatewayClient:
         Raises:
             GatewayError: It does not answer, or refuses; then with its own words.
         """
-        answer = _answer(await self._send("GET", "/v1/gpu/status"))
+        answer = self._answer(await self._send("GET", "/v1/gpu/status"))
         if not answer["available"]:
             return f"no GPU: {answer['unavailable_reason']}"
         devices = [each for each in answer["devices"] if not each["mig_enabled"]]
@@ -118,7 +136,7 @@ class GatewayClient:
         body: dict[str, Any] = {"input": list(texts), "encoding_format": "base64"}
         body |= {"model": model} if model else {}
         body |= {"dimensions": dimensions} if dimensions else {}
-        answer = _answer(await self._send("POST", "/v1/embeddings", json=body))
+        answer = self._answer(await self._send("POST", "/v1/embeddings", json=body))
         rows = sorted(answer["data"], key=lambda row: int(row["index"]))
         return np.stack([np.frombuffer(base64.b64decode(row["embedding"]), dtype="<f4") for row in rows])
 
@@ -134,7 +152,7 @@ class GatewayClient:
             GatewayError: It does not answer, or refuses; then with its own words.
         """
         body: dict[str, Any] = {"query": query, "documents": list(documents)} | ({"model": model} if model else {})
-        answer = _answer(await self._send("POST", "/v2/rerank", json=body))
+        answer = self._answer(await self._send("POST", "/v2/rerank", json=body))
         return [Ranked(int(row["index"]), float(row["relevance_score"])) for row in answer["results"]]
 
     async def _send(self, method: str, path: str, json: Any = None) -> httpx.Response:
@@ -147,15 +165,16 @@ class GatewayClient:
                 f"nothing answers at {self._url}: start the stack with `torchless up`, or name another with --gateway"
             ) from error
 
-
-def _answer(response: httpx.Response) -> dict[str, Any]:
-    """The body of an answer, or the gateway's own words as an error; API families put those in different places."""
-    answer = _object(response)
-    if response.status_code == httpx.codes.OK:
-        return answer
-    error = answer.get("error")
-    said = error.get("message") if isinstance(error, dict) else answer.get("message")
-    raise GatewayError(str(said or f"the gateway answered with HTTP status {response.status_code}"))
+    def _answer(self, response: httpx.Response) -> dict[str, Any]:
+        """The body of an answer, or the gateway's own words as an error; API families put those in different places."""
+        answer = _object(response)
+        if response.status_code == httpx.codes.OK:
+            return answer
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise KeyRefusedError(given=self._keyed)
+        error = answer.get("error")
+        said = error.get("message") if isinstance(error, dict) else answer.get("message")
+        raise GatewayError(str(said or f"the gateway answered with HTTP status {response.status_code}"))
 
 
 def _object(response: httpx.Response) -> dict[str, Any]:

@@ -27,6 +27,16 @@ app = typer.Typer(
 Gateway = Annotated[
     str, typer.Option("--gateway", envvar="TORCHLESS_GATEWAY_URL", metavar="URL", help="Base URL of the gateway.")
 ]
+Key = Annotated[
+    str,
+    typer.Option(
+        "--key",
+        envvar="TORCHLESS_API_KEY",
+        metavar="KEY",
+        show_default=False,
+        help="Key, where the gateway asks for one; others can see it in a command, not in the variable.",
+    ),
+]
 
 
 @app.command()
@@ -89,13 +99,13 @@ def up(
 
 
 @app.command()
-def status(gateway: Gateway = "http://127.0.0.1:3000") -> None:
+def status(gateway: Gateway = "http://127.0.0.1:3000", key: Key = "") -> None:
     """Show how the gateway and the services behind it are; exit status 1 unless all are ready."""
     from torchless.cli.gateway_api import GatewayError
     from torchless.cli.status import status as run
 
     try:
-        ready = run(gateway, _console())
+        ready = run(gateway, _console(), key=key)
     except GatewayError as error:
         _fail(str(error))
     raise typer.Exit(0 if ready else 1)
@@ -113,6 +123,7 @@ def embed(
     model: Annotated[str, typer.Option(help="Model id; the service's default if not given.")] = "",
     dimensions: Annotated[int, typer.Option(min=0, help="Leading dimensions to keep; 0 for all.")] = 0,
     gateway: Gateway = "http://127.0.0.1:3000",
+    key: Key = "",
     address: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Ask this embedding service over gRPC, without the gateway.")
     ] = "",
@@ -126,7 +137,7 @@ def embed(
     if not wanted:
         _fail("there is nothing to embed: give texts as arguments, or one a line on standard input")
     try:
-        vectors = embed_texts(wanted, Source(gateway, address), model=model, dimensions=dimensions)
+        vectors = embed_texts(wanted, Source(gateway, address, key), model=model, dimensions=dimensions)
     except (GatewayError, TorchlessError) as error:
         _fail(str(error))
     if as_json:
@@ -147,6 +158,7 @@ def rerank(
     ] = False,
     model: Annotated[str, typer.Option(help="Model id; the service's default if not given.")] = "",
     gateway: Gateway = "http://127.0.0.1:3000",
+    key: Key = "",
 ) -> None:
     """Put documents in order for a query, the most relevant first; scores are from 0 to 1."""
     from torchless.cli.gateway_api import GatewayError
@@ -156,7 +168,7 @@ def rerank(
     if not wanted:
         _fail("there is nothing to put in order: give documents as arguments, or one a line on standard input")
     try:
-        ranked = rerank_documents(query, wanted, gateway, model=model)
+        ranked = rerank_documents(query, wanted, gateway, key=key, model=model)
     except GatewayError as error:
         _fail(str(error))
     if as_json:

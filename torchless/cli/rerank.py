@@ -13,7 +13,9 @@ from rich.table import Table
 from torchless.cli.gateway_api import GatewayClient, Ranked
 
 
-def rerank_documents(query: str, documents: Sequence[str], gateway: str, *, model: str = "") -> list[Ranked]:
+def rerank_documents(
+    query: str, documents: Sequence[str], gateway: str, *, key: str = "", model: str = ""
+) -> list[Ranked]:
     """`documents` with their scores, the best first.
 
     Raises:
@@ -21,7 +23,7 @@ def rerank_documents(query: str, documents: Sequence[str], gateway: str, *, mode
     """
 
     async def ask() -> list[Ranked]:
-        async with GatewayClient(gateway) as client:
+        async with GatewayClient(gateway, key=key) as client:
             return await client.rerank(query, documents, model=model)
 
     return asyncio.run(ask())
