@@ -11,6 +11,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -137,7 +138,7 @@ def _add_post(
         router.add_api_route(path, endpoint, **described_post(path, about, family=family, forms=forms))
 
 
-def get(
+def bodiless(
     router: APIRouter,
     *paths: str,
     family: ErrorFamily,
@@ -147,9 +148,9 @@ def get(
     head: bool = False,
     open_to_all: bool = False,
     query: type[BaseModel] | None = None,
-    method: str = "GET",
+    method: str,
 ) -> Callable[[Callable[[Call], Awaitable[Response]]], Callable[..., Any]]:
-    """Registers a handler for GET `paths`, or for another method without a body.
+    """Registers a handler for `paths` and a method that takes no body.
 
     Args:
         router: Where.
@@ -188,6 +189,10 @@ def get(
         return handler
 
     return register
+
+
+get = partial(bodiless, method="GET")
+delete = partial(bodiless, method="DELETE")
 
 
 async def _answered(

@@ -36,6 +36,11 @@ class MalformedRequestError(TorchlessError):
         super().__init__(ErrorKind.INVALID_INPUT, message, violations=violations)
 
 
+def malformed(field: str, description: str) -> MalformedRequestError:
+    """A `MalformedRequestError` about one field; its message is `field: description`."""
+    return MalformedRequestError(f"{field}: {description}", (FieldViolation(field, description),))
+
+
 class EmptyInputError(TorchlessError):
     """The caller's fault: nothing to work on, or an input without a character."""
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gateway.faults import MalformedRequestError
+from gateway.faults import malformed
 from gateway.reranker import Ranking
 from gateway.schemas.rerank import RankingFields, ScoringFields
 from gateway.settings import GatewaySettings
 from torchless.clients.reranking import LongDocuments, Reranking, RerankOptions, ScoreForm
-from torchless.contracts.errors import FieldViolation
 
 
 def reranking_deadline(settings: GatewaySettings) -> float:
@@ -50,15 +49,11 @@ def _joined(document: Mapping[str, Any], fields: Sequence[str], name: str) -> st
     parts = [(field, document[field]) for field in fields if document.get(field) is not None]
     if not parts:
         wanted = "the field text" if fields == ["text"] else "any of the fields in rank_fields"
-        raise _malformed(name, f"does not have {wanted}")
+        raise malformed(name, f"does not have {wanted}")
     for field, part in parts:
         if not isinstance(part, str):
-            raise _malformed(f"{name}.{field}", "must be a text")
+            raise malformed(f"{name}.{field}", "must be a text")
     return "\n".join(part for _, part in parts)
-
-
-def _malformed(field: str, description: str) -> MalformedRequestError:
-    return MalformedRequestError(f"{field}: {description}", (FieldViolation(field, description),))
 
 
 def results_of(ranking: Ranking) -> Iterator[dict[str, Any]]:

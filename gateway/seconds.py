@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gateway.faults import MalformedRequestError
-from torchless.contracts.errors import FieldViolation
+from gateway.faults import malformed
 
 
 def read_seconds(name: str, given: str, *, least: float = -math.inf, finite: bool = False) -> float:
@@ -23,8 +22,7 @@ def read_seconds(name: str, given: str, *, least: float = -math.inf, finite: boo
     seconds = _number(given)
     if not seconds >= least or (finite and math.isinf(seconds)):
         wanted = "is a number of seconds" + ("" if math.isinf(least) else f" from {least}")
-        violation = FieldViolation(name, f"{wanted}, such as 2.5")
-        raise MalformedRequestError(f"{name}: {violation.description}", (violation,))
+        raise malformed(name, f"{wanted}, such as 2.5")
     return seconds
 
 

@@ -17,11 +17,10 @@ from gateway.encoding.json import finite, json_response
 from gateway.encoding.quantization import QUANTIZERS
 from gateway.endpoint import Call, DirectRoute, post
 from gateway.errors import COHERE
-from gateway.faults import MalformedRequestError
+from gateway.faults import malformed
 from gateway.rerank_bodies import options_of, reranking_deadline, results_of, results_with_documents, texts_of, usage_of
 from gateway.schemas.cohere import EmbedAnswer, EmbedV1Request, EmbedV2Request, RerankAnswer, RerankRequest
 from torchless.clients.embedding import Embeddings, EmbedOptions, InputType, Truncation
-from torchless.contracts.errors import FieldViolation
 
 router = APIRouter(route_class=DirectRoute)
 _INPUT_TYPES = {"search_query": InputType.QUERY, "search_document": InputType.DOCUMENT}
@@ -138,8 +137,7 @@ async def _reranked(version: str, body: RerankRequest, call: Call) -> Response:
 
 def _texts(body: EmbedV2Request) -> tuple[list[str], str]:
     if (body.texts is None) == (body.inputs is None):
-        violation = FieldViolation("texts", "give one of texts and inputs")
-        raise MalformedRequestError("texts: give one of texts and inputs", (violation,))
+        raise malformed("texts", "give one of texts and inputs")
     if body.inputs is None:
         return body.texts or [], "texts"
     return ["\n".join(part.text for part in one.content) for one in body.inputs], "inputs"

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from gateway.encoding.json import json_response
-from gateway.endpoint import Call, DirectRoute, get, post
+from gateway.endpoint import Call, DirectRoute, delete, get, post
 from gateway.errors import GPU
 from gateway.openapi import EVENTS
 from gateway.schemas.gpu import AllocationRequest, Devices, RenewalRequest, WatchQuery
@@ -86,7 +86,7 @@ async def renew(body: RenewalRequest, call: Call) -> Response:
     return json_response(lease)
 
 
-@get(router, _LEASE, method="DELETE", family=GPU, answer=Allocation, statuses=(404, *_UNAVAILABLE))
+@delete(router, _LEASE, family=GPU, answer=Allocation, statuses=(404, *_UNAVAILABLE))
 async def release(call: Call) -> Response:
     """Gives a lease back, and answers it as it was."""
     return json_response(await _service(call).release(_id(call), call.context.for_call()))
