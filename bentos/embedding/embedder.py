@@ -37,6 +37,14 @@ class Lane(NamedTuple):
         return self.model
 
 
+class _How(NamedTuple):
+    """What a request's names and numbers stand for, once they are checked."""
+
+    model: EmbeddingModel
+    dimensions: int
+    prompt_name: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class EmbedJob:
     """One request; the fields are those of `GenerateEmbeddingsRequest`."""
@@ -85,11 +93,12 @@ class Embedder:
         """Starts the devices' threads and sends some passes over it, so that the first caller does not pay for them."""
         self.pool.start()
         text = "a text of no importance "
-        for card in self.cards():
+        for model in self.pool.models:
             for _ in range(self._settings.warm_up_passes):
                 # Past the checks: limits that are set for callers may be lower.
                 for texts in ([text], [text * (1 + i % 8) for i in range(32)]):
-                    await self._embedded(EmbedJob(model=card.id), texts, started=time.monotonic())
+                    how = _How(model, dimensions=0, prompt_name=model.card.default_prompt_name)
+                    await self._embedded(EmbedJob(), texts, how, started=time.monotonic())
 
     async def stop(self) -> None:
         """Works off what waits and ends the threads."""
@@ -114,29 +123,28 @@ class Embedder:
             TorchlessError: INVALID_INPUT, INPUT_TOO_LARGE, NOT_FOUND, OVERLOADED, DEADLINE, GPU_UNAVAILABLE, INTERNAL.
         """
         model = self.pool.find(job.model)
-        _checked_dimensions(job.dimensions, model.card)
-        self._prompt_name(job.purpose, job.prompt_name, model.card)
+        dimensions = _checked_dimensions(job.dimensions, model.card)
+        how = _How(model, dimensions, self._prompt_name(job.purpose, job.prompt_name, model.card))
         if not wait_for_room:
             self.pool.refuse_if_full(model)
         started = time.monotonic()
         texts = await self._texts_of(job, model)
         return await self._embedded(
-            job, texts, started=started, flow=flow, expires_at=expires_at, wait_for_room=wait_for_room
+            job, texts, how, started=started, flow=flow, expires_at=expires_at, wait_for_room=wait_for_room
         )
 
     async def _embedded(
         self,
         job: EmbedJob,
         texts: Sequence[str],
+        how: _How,
         *,
         started: float,
         flow: str = "",
         expires_at: float | None = None,
         wait_for_room: bool = False,
     ) -> EmbedAnswer:
-        model = self.pool.find(job.model)
-        dimensions = _checked_dimensions(job.dimensions, model.card)
-        prompt_name = self._prompt_name(job.purpose, job.prompt_name, model.card)
+        model, dimensions, prompt_name = how
         encoded = await self._encode(model, texts, prompt_name, job.truncate)
         tokenized = time.monotonic()
         if job.per_token:

@@ -91,12 +91,12 @@ class Reranker:
         """Starts the devices' threads and sends some passes over it, so that the first caller does not pay for them."""
         self._pool.start()
         query, text = "of what importance is a text", "a text of no importance "
-        for card in self.cards():
+        texts = [f"{text * (1 + i % 8)}{i}" for i in range(32)]
+        for model in self._pool.models:
             for _ in range(self._settings.warm_up_passes):
                 # Past the checks: limits that are set for callers may be lower.
-                await self._answer(RerankJob([Query(query, [text])], model=card.id))
-                texts = [f"{text * (1 + i % 8)}{i}" for i in range(32)]
-                await self._answer(RerankJob([Query(query, texts)], model=card.id))
+                await self._answer(model, RerankJob([Query(query, [text])]))
+                await self._answer(model, RerankJob([Query(query, texts)]))
 
     async def stop(self) -> None:
         """Works off what waits and ends the threads."""
@@ -120,12 +120,17 @@ class Reranker:
         model = self._pool.find(job.model)
         characters = self._check(job)
         self._pool.refuse_if_full(model)
-        return await self._answer(job, flow=flow, expires_at=expires_at, characters=characters)
+        return await self._answer(model, job, flow=flow, expires_at=expires_at, characters=characters)
 
     async def _answer(
-        self, job: RerankJob, *, flow: str = "", expires_at: float | None = None, characters: int = 0
+        self,
+        model: RerankingModel,
+        job: RerankJob,
+        *,
+        flow: str = "",
+        expires_at: float | None = None,
+        characters: int = 0,
     ) -> RerankAnswer:
-        model = self._pool.find(job.model)
         started = time.monotonic()
         if characters <= _SMALL_CHARACTERS:
             encoded = _encode(model, job)
@@ -180,12 +185,19 @@ def _checked_length(field: str, text: str, longest: int) -> int:
 def _encode(model: RerankingModel, job: RerankJob) -> list[EncodedQuery]:
     way = job.long_documents or model.card.long_documents
     longest = job.max_tokens_per_doc or model.card.max_tokens_per_doc
-    # A document that comes twice is read once: its two scores are then equal to the last bit, and keep their order.
-    encoded = [model.encode(query.text, list(dict.fromkeys(query.documents)), way, longest) for query in job.queries]
+    encoded = [model.encode(query.text, list(_places(query)), way, longest) for query in job.queries]
     if way == "refuse":
         for number, (query, given) in enumerate(zip(encoded, job.queries, strict=True)):
-            _refuse_too_long(query, given.documents, f"queries[{number}]", model.card.max_tokens)
+            _refuse_too_long(query, given, f"queries[{number}]", model.card.max_tokens)
     return encoded
+
+
+def _places(query: Query) -> dict[str, int]:
+    """The query's documents without repetitions, and where among them each stands.
+
+    One that comes twice is read once: its two scores are then equal to the last bit, and keep their order.
+    """
+    return {text: place for place, text in enumerate(dict.fromkeys(query.documents))}
 
 
 def _lengths(query: EncodedQuery) -> list[int]:
@@ -194,15 +206,15 @@ def _lengths(query: EncodedQuery) -> list[int]:
     return [len(pair.ids) + math.ceil(len(pair.query_ids) / len(pairs)) for pair in pairs]
 
 
-def _refuse_too_long(query: EncodedQuery, given: Sequence[str], name: str, most: int) -> None:
+def _refuse_too_long(query: EncodedQuery, given: Query, name: str, most: int) -> None:
     if query.query_tokens > most:
         raise input_too_large(
             f"{name}.query", f"has {query.query_tokens} tokens and the model reads at most {most}; shorten it"
         )
-    for text, windows in zip(dict.fromkeys(given), query.documents, strict=True):
+    for text, windows in zip(_places(given), query.documents, strict=True):
         if (tokens := len(windows[0].ids)) > most:
             raise input_too_large(
-                f"{name}.documents[{given.index(text)}]",
+                f"{name}.documents[{given.documents.index(text)}]",
                 f"has {tokens} tokens as the model reads it, which is at most {most}; shorten it, or let it be cut",
             )
 
@@ -223,7 +235,7 @@ def _joined(
         best = np.array([max(next(scores) for _ in windows) for windows in query.documents], dtype=np.float32)
         in_form = model.in_form(best, form)
         _refuse_what_is_not_finite(in_form)
-        place_of = {text: place for place, text in enumerate(dict.fromkeys(given.documents))}
+        place_of = _places(given)
         places = [place_of[text] for text in given.documents]
         counts = [sum(pair.tokens for pair in windows) for windows in query.documents]
         answers.append(QueryScores(in_form[places], [counts[place] for place in places]))
