@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from bentos.embedding.model import EmbeddingModel
 from bentos.embedding.servicer import EmbeddingServicer
 from bentos.embedding.settings import EmbeddingSettings, ModelSettings
+from bentos.models.cpu import prepare_cpu
 from bentos.serving.capability import Mount
 from bentos.serving.service import build_service
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import add_EmbeddingServiceServicer_to_server
@@ -16,12 +15,9 @@ settings = EmbeddingSettings.load()
 
 def load(own: ModelSettings) -> EmbeddingModel:
     """Loads one model with torch, imported only here: BentoML's supervisor imports this module too and needs none."""
-    # OpenMP reads this when torch loads it; docs/decisions/0005 has the figures.
-    os.environ.setdefault("GOMP_SPINCOUNT", str(settings.cpu_spin))
+    prepare_cpu(settings)
     from bentos.embedding import torch_model
-    from bentos.models.torch_device import use_cpu_threads
 
-    use_cpu_threads(settings.cpu_threads)
     return torch_model.load(own)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from bentos.models.cpu import prepare_cpu
 from bentos.reranking.model import RerankingModel
 from bentos.reranking.servicer import RerankingServicer
 from bentos.reranking.settings import ModelSettings, RerankingSettings
@@ -16,12 +15,9 @@ settings = RerankingSettings.load()
 
 def load(own: ModelSettings) -> RerankingModel:
     """Loads one model with torch, imported only here: BentoML's supervisor imports this module too and needs none."""
-    # OpenMP reads this when torch loads it; docs/decisions/0005 has the figures.
-    os.environ.setdefault("GOMP_SPINCOUNT", str(settings.cpu_spin))
-    from bentos.models.torch_device import use_cpu_threads
+    prepare_cpu(settings)
     from bentos.reranking import torch_model
 
-    use_cpu_threads(settings.cpu_threads)
     return torch_model.load(own)
 
 
