@@ -97,3 +97,13 @@ async def until_health(client: CapabilityClient, bento: Bento, *, ready: bool) -
             pass
         await asyncio.sleep(0.1)
     pytest.fail("the bento did not get ready: " + bento.log.read_text())
+
+
+def wait_until_ready(kind: type[CapabilityClient], bento: Bento) -> None:
+    """Waits until the service is ready, for fixtures, which have no event loop; `kind` is the client that asks."""
+
+    async def wait() -> None:
+        async with kind(bento.address) as client:
+            await until_health(client, bento, ready=True)
+
+    asyncio.run(wait())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
 
 from tests import running_bento
-from tests.running_bento import Bento, until_health
+from tests.running_bento import Bento, wait_until_ready
 from torchless.clients.embedding import EmbeddingClient
 
 
@@ -22,12 +21,7 @@ def serving(*, prefix: tuple[str, ...] = (), **environment: str) -> AbstractCont
 def bento() -> Iterator[Bento]:
     """The bento with its default configuration."""
     with serving() as running:
-
-        async def wait() -> None:
-            async with EmbeddingClient(running.address) as client:
-                await until_health(client, running, ready=True)
-
-        asyncio.run(wait())
+        wait_until_ready(EmbeddingClient, running)
         yield running
 
 

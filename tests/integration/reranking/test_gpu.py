@@ -19,7 +19,7 @@ from bentos.reranking.model import RerankingModel
 from bentos.reranking.settings import DEFAULT_MODEL
 from tests.integration.reranking.conftest import serving
 from tests.integration.reranking.small_models import LETTERS, save_cross_encoder
-from tests.running_bento import Bento, until_health
+from tests.running_bento import Bento, wait_until_ready
 from torchless.clients.reranking import Query, RerankingClient, RerankOptions
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -52,12 +52,7 @@ def on_gpu(cross_encoder: str) -> Iterator[Bento]:
         {"id": "cross", "path": cross_encoder, "device": "cuda", "window_overlap_tokens": 4},
     ]
     with serving(models=json.dumps(models)) as running:
-
-        async def wait() -> None:
-            async with RerankingClient(running.address) as client:
-                await until_health(client, running, ready=True)
-
-        asyncio.run(wait())
+        wait_until_ready(RerankingClient, running)
         yield running
 
 
