@@ -141,6 +141,14 @@ class HealthSettings(SettingsGroup):
     """Time that each service has to answer a readiness check, in seconds."""
 
 
+class ReloadSettings(SettingsGroup):
+    """Changes of the settings' file while the gateway runs."""
+
+    interval_s: float = Field(default=1.0, ge=0, le=3600)
+    """Time between two looks at the file that `TORCHLESS_GATEWAY_CONFIG` names, in seconds; 0: only when a worker gets
+    SIGHUP. A change that cannot be used is refused, and what was before stays in force."""
+
+
 class GatewaySettings(ProgramSettings):
     """All settings of the gateway."""
 
@@ -166,3 +174,5 @@ class GatewaySettings(ProgramSettings):
     """Who may call."""
     health: HealthSettings = HealthSettings()
     """Readiness checks."""
+    reload: ReloadSettings = ReloadSettings()
+    """Changes while the gateway runs."""

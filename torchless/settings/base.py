@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,19 +12,31 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
 )
 from pydantic_settings import SettingsError as ParsingError
 
 
 class SettingsError(Exception):
-    """A configuration that cannot be used; the message names each setting at fault and what to change."""
+    """A configuration that cannot be used; the message names each setting at fault and what to change.
+
+    Args:
+        message: For whoever runs the program; holds no values, for they may be keys.
+        faults: The same for those who only call it, a line each: no paths, and no names but those of settings.
+    """
+
+    def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
 
 
 class SettingsGroup(BaseModel):
-    """A small group of settings that belong together; frozen, and unknown names are refused."""
+    """A small group of settings that belong together; frozen, and unknown names are refused.
+
+    What a validator says is logged, and told to callers: it never holds the value.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -82,30 +95,81 @@ class ProgramSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then the environment, then the YAML file."""
+        path = cls.file()
+        file = () if path is None else (InitSettingsSource(settings_cls, cls._read(path)),)
+        return (init_settings, _Environment(settings_cls), *file)
+
+    @classmethod
+    def file(cls) -> Path | None:
+        """The YAML file of this process; None: there is none."""
         path = os.environ.get(f"{cls.env_prefix}CONFIG")
-        yaml = (YamlConfigSettingsSource(settings_cls, yaml_file=path),) if path else ()
-        return (init_settings, _Environment(settings_cls), *yaml)
+        return Path(path) if path else None
 
     @classmethod
     def load(cls) -> Self:
         """The settings of this process.
 
         Raises:
-            SettingsError: A value is missing, malformed or out of range, or the file is not there.
+            SettingsError: A value is missing, malformed or out of range, or the file is not there or is no YAML.
         """
-        path = os.environ.get(f"{cls.env_prefix}CONFIG")
-        if path and not Path(path).is_file():
-            raise SettingsError(f"{cls.env_prefix}CONFIG names a file that is not there: {path}")
         try:
             return cls()
         except ValidationError as error:
-            lines = [f"  {cls._name_of(location)}: {message}" for location, message in _causes(error)]
-            raise SettingsError(f"{cls.__name__}: these settings cannot be used\n" + "\n".join(lines)) from error
+            causes = _causes(error)
+            lines = [f"  {cls._name_of(location)}: {message}" for location, message in causes]
+            faults = [f"{cls._setting_at(location)}: {message}" for location, message in causes]
+            raise SettingsError(
+                f"{cls.__name__}: these settings cannot be used\n" + "\n".join(lines), faults
+            ) from error
         except ParsingError as error:
             if not isinstance(error.__cause__, _NotJSONError):
                 raise SettingsError(f"{cls.__name__}: these settings cannot be used\n  {error}") from error
             message = f"{error.__cause__} in the environment is not JSON: lists and tables are given as JSON"
-            raise SettingsError(f"{cls.__name__}: these settings cannot be used\n  {message}") from None
+            raise SettingsError(f"{cls.__name__}: these settings cannot be used\n  {message}", [message]) from None
+
+    @classmethod
+    def _read(cls, path: Path) -> dict[str, Any]:
+        """What the YAML file at `path` holds; nothing, where it holds nothing but comments.
+
+        Raises:
+            SettingsError: It is not there, cannot be read, or is no table in YAML.
+        """
+        import yaml
+
+        try:
+            content = yaml.safe_load(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise cls._unreadable("is not there", path) from None
+        except OSError as error:
+            raise cls._unreadable(f"cannot be read ({type(error).__name__})", path) from None
+        # The others come of dates that there are none of, and of brackets by the thousand.
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            # What the parser says quotes the file, which may hold keys.
+            mark = getattr(error, "problem_mark", None)
+            place = f": line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+            raise cls._unreadable(f"is not YAML{place}", path) from None
+        if content is None:
+            return {}
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+            raise cls._unreadable("is not a table of settings by their names", path)
+        return content
+
+    @classmethod
+    def _unreadable(cls, how: str, path: Path) -> SettingsError:
+        return SettingsError(f"{cls.env_prefix}CONFIG names a file that {how}: {path}", [f"the file {how}"])
+
+    @classmethod
+    def _setting_at(cls, location: tuple[int | str, ...]) -> str:
+        """The name of the setting at `location`, or of the group around it: further in are names that users chose."""
+        model: Any = cls
+        names: list[str] = []
+        for part in map(str, location):
+            field = getattr(model, "model_fields", {}).get(part)
+            if field is None:
+                break
+            names.append(part)
+            model = field.annotation
+        return ".".join(names) or "settings"
 
     @classmethod
     def _name_of(cls, location: tuple[int | str, ...]) -> str:
