@@ -18,6 +18,10 @@ class Admission:
         self._limit = limit
         self._inside = 0
 
+    def reconfigure(self, limit: int) -> None:
+        """Changes the bound; those inside stay, and count, also where there are more of them."""
+        self._limit = limit
+
     def __enter__(self) -> None:
         if self._inside >= self._limit:
             raise TorchlessError(ErrorKind.OVERLOADED, "the gateway is busy; try again shortly", retry_after_s=1.0)

@@ -26,6 +26,11 @@ class BodyLimit:
         self._all_bytes = int(all_mib * _MIB)
         self._held = 0
 
+    def reconfigure(self, mib: float, all_mib: float) -> None:
+        """Changes the limits; what is held stays counted, and a body that is being read keeps the limit of its own."""
+        self._mib = mib
+        self._all_bytes = int(all_mib * _MIB)
+
     @contextmanager
     def room(self) -> Iterator[BodyReader]:
         """A reader of one body, whose bytes count as held until the end of the block.

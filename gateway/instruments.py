@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -39,6 +40,32 @@ class Instruments:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        self._reloads = Counter(
+            "torchless_gateway_settings_reloads",
+            "Newer settings that were applied or refused, and looks that found no setting changed",
+            ("outcome",),
+            registry=self._registry,
+        )
+        self._settings_applied = Gauge(
+            "torchless_gateway_settings_applied_timestamp_seconds",
+            "When settings were last applied, the start included, of the worker in which that is longest ago",
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
+        self._settings_refused = Gauge(
+            "torchless_gateway_settings_refused",
+            "1 while a worker has refused the newest settings and goes on with older ones",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._settings_applied.set_to_current_time()
+
+    def settings_looked_at(self, outcome: Literal["applied", "refused", "unchanged"]) -> None:
+        """Counts one look at newer settings."""
+        self._reloads.labels(outcome).inc()
+        self._settings_refused.set(outcome == "refused")
+        if outcome == "applied":
+            self._settings_applied.set_to_current_time()
 
     def exposition(self) -> bytes:
         """The metrics of all workers in Prometheus' text format."""
@@ -49,7 +76,7 @@ class Instruments:
         return generate_latest(registry)
 
     def close(self) -> None:
-        """Takes this process's requests in flight out of the sum."""
+        """Takes this process out of what is told of those alive, such as the requests in flight."""
         if os.environ.get(_MULTIPROCESS):
             mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
 

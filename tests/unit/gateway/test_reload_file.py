@@ -1,0 +1,123 @@
+"""How the settings' file is told to be new, and what is said of one that cannot be used."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+import pytest
+
+from gateway.reload_file import BLANK, fingerprint
+from gateway.settings import GatewaySettings
+from torchless.settings import SettingsError
+
+SECRET = "a-key-that-is-secret"
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that the gateway reads; there is nothing at its path yet."""
+    path = tmp_path / "gateway.yaml"
+    monkeypatch.setenv("TORCHLESS_GATEWAY_CONFIG", str(path))
+    return path
+
+
+def refused() -> SettingsError:
+    with pytest.raises(SettingsError) as caught:
+        GatewaySettings.load()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in shown
+    assert SECRET not in str(caught.value.faults)
+    return caught.value
+
+
+def test_a_change_of_the_same_size_and_time_is_seen(file: Path) -> None:
+    file.write_text("limits: {items: 3}")
+    before, times = fingerprint(file), file.stat()
+    file.write_text("limits: {items: 4}")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert fingerprint(file) != before
+
+
+def test_touching_or_replacing_by_the_same_is_no_change(file: Path, tmp_path: Path) -> None:
+    file.write_text("limits: {items: 3}")
+    before = fingerprint(file)
+    os.utime(file, (1, 1))
+    assert fingerprint(file) == before
+    (tmp_path / "other").write_text("limits: {items: 3}")
+    (tmp_path / "other").replace(file)
+    assert fingerprint(file) == before
+
+
+def test_a_link_on_the_way_that_is_swapped_is_seen(file: Path, tmp_path: Path) -> None:
+    # As Kubernetes has it: gateway.yaml -> ..data/gateway.yaml, and ..data -> a folder a version.
+    for version in ("1", "2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "gateway.yaml").write_text(f"limits: {{items: {version}}}")
+    (tmp_path / "..data").symlink_to("1")
+    file.symlink_to("..data/gateway.yaml")
+    before = fingerprint(file)
+    (tmp_path / "new").symlink_to("2")
+    (tmp_path / "new").replace(tmp_path / "..data")
+    assert fingerprint(file) != before
+
+
+def test_a_file_that_cannot_be_read_and_one_with_nothing_in_it_are_told_apart(file: Path) -> None:
+    gone = fingerprint(file)
+    file.write_text(" \n")
+    assert fingerprint(file) == BLANK
+    file.write_text("# the defaults")
+    assert len({gone, BLANK, fingerprint(file)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (f"auth:\n  api_keys: [{SECRET}\n", "the file is not YAML: line 3, column 1"),
+        (f"auth:\n  api_keys: *{SECRET}\n", "the file is not YAML: line 2, column 13"),
+        (f"auth:\n  api_keys: [!{SECRET} 3]\n", "the file is not YAML: line 2, column 14"),
+        (f"a: {SECRET}\n---\n", "the file is not YAML: line 2, column 1"),
+        (f"a: 2026-13-01\nb: {SECRET}", "the file is not YAML"),
+        ("[" * 5000, "the file is not YAML"),
+        (f"{SECRET}\0", "the file is not YAML"),
+        (SECRET, "the file is not a table of settings by their names"),
+        (f"- {SECRET}", "the file is not a table of settings by their names"),
+        (f"1: {SECRET}", "the file is not a table of settings by their names"),
+    ],
+)
+def test_a_file_that_is_no_table_in_yaml(file: Path, content: str, fault: str) -> None:
+    file.write_text(content)
+    error = refused()
+    assert error.faults == (fault,)
+    assert f"TORCHLESS_GATEWAY_CONFIG names a {fault.removeprefix('the ')}" in str(error).replace("file that ", "file ")
+
+
+def test_a_file_that_is_not_text(file: Path) -> None:
+    file.write_bytes(b"\x80\x81")
+    assert refused().faults == ("the file is not YAML",)
+
+
+def test_a_file_that_is_not_there(file: Path) -> None:
+    error = refused()
+    assert error.faults == ("the file is not there",)
+    assert str(error) == f"TORCHLESS_GATEWAY_CONFIG names a file that is not there: {file}"
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (f"limits: {{items: {SECRET}}}", "limits.items: Input should be a valid integer"),
+        (f"auth: {{api_keys: [{SECRET}, short]}}", "auth.api_keys: Value error, a key has at least 8 characters"),
+        (f"auth: {{api_keys: {SECRET}}}", "auth.api_keys: Input should be a valid"),
+        # What is further in than the settings' own names may be anything.
+        (f"auth: {{{SECRET}: 1}}", "auth: Extra inputs are not permitted"),
+        (f"models: {{aliases: {{{SECRET}: 1}}}}", "models.aliases: Input should be a valid string"),
+    ],
+)
+def test_what_callers_are_told_names_settings_alone(file: Path, content: str, fault: str) -> None:
+    file.write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        GatewaySettings.load()
+    assert [each.startswith(fault) for each in caught.value.faults] == [True]
+    assert SECRET not in str(caught.value.faults)
