@@ -1,0 +1,1 @@
+"""A bento as an operator runs it, around a model that is arithmetic: what the fault suite kills, stops and slows."""
