@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
+from torchless.contracts.errors import GRPC_STATUS, TorchlessError
+from torchless.contracts.grpc_status import to_status
 from torchless.contracts.types.v1.types_pb2 import Timings
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,3 +35,13 @@ def timings(*, queue_s: float, tokenization_s: float, inference_s: float, starte
         inference_ms=inference_s * 1000,
         total_ms=(time.monotonic() - started) * 1000,
     )
+
+
+async def abort(context: Context, error: TorchlessError, cause: Exception | None = None) -> NoReturn:
+    """Ends the call with `error`, all of it: what the caller is to hear, and what programs read."""
+    trailer = (("grpc-status-details-bin", to_status(error).SerializeToString()),)
+    try:
+        await context.abort(GRPC_STATUS[error.kind], error.message, trailer)
+    except grpc.aio.AbortError as aborted:
+        raise aborted from cause
+    raise AssertionError("abort returned")

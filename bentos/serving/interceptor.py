@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
+from bentos.serving.calls import Context, abort
 from bentos.serving.metrics import CALLS, call_metrics
 from bentos.serving.readiness import Readiness
-from torchless.contracts.errors import GRPC_STATUS, ErrorKind, TorchlessError
-from torchless.contracts.grpc_status import to_status
+from bentos.serving.streams import ended_by
+from torchless.contracts.errors import ErrorKind, TorchlessError
 
 logger = logging.getLogger(__name__)
 
 _OURS = "/torchless."
-_LOOK_UP_S = 0.25
-"""How often somebody who watches looks up whether the service leaves, in seconds."""
-_END = object()
 _INTERNAL = TorchlessError(ErrorKind.INTERNAL, "the service failed on this request")
 
 
@@ -68,42 +65,30 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
 
     def _unary(self, method: str, behaviour: Any) -> Any:
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def call(request: Any, context: Context) -> Any:
             async with self._observed(method, context):
                 return await behaviour(request, context)
 
         return call
 
     def _stream(self, method: str, behaviour: Any) -> Any:
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self._observed(method, context):
                 answers = behaviour(request, context)
-                async for answer in self._while_ready(answers) if method in self._watches else answers:
+                if method in self._watches:
+                    answers = ended_by(answers, self._not_ready())
+                async for answer in answers:
                     yield answer
 
         return call
 
-    async def _while_ready(self, answers: AsyncGenerator[Any, None]) -> AsyncIterator[Any]:
-        """The answers until the service leaves; raises then what a new call would hear."""
-        coming: asyncio.Future[Any] | None = None
-        try:
-            while True:
-                coming = asyncio.ensure_future(anext(answers, _END))
-                while not (await asyncio.wait({coming}, timeout=_LOOK_UP_S))[0]:
-                    self._readiness.check()
-                answer = await coming
-                if answer is _END:
-                    return
-                yield answer
-                self._readiness.check()
-        finally:
-            if coming is not None and not coming.done():
-                coming.cancel()
-                await asyncio.wait({coming})
-            await answers.aclose()
+    async def _not_ready(self) -> None:
+        """Raises, once the service is not ready, what a new call would hear."""
+        await self._readiness.until(lambda: not self._readiness.ready)
+        self._readiness.check()
 
     @asynccontextmanager
-    async def _observed(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    async def _observed(self, method: str, context: Context) -> AsyncIterator[None]:
         started = time.monotonic()
         outcome = "CANCELLED"  # what it stays when the caller hangs up
         in_flight, seconds = call_metrics(method)
@@ -116,23 +101,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             outcome = error.kind.value
             if error.kind is ErrorKind.GPU_UNAVAILABLE and self._lost_device_is_final:
                 self._readiness.fail(error)
-            await _abort(context, error)
+            await abort(context, error)
         except Exception as error:
             outcome = ErrorKind.INTERNAL.value
             logger.exception("%s failed", method)
-            await _abort(context, _INTERNAL, error)
+            await abort(context, _INTERNAL, error)
         finally:
             in_flight.dec()
             CALLS.labels(method, outcome).inc()
             seconds.observe(time.monotonic() - started)
-
-
-async def _abort(
-    context: grpc.aio.ServicerContext[Any, Any], error: TorchlessError, cause: Exception | None = None
-) -> NoReturn:
-    trailer = (("grpc-status-details-bin", to_status(error).SerializeToString()),)
-    try:
-        await context.abort(GRPC_STATUS[error.kind], error.message, trailer)
-    except grpc.aio.AbortError as aborted:
-        raise aborted from cause
-    raise AssertionError("abort returned")

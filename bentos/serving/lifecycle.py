@@ -1,6 +1,6 @@
 """The life of a serving process: load beside the open port, serve, drain on SIGTERM, leave.
 
-BentoML says SERVING as soon as the port is open and does not drain, so both are done here.
+BentoML does not drain, so it is done here.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from grpc_health.v1 import health_pb2
-
 from bentos.serving.capability import Capability
 from bentos.serving.readiness import Readiness
 from bentos.serving.settings import ServingSettings
@@ -21,15 +19,12 @@ from torchless.process import leave_with_parent
 
 logger = logging.getLogger(__name__)
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
 
 class Lifecycle:
     """Ties one capability to the server that BentoML runs it on.
 
     Args:
-        full_name: The gRPC service whose health this keeps.
+        full_name: The gRPC service's full name, for the log.
         capability: What is started and stopped.
         readiness: What calls are asked against.
         settings: Drain times.
@@ -41,34 +36,17 @@ class Lifecycle:
         self._readiness = readiness
         self._settings = settings
         self._server: Any = None
-        self._set_health: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attach(self, server: Any) -> None:
         """Takes charge of BentoML's gRPC server, which is about to open its port; on its event loop."""
         self._server = server
-        self._readiness.on_change = lambda: self._spawn(self._announce())
-        self._set_health = server.health_servicer.set
-        server.health_servicer.set = self._set_what_is_true
         server.wait_for_termination = self._until_stopped(server.wait_for_termination)
-        # gRPC's own health has the whole, "", SERVING from the start.
-        self._spawn(self._announce())
         self._spawn(self._start())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         leave_with_parent()
-
-    async def _set_what_is_true(self, service: str, status: Any) -> None:
-        # BentoML marks every name SERVING before it opens the port, which is not true yet of ours and of the whole, "".
-        if service in {self._full_name, ""} and not self._readiness.ready:
-            status = _NOT_SERVING
-        await self._set_health(service, status)
-
-    async def _announce(self) -> None:
-        status = _SERVING if self._readiness.ready else _NOT_SERVING
-        for name in (self._full_name, ""):
-            await self._set_health(name, status)
 
     async def _start(self) -> None:
         try:
@@ -89,8 +67,7 @@ class Lifecycle:
             self._spawn(self._drain(), name="drain")
 
     async def _drain(self) -> None:
-        await self._set_health(self._full_name, _NOT_SERVING)
-        await self._set_health("", _NOT_SERVING)
+        self._readiness.drain()
         await asyncio.sleep(self._settings.drain_delay_s)
         self._readiness.leave()
         # Refuses new calls at once, returns when those in flight are done or the grace period is over.

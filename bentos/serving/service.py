@@ -13,6 +13,7 @@ import grpc
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 from bentos.serving.capability import Capability, Mount
+from bentos.serving.health import HealthInterceptor
 from bentos.serving.interceptor import CallInterceptor
 from bentos.serving.lifecycle import Lifecycle
 from bentos.serving.metrics import serve_metrics
@@ -42,6 +43,7 @@ def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
         Lifecycle(mount.full_name, capability, readiness, settings).attach(server)
         serve_metrics(settings.metrics_host, settings.metrics_port)
 
+    service.add_grpc_interceptor(HealthInterceptor, full_name=mount.full_name, readiness=readiness)
     service.add_grpc_interceptor(
         CallInterceptor,
         readiness=readiness,

@@ -1,13 +1,15 @@
-"""Bidirectional streams that are worked on side by side and answered in order."""
+"""Streams: those that are worked on side by side and answered in order, and those that something else ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+
+_END: Any = object()
 
 
 async def in_order(
@@ -51,3 +53,25 @@ async def in_order(
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
+
+
+async def ended_by(answers: AsyncGenerator[A, None], end: Coroutine[Any, Any, object]) -> AsyncGenerator[A, None]:
+    """The answers until they end or `end` does; what `end` raises is raised."""
+    over = asyncio.create_task(end)
+    coming: asyncio.Future[A] | None = None
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(answers, _END))
+            await asyncio.wait({over, coming}, return_when=asyncio.FIRST_COMPLETED)
+            if over.done():
+                over.result()
+                return
+            if (answer := await coming) is _END:
+                return
+            yield answer
+    finally:
+        unfinished = [task for task in (over, coming) if task is not None]
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        await answers.aclose()

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 import time
+from typing import Any
 
 import grpc
 import numpy as np
@@ -19,6 +20,7 @@ from tests.integration.embedding.conftest import serving
 from tests.running_bento import Bento, until_health
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import SERVICE_NAME, EmbeddingClient, EmbedOptions, Truncation
+from torchless.clients.translate import translate
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 pytestmark = pytest.mark.torch
@@ -183,6 +185,42 @@ async def test_sigterm_finishes_what_is_in_flight_and_leaves_nobody_behind() -> 
             assert [a.vectors.shape for a in answers] == [(8, 384)] * 6
         assert await asyncio.to_thread(leaving.process.wait, 30) == 0
         assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+async def test_those_who_watch_its_health_hear_that_it_leaves_and_do_not_hold_it_up() -> None:
+    with serving(drain_grace_s="3600") as leaving:
+        async with EmbeddingClient(leaving.address) as client:
+            await until_health(client, leaving, ready=True)
+        async with grpc.aio.insecure_channel(leaving.address) as channel, asyncio.timeout(60):
+            watches = [watch(channel, name) for name in ("", SERVICE_NAME, SERVICE_NAME)]
+            assert [(await each.read()).status for each in watches] == [SERVING] * 3
+            watches.pop().cancel()
+            leaving.process.send_signal(signal.SIGTERM)
+            for each in watches:
+                assert (await each.read()).status == NOT_SERVING
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await each.read()
+                error = translate(caught.value, "embedding")
+                assert (error.kind, error.retry_after_s) == (ErrorKind.UNREACHABLE, 1.0)
+            assert await asyncio.to_thread(leaving.process.wait, 60) == 0
+
+
+async def test_watching_its_health_takes_nobodys_place() -> None:
+    with serving(batching__max_waiting_requests="1") as watched:
+        async with EmbeddingClient(watched.address) as client:
+            await until_health(client, watched, ready=True)
+            async with grpc.aio.insecure_channel(watched.address) as channel:
+                watches = [watch(channel, SERVICE_NAME) for _ in range(200)]
+                assert {(await each.read()).status for each in watches} == {SERVING}
+                for _ in range(3):
+                    assert (await client.embed(["fine"])).vectors.shape == (1, 384)
+                assert await watched.metric("torchless_calls_in_flight") == 0
+
+
+def watch(channel: grpc.aio.Channel, name: str) -> Any:
+    return health_pb2_grpc.HealthStub(channel).Watch(  # type: ignore[attr-defined]
+        health_pb2.HealthCheckRequest(service=name)
+    )
 
 
 async def test_the_worker_leaves_when_its_supervisor_is_killed() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import pytest
 
-from bentos.serving.streams import in_order
+from bentos.serving.streams import ended_by, in_order
 
 
-async def counting(count: int, taken: list[int]) -> AsyncIterator[int]:
+async def counting(count: int, taken: list[int]) -> AsyncGenerator[int, None]:
     for n in range(count):
         taken.append(n)
         yield n
@@ -50,7 +50,7 @@ async def test_an_answer_comes_before_the_next_is_sent() -> None:
     """A caller that waits for each answer before it sends the next must not wait for ever."""
     sent: asyncio.Queue[int] = asyncio.Queue()
 
-    async def source() -> AsyncIterator[int]:
+    async def source() -> AsyncGenerator[int, None]:
         while True:
             yield await sent.get()
 
@@ -87,7 +87,7 @@ async def test_a_fault_ends_the_stream_and_cancels_the_rest() -> None:
 
 
 async def test_a_fault_of_the_source_is_raised_after_what_came_before_it() -> None:
-    async def broken() -> AsyncIterator[int]:
+    async def broken() -> AsyncGenerator[int, None]:
         yield 1
         raise OSError("hung up")
 
@@ -98,3 +98,41 @@ async def test_a_fault_of_the_source_is_raised_after_what_came_before_it() -> No
     assert await anext(answers) == 1
     with pytest.raises(OSError, match="hung up"):
         await anext(answers)
+
+
+async def forever(ended: asyncio.Event) -> AsyncGenerator[int, None]:
+    try:
+        yield 1
+        await asyncio.Event().wait()
+    finally:
+        ended.set()
+
+
+async def test_a_stream_that_is_ended_raises_what_ended_it_and_is_closed() -> None:
+    closed, end = asyncio.Event(), asyncio.Event()
+
+    async def ends() -> None:
+        await end.wait()
+        raise ValueError("over")
+
+    answers = ended_by(forever(closed), ends())
+    assert await anext(answers) == 1
+    end.set()
+    with pytest.raises(ValueError, match="over"):
+        await anext(answers)
+    assert closed.is_set()
+
+
+async def test_a_stream_that_ends_by_itself_waits_for_nothing() -> None:
+    async with asyncio.timeout(5):
+        assert [n async for n in ended_by(counting(3, []), asyncio.Event().wait())] == [0, 1, 2]
+
+
+async def test_a_stream_that_is_left_early_leaves_nothing_behind() -> None:
+    closed = asyncio.Event()
+    before = asyncio.all_tasks()
+    answers = ended_by(forever(closed), asyncio.Event().wait())
+    assert await anext(answers) == 1
+    await answers.aclose()
+    assert closed.is_set()
+    assert asyncio.all_tasks() == before

@@ -1,0 +1,139 @@
+"""What is said of the service to those who ask and to those who watch, over a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from bentos.serving.health import HealthInterceptor
+from bentos.serving.readiness import Readiness
+from torchless.clients.translate import translate
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+NAME = "torchless.some.v1.SomeService"
+SERVICE_UNKNOWN, SERVING, NOT_SERVING = (
+    health_pb2.HealthCheckResponse.SERVICE_UNKNOWN,
+    health_pb2.HealthCheckResponse.SERVING,
+    health_pb2.HealthCheckResponse.NOT_SERVING,
+)
+BROKEN = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "the device is gone")
+PATIENCE_S = 20
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[tuple[Any, Readiness]]:
+    """A server that has gRPC's own health on it, as BentoML's has; a stub of it, and what it tells."""
+    readiness = Readiness()
+    server = grpc.aio.server(interceptors=[HealthInterceptor(NAME, readiness)])
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel, asyncio.timeout(PATIENCE_S):
+            yield health_pb2_grpc.HealthStub(channel), readiness
+    finally:
+        await server.stop(None)
+
+
+def request(name: str) -> health_pb2.HealthCheckRequest:
+    return health_pb2.HealthCheckRequest(service=name)
+
+
+async def end_of(call: Any) -> TorchlessError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    return translate(caught.value, "some")
+
+
+async def until_watched_by(count: int, readiness: Readiness) -> None:
+    for _ in range(1000):
+        if readiness.listeners == count:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"{readiness.listeners} watch, and not {count}")
+
+
+@pytest.mark.parametrize("name", [NAME, ""])
+async def test_those_who_watch_are_told_every_change_once(name: str) -> None:
+    async with serving() as (stub, readiness):
+        watch = stub.Watch(request(name))
+        assert (await watch.read()).status == NOT_SERVING
+        readiness.become_ready()
+        assert (await watch.read()).status == SERVING
+        readiness.become_ready()
+        readiness.fail(BROKEN)
+        assert (await watch.read()).status == NOT_SERVING
+        readiness.fail(BROKEN)
+        readiness.leave()
+        assert (await end_of(watch)).kind is ErrorKind.UNREACHABLE
+
+
+async def test_a_service_that_leaves_says_so_and_when_to_come_back_then_ends_the_stream() -> None:
+    async with serving() as (stub, readiness):
+        readiness.become_ready()
+        watch = stub.Watch(request(NAME))
+        assert (await watch.read()).status == SERVING
+        readiness.drain()
+        readiness.leave()
+        assert (await watch.read()).status == NOT_SERVING
+        error = await end_of(watch)
+        assert (error.kind, error.retry_after_s) == (ErrorKind.UNREACHABLE, 1.0)
+        late = stub.Watch(request(NAME))
+        assert (await late.read()).status == NOT_SERVING
+        assert (await end_of(late)).kind is ErrorKind.UNREACHABLE
+
+
+async def test_a_service_that_drains_is_not_healthy_and_serves() -> None:
+    async with serving() as (stub, readiness):
+        readiness.drain()
+        readiness.become_ready()  # the model was loaded after SIGTERM had come
+        readiness.check()
+        assert (await stub.Check(request(NAME))).status == NOT_SERVING
+        watch = stub.Watch(request(NAME))
+        assert (await watch.read()).status == NOT_SERVING
+
+
+async def test_those_who_stay_are_told_though_others_hang_up() -> None:
+    async with serving() as (stub, readiness):
+        leaving, staying = stub.Watch(request(NAME)), stub.Watch(request(NAME))
+        assert [(await each.read()).status for each in (leaving, staying)] == [NOT_SERVING] * 2
+        leaving.cancel()
+        await until_watched_by(1, readiness)
+        readiness.become_ready()
+        assert (await staying.read()).status == SERVING
+
+
+async def test_a_change_on_another_thread_is_told() -> None:
+    async with serving() as (stub, readiness):
+        watch = stub.Watch(request(""))
+        assert (await watch.read()).status == NOT_SERVING
+        await asyncio.to_thread(readiness.become_ready)
+        assert (await watch.read()).status == SERVING
+
+
+async def test_a_name_that_is_not_here_is_unknown() -> None:
+    async with serving() as (stub, readiness):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Check(request("torchless.other.v1.OtherService"))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        watch = stub.Watch(request("torchless.other.v1.OtherService"))
+        assert (await watch.read()).status == SERVICE_UNKNOWN
+        readiness.leave()
+        assert (await end_of(watch)).kind is ErrorKind.UNREACHABLE
+
+
+async def test_whoever_hangs_up_is_let_go() -> None:
+    async with serving() as (stub, readiness):
+        calls = [stub.Watch(request(NAME)) for _ in range(50)]
+        for call in calls:
+            await call.read()
+        assert readiness.listeners == 50
+        for call in calls:
+            call.cancel()
+        await until_watched_by(0, readiness)
