@@ -14,7 +14,7 @@ from benchmarks.http_connection import HTTPConnection, request
 from benchmarks.inputs import Request
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.reranking import RerankingClient, RerankOptions, ScoreForm
-from torchless.clients.settings import ChannelSettings
+from torchless.clients.settings import ClientSettings
 
 Answer = NDArray[np.float32]
 """Vectors, shape (texts, dimensions), or raw scores, shape (documents, 1)."""
@@ -81,7 +81,7 @@ class RerankingSender:
     """The reranking client, likewise."""
 
     def __init__(self, address: str, model: str, requests: Sequence[Request]) -> None:
-        self._client = RerankingClient(ChannelSettings(address=address, deadline_s=_DEADLINE_S))
+        self._client = RerankingClient(ClientSettings(address=address, deadline_s=_DEADLINE_S))
         self._options = RerankOptions(model=model, score_form=ScoreForm.RAW)
         self._requests = requests
 

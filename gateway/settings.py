@@ -6,18 +6,18 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from torchless.clients.settings import ChannelSettings
+from torchless.clients.settings import ClientSettings
 from torchless.settings import ProgramSettings, SettingsGroup
 
 
-class EmbeddingChannelSettings(ChannelSettings):
+class EmbeddingClientSettings(ClientSettings):
     """The gRPC channel to the embedding service."""
 
     address: str = "127.0.0.1:50051"
     """Where the embedding service listens: `host:port`, or any gRPC target such as `dns:///name:port`."""
 
 
-class RerankingChannelSettings(ChannelSettings):
+class RerankingClientSettings(ClientSettings):
     """The gRPC channel to the reranking service."""
 
     address: str = "127.0.0.1:50052"
@@ -26,7 +26,7 @@ class RerankingChannelSettings(ChannelSettings):
     """Deadline of a request that reranks whose caller gives none, in seconds; at most `limits.max_deadline_s`."""
 
 
-class GPUChannelSettings(ChannelSettings):
+class GPUClientSettings(ClientSettings):
     """The gRPC channel to the GPU service."""
 
     address: str = "127.0.0.1:50056"
@@ -156,11 +156,11 @@ class GatewaySettings(ProgramSettings):
 
     workers: int = Field(default=1, ge=1, le=64)
     """Worker processes, each with its own event loop and its own channels."""
-    embedding: EmbeddingChannelSettings = EmbeddingChannelSettings()
+    embedding: EmbeddingClientSettings = EmbeddingClientSettings()
     """The channel to the embedding service."""
-    reranking: RerankingChannelSettings = RerankingChannelSettings()
+    reranking: RerankingClientSettings = RerankingClientSettings()
     """The channel to the reranking service."""
-    gpu: GPUChannelSettings = GPUChannelSettings()
+    gpu: GPUClientSettings = GPUClientSettings()
     """The channel to the GPU service."""
     limits: LimitSettings = LimitSettings()
     """How much a request may ask for."""

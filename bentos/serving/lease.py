@@ -17,7 +17,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from torchless.clients.gpu import Allocation, AllocationState, GPUClient
-from torchless.clients.settings import ChannelSettings
+from torchless.clients.settings import BreakerSettings, ClientSettings, RetrySettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.settings import SettingsGroup
 
@@ -86,7 +86,7 @@ class DeviceLease:
         """
         if not self._settings.address:
             return
-        self._client = GPUClient(ChannelSettings(address=self._settings.address, deadline_s=self._settings.deadline_s))
+        self._client = GPUClient(_client_settings(self._settings))
         self.allocation = await self._wait_for_room(self._client)
         os.environ[_VISIBLE_DEVICES] = ",".join(device.uuid for device in self.allocation.devices)
         logger.info("leased %d MiB on each of %s", self._settings.memory_mb, os.environ[_VISIBLE_DEVICES])
@@ -175,3 +175,13 @@ class DeviceLease:
             # On the same devices: this process is on them already.
             uuids = tuple(device.uuid for device in held.devices)
             self.allocation = await self._allocate(client, uuid.uuid4().hex, device_uuids=uuids)
+
+
+def _client_settings(settings: LeaseSettings) -> ClientSettings:
+    return ClientSettings(
+        address=settings.address,
+        deadline_s=settings.deadline_s,
+        # It waits for a service that may start later and tries again by itself, so no breaker must keep it away.
+        breaker=BreakerSettings(failures=1000),
+        retry=RetrySettings(attempts=1),
+    )

@@ -1,17 +1,19 @@
-"""What the clients of all capabilities share: a channel, health, the default deadline, and errors of ours."""
+"""What the clients of all capabilities share: endpoints, health, and the way a call is made."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import asyncio
 from types import TracebackType
-from typing import ClassVar, Self
-
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from typing import Any, ClassVar, Self
 
 from torchless.clients.call import CallContext
-from torchless.clients.channel import open_channel
-from torchless.clients.settings import ChannelSettings
-from torchless.clients.translate import our_errors
+from torchless.clients.caller import Caller
+from torchless.clients.endpoints.endpoint import Endpoint, EndpointState
+from torchless.clients.endpoints.health import Health
+from torchless.clients.endpoints.pool import EndpointPool
+from torchless.clients.metrics import ClientMetrics, default_metrics
+from torchless.clients.settings import ClientSettings
+from torchless.clients.translate import unreachable
 from torchless.contracts.errors import invalid_input
 
 
@@ -21,20 +23,25 @@ class CapabilityClient:
     Every method raises `TorchlessError` and nothing else; its kind says whose fault it was.
 
     Args:
-        channel: Settings of the channel, or just an address.
+        settings: How the service is called, or just its address.
+        metrics: Where calls and endpoints are shown; None: on Prometheus' default registry.
     """
 
     capability: ClassVar[str]
     """Name of the capability in messages, for instance `embedding`."""
     service_name: ClassVar[str]
     """The gRPC service's full name, under which it reports its health."""
+    make_stub: ClassVar[type[Any]]
+    """Makes the service's stub over a channel."""
 
-    def __init__(self, channel: ChannelSettings | str) -> None:
-        self._settings = ChannelSettings(address=channel) if isinstance(channel, str) else channel
-        self._channel = open_channel(self._settings)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+    def __init__(self, settings: ClientSettings | str, metrics: ClientMetrics | None = None) -> None:
+        self._settings = ClientSettings(address=settings) if isinstance(settings, str) else settings
+        self._metrics = metrics or default_metrics()
+        self._pool: EndpointPool[Any] = EndpointPool(self._settings, self.capability, self._endpoint)
+        self._caller: Caller[Any] = Caller(self.capability, self._pool, self._settings, self._metrics)
 
     async def __aenter__(self) -> Self:
+        self.start()
         return self
 
     async def __aexit__(
@@ -42,27 +49,62 @@ class CapabilityClient:
     ) -> None:
         await self.close()
 
+    def start(self) -> None:
+        """Connects, and follows the endpoints' health from now on; otherwise the first call begins that."""
+        self._pool.start()
+
+    async def reconfigure(self, settings: ClientSettings) -> None:
+        """Other settings from now on; calls in flight end as they began.
+
+        Settings of the channel (`max_message_mib`, `keepalive_...`, `reconnect_...`) hold for endpoints that are new.
+        """
+        self._settings = settings
+        self._caller.reconfigure(settings)
+        await self._pool.reconfigure(settings)
+
     async def close(self) -> None:
-        """Closes the channel; calls in flight end with UNREACHABLE."""
-        await self._channel.close()
+        """Closes the channels; calls in flight end with UNREACHABLE."""
+        await self._pool.close()
+
+    def states(self) -> list[EndpointState]:
+        """What is known of each endpoint now: its health, its breaker, and its calls in flight."""
+        return self._pool.states()
 
     async def ready(self, context: CallContext = CallContext()) -> bool:
-        """Whether the service says that it is SERVING (grpc.health.v1).
+        """Whether an endpoint says that it is SERVING (grpc.health.v1), asked now.
 
         Raises:
-            TorchlessError: UNREACHABLE or DEADLINE, when it says nothing.
+            TorchlessError: UNREACHABLE, when none of them says anything within the deadline.
         """
-        with self._our_errors():
-            response = await self._health.Check(  # type: ignore[attr-defined]  # absent from the stub
-                health_pb2.HealthCheckRequest(service=self.service_name), timeout=self._timeout(context)
-            )
-        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
-
-    def _our_errors(self) -> AbstractContextManager[None]:
-        return our_errors(self.capability)
+        self.start()
+        await self._pool.known(self._timeout(context))
+        heard = False
+        checks = [asyncio.ensure_future(each.watch.check(self._timeout(context))) for each in self._pool.endpoints()]
+        try:
+            for check in asyncio.as_completed(checks):
+                health = await check
+                if health is Health.SERVING:
+                    return True
+                heard = heard or health is Health.NOT_SERVING
+        finally:
+            for each in checks:
+                each.cancel()
+        if not heard:
+            raise unreachable(self.capability)
+        return False
 
     def _timeout(self, context: CallContext) -> float:
         return self._settings.deadline_s if context.deadline_s is None else context.deadline_s
+
+    def _endpoint(self, address: str, settings: ClientSettings) -> Endpoint[Any]:
+        return Endpoint(
+            address,
+            capability=self.capability,
+            service_name=self.service_name,
+            make_stub=type(self).make_stub,
+            settings=settings,
+            metrics=self._metrics.of_endpoint(self.capability, address),
+        )
 
 
 def valid_text(text: str, field: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import grpc
 
-from torchless.clients.settings import ChannelSettings
+from torchless.clients.settings import ClientSettings
 
 _MIB = 1024 * 1024
+_DNS_EVERY_MS = 1000
 
 
-def open_channel(settings: ChannelSettings) -> grpc.aio.Channel:
-    """A channel to `settings.address`; it connects with the first call and again after a loss."""
+def open_channel(settings: ClientSettings, address: str | None = None) -> grpc.aio.Channel:
+    """A channel to `address`, or to `settings.address`; it connects with the first call and again after a loss."""
     options = [
         ("grpc.max_send_message_length", settings.max_message_mib * _MIB),
         ("grpc.max_receive_message_length", settings.max_message_mib * _MIB),
@@ -19,9 +20,11 @@ def open_channel(settings: ChannelSettings) -> grpc.aio.Channel:
         ("grpc.initial_reconnect_backoff_ms", int(settings.reconnect_min_s * 1000)),
         ("grpc.min_reconnect_backoff_ms", int(settings.reconnect_min_s * 1000)),
         ("grpc.max_reconnect_backoff_ms", int(settings.reconnect_max_s * 1000)),
+        # gRPC resolves a name that is one endpoint when its connection is lost, by default twice a minute at most.
+        ("grpc.dns_min_time_between_resolutions_ms", _DNS_EVERY_MS),
         # Our own layer retries; gRPC's would hide attempts from it.
         ("grpc.enable_retries", 0),
         # A channel of its own: gRPC shares subchannels between channels with equal options.
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    return grpc.aio.insecure_channel(settings.address, options=options)
+    return grpc.aio.insecure_channel(settings.address if address is None else address, options=options)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torchless.clients.base import CapabilityClient, valid_text
 from torchless.clients.call import CallContext
-from torchless.clients.settings import ChannelSettings
+from torchless.clients.caller import Caller
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
@@ -21,8 +22,12 @@ from torchless.contracts.grpc_status import from_status
 from torchless.contracts.types.v1.types_pb2 import Timings, TokenIds
 
 if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
     from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceAsyncStub
 
+_Stub: TypeAlias = "EmbeddingServiceAsyncStub"
 SERVICE_NAME = "torchless.embedding.v1.EmbeddingService"
 
 
@@ -99,15 +104,14 @@ class EmbeddingClient(CapabilityClient):
     Every method raises `TorchlessError` and nothing else; its kind says whose fault it was.
 
     Args:
-        channel: Settings of the channel, or just an address.
+        settings: How the service is called, or just its address.
+        metrics: Where calls and endpoints are shown; None: on Prometheus' default registry.
     """
 
     capability = "embedding"
     service_name = SERVICE_NAME
-
-    def __init__(self, channel: ChannelSettings | str) -> None:
-        super().__init__(channel)
-        self._stub: EmbeddingServiceAsyncStub = EmbeddingServiceStub(self._channel)
+    make_stub = EmbeddingServiceStub
+    _caller: Caller[_Stub]
 
     async def embed(
         self,
@@ -122,10 +126,7 @@ class EmbeddingClient(CapabilityClient):
             options: How.
             context: For whom, and how long they wait.
         """
-        with self._our_errors():
-            response = await self._stub.GenerateEmbeddings(
-                _request(inputs, options), timeout=self._timeout(context), metadata=context.metadata()
-            )
+        response = await self._caller.unary(lambda stub: stub.GenerateEmbeddings, _request(inputs, options), context)
         return _embeddings(response)
 
     async def embed_stream(
@@ -133,12 +134,13 @@ class EmbeddingClient(CapabilityClient):
         frames: AsyncIterable[Sequence[str]],
         options: EmbedOptions = EmbedOptions(),
         context: CallContext = CallContext(),
-    ) -> AsyncIterator[Embeddings | TorchlessError]:
+    ) -> AsyncGenerator[Embeddings | TorchlessError, None]:
         """Vectors of many frames of texts, one answer a frame, in the order of the frames.
 
         The next frame is asked for only when the service has room for it. A frame that the service refuses yields the
-        error in its place and the stream goes on; a fault of the service raises. There is no deadline unless `context`
-        has one: a bulk run takes what it takes.
+        error in its place and the stream goes on. When an endpoint is lost or leaves, the stream goes on at another one
+        with the first frame that was not answered; a fault of the service raises. There is no deadline unless `context`
+        has one: a bulk run takes what it takes. What `frames` raises comes after the answers to the frames before.
         """
 
         async def requests() -> AsyncIterator[pb.StreamEmbeddingsRequest]:
@@ -147,16 +149,13 @@ class EmbeddingClient(CapabilityClient):
                 yield pb.StreamEmbeddingsRequest(sequence=sequence, request=_request(frame, options))
                 sequence += 1
 
-        with self._our_errors():
-            call = self._stub.StreamEmbeddings(requests(), timeout=context.deadline_s, metadata=context.metadata())
-            try:
-                async for answer in call:
-                    if answer.WhichOneof("result") == "error":
-                        yield from_status(answer.error)
-                    else:
-                        yield _embeddings(answer.response)
-            finally:
-                call.cancel()  # a caller who leaves early is not computed for
+        answers = self._caller.resuming(lambda stub: stub.StreamEmbeddings, requests(), context)
+        async with aclosing(answers):
+            async for answer in answers:
+                if answer.WhichOneof("result") == "error":
+                    yield from_status(answer.error)
+                else:
+                    yield _embeddings(answer.response)
 
     async def count_tokens(
         self, texts: Sequence[str], options: EmbedOptions = EmbedOptions(), context: CallContext = CallContext()
@@ -168,10 +167,7 @@ class EmbeddingClient(CapabilityClient):
             input_type=pb.InputType.ValueType(options.input_type),
             prompt_name=options.prompt_name,
         )
-        with self._our_errors():
-            response = await self._stub.CountTokens(
-                request, timeout=self._timeout(context), metadata=context.metadata()
-            )
+        response = await self._caller.unary(lambda stub: stub.CountTokens, request, context)
         return list(response.token_counts)
 
     async def tokenize(
@@ -187,8 +183,7 @@ class EmbeddingClient(CapabilityClient):
         request = pb.TokenizeRequest(
             model=model, texts=_texts(texts), add_special_tokens=add_special_tokens, prompt_name=prompt_name
         )
-        with self._our_errors():
-            response = await self._stub.Tokenize(request, timeout=self._timeout(context), metadata=context.metadata())
+        response = await self._caller.unary(lambda stub: stub.Tokenize, request, context)
         return [list(text.tokens) for text in response.texts]
 
     async def detokenize(
@@ -203,16 +198,12 @@ class EmbeddingClient(CapabilityClient):
         request = pb.DetokenizeRequest(
             model=model, token_ids=_token_ids(token_ids), skip_special_tokens=skip_special_tokens
         )
-        with self._our_errors():
-            response = await self._stub.Detokenize(request, timeout=self._timeout(context), metadata=context.metadata())
+        response = await self._caller.unary(lambda stub: stub.Detokenize, request, context)
         return list(response.texts)
 
     async def list_models(self, context: CallContext = CallContext()) -> list[pb.Model]:
         """The models served, the default one first; see `Model` in the contract for their fields."""
-        with self._our_errors():
-            response = await self._stub.ListModels(
-                pb.ListModelsRequest(), timeout=self._timeout(context), metadata=context.metadata()
-            )
+        response = await self._caller.unary(lambda stub: stub.ListModels, pb.ListModelsRequest(), context)
         return list(response.models)
 
 

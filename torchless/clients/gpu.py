@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+from uuid import uuid4
 
 from torchless.clients.base import CapabilityClient, valid_text
 from torchless.clients.call import CallContext
-from torchless.clients.settings import ChannelSettings
+from torchless.clients.caller import Caller
 from torchless.contracts.errors import invalid_input
 from torchless.contracts.gpu.v1 import gpu_pb2 as pb
 from torchless.contracts.gpu.v1.gpu_pb2_grpc import GPUServiceStub
 
 if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
     from torchless.contracts.gpu.v1.gpu_pb2_grpc import GPUServiceAsyncStub
 
+_Stub: TypeAlias = "GPUServiceAsyncStub"
 SERVICE_NAME = "torchless.gpu.v1.GPUService"
 _THRESHOLDS: dict[int, str] = {
     pb.THRESHOLD_MEMORY_USED_SHARE: "memory_used_share",
@@ -243,30 +249,23 @@ class GPUClient(CapabilityClient):
     Every method raises `TorchlessError` and nothing else; its kind says whose fault it was.
 
     Args:
-        channel: Settings of the channel, or just an address.
+        settings: How the service is called, or just its address.
+        metrics: Where calls and endpoints are shown; None: on Prometheus' default registry.
     """
 
     capability = "gpu"
     service_name = SERVICE_NAME
-
-    def __init__(self, channel: ChannelSettings | str) -> None:
-        super().__init__(channel)
-        self._stub: GPUServiceAsyncStub = GPUServiceStub(self._channel)
+    make_stub = GPUServiceStub
+    _caller: Caller[_Stub]
 
     async def status(self, context: CallContext = CallContext()) -> GpuStatus:
         """The driver, the devices and the leases; says why there are no devices where there are none."""
-        with self._our_errors():
-            response = await self._stub.GetStatus(
-                pb.GetStatusRequest(), timeout=self._timeout(context), metadata=context.metadata()
-            )
+        response = await self._caller.unary(lambda stub: stub.GetStatus, pb.GetStatusRequest(), context)
         return _status(response.status)
 
     async def devices(self, context: CallContext = CallContext()) -> list[GpuDevice]:
         """The devices that are there; empty without a GPU or its driver."""
-        with self._our_errors():
-            response = await self._stub.ListDevices(
-                pb.ListDevicesRequest(), timeout=self._timeout(context), metadata=context.metadata()
-            )
+        response = await self._caller.unary(lambda stub: stub.ListDevices, pb.ListDevicesRequest(), context)
         return [_device(each) for each in response.devices]
 
     async def allocate(
@@ -309,14 +308,12 @@ class GPUClient(CapabilityClient):
             holder=valid_text(holder, "holder"),
             tenant=valid_text(tenant, "tenant"),
             ttl_s=ttl_s,
-            idempotency_key=valid_text(idempotency_key, "idempotency_key"),
+            # With a key of its own, a call whose answer was lost can be made again.
+            idempotency_key=valid_text(idempotency_key, "idempotency_key") or uuid4().hex,
             pid=None if pid is None else _fitting(pid, "pid", bits=64),
             device_uuids=[valid_text(uuid, f"device_uuids[{n}]") for n, uuid in enumerate(device_uuids)],
         )
-        with self._our_errors():
-            response = await self._stub.AllocateGPU(
-                request, timeout=self._timeout(context), metadata=context.metadata()
-            )
+        response = await self._caller.unary(lambda stub: stub.AllocateGPU, request, context)
         return _allocation(response.allocation)
 
     async def renew(
@@ -329,10 +326,7 @@ class GPUClient(CapabilityClient):
                 is lost) or INVALID_INPUT.
         """
         request = pb.RenewAllocationRequest(id=valid_text(allocation_id, "id"), ttl_s=ttl_s)
-        with self._our_errors():
-            response = await self._stub.RenewAllocation(
-                request, timeout=self._timeout(context), metadata=context.metadata()
-            )
+        response = await self._caller.unary(lambda stub: stub.RenewAllocation, request, context)
         return _allocation(response.allocation)
 
     async def release(self, allocation_id: str, context: CallContext = CallContext()) -> Allocation:
@@ -342,8 +336,7 @@ class GPUClient(CapabilityClient):
             TorchlessError: NOT_FOUND, as for `renew`.
         """
         request = pb.ReleaseGPURequest(id=valid_text(allocation_id, "id"))
-        with self._our_errors():
-            response = await self._stub.ReleaseGPU(request, timeout=self._timeout(context), metadata=context.metadata())
+        response = await self._caller.unary(lambda stub: stub.ReleaseGPU, request, context, repeatable=False)
         return _allocation(response.allocation)
 
     async def watch(
@@ -360,15 +353,12 @@ class GPUClient(CapabilityClient):
         Raises:
             TorchlessError: OVERLOADED (too many watch), INVALID_INPUT, or UNREACHABLE when the service leaves.
         """
-        with self._our_errors():
-            call = self._stub.WatchStatus(
-                pb.WatchStatusRequest(interval_s=interval_s), timeout=context.deadline_s, metadata=context.metadata()
-            )
-            try:
-                async for each in call:
-                    yield StatusUpdate(_status(each.status), tuple(map(_event, each.events)), each.events_dropped)
-            finally:
-                call.cancel()  # the service has room for so many who watch
+        request = pb.WatchStatusRequest(interval_s=interval_s)
+        updates = self._caller.unary_stream(lambda stub: stub.WatchStatus, request, context)
+        # Left early it is cancelled at the service, which has room for so many who watch.
+        async with aclosing(updates):
+            async for each in updates:
+                yield StatusUpdate(_status(each.status), tuple(map(_event, each.events)), each.events_dropped)
 
 
 def _fitting(number: int, field: str, *, bits: int) -> int:

@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torchless.clients.base import CapabilityClient, valid_text
 from torchless.clients.call import CallContext
-from torchless.clients.settings import ChannelSettings
+from torchless.clients.caller import Caller
 from torchless.contracts.errors import ErrorKind, TorchlessError, invalid_input
 from torchless.contracts.reranking.v1 import reranking_pb2 as pb
 from torchless.contracts.reranking.v1.reranking_pb2_grpc import RerankingServiceStub
 from torchless.contracts.types.v1.types_pb2 import Timings
 
 if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
     from torchless.contracts.reranking.v1.reranking_pb2_grpc import RerankingServiceAsyncStub
 
+_Stub: TypeAlias = "RerankingServiceAsyncStub"
 SERVICE_NAME = "torchless.reranking.v1.RerankingService"
 _MOST_TOKENS = 2**32 - 1
 
@@ -113,15 +117,14 @@ class RerankingClient(CapabilityClient):
     Every method raises `TorchlessError` and nothing else; its kind says whose fault it was.
 
     Args:
-        channel: Settings of the channel, or just an address.
+        settings: How the service is called, or just its address.
+        metrics: Where calls and endpoints are shown; None: on Prometheus' default registry.
     """
 
     capability = "reranking"
     service_name = SERVICE_NAME
-
-    def __init__(self, channel: ChannelSettings | str) -> None:
-        super().__init__(channel)
-        self._stub: RerankingServiceAsyncStub = RerankingServiceStub(self._channel)
+    make_stub = RerankingServiceStub
+    _caller: Caller[_Stub]
 
     async def rerank(
         self,
@@ -147,10 +150,7 @@ class RerankingClient(CapabilityClient):
             context: For whom, and how long they wait.
         """
         request = _request(queries, options)
-        with self._our_errors():
-            response = await self._stub.RerankBatch(
-                request, timeout=self._timeout(context), metadata=context.metadata()
-            )
+        response = await self._caller.unary(lambda stub: stub.RerankBatch, request, context)
         return Reranking(
             queries=_scores(response, [len(query.documents) for query in queries]),
             model=response.model,
@@ -160,10 +160,7 @@ class RerankingClient(CapabilityClient):
 
     async def list_models(self, context: CallContext = CallContext()) -> list[pb.Model]:
         """The models served, the default one first; see `Model` in the contract for their fields."""
-        with self._our_errors():
-            response = await self._stub.ListModels(
-                pb.ListModelsRequest(), timeout=self._timeout(context), metadata=context.metadata()
-            )
+        response = await self._caller.unary(lambda stub: stub.ListModels, pb.ListModelsRequest(), context)
         return list(response.models)
 
 

@@ -2,16 +2,83 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any, Self
 
+from pydantic import Field, field_validator, model_validator
+
+from torchless.clients.endpoints.addresses import parse
 from torchless.settings import SettingsGroup
 
 
-class ChannelSettings(SettingsGroup):
-    """The gRPC channel to one capability."""
+class DiscoverySettings(SettingsGroup):
+    """How names are turned into endpoints."""
+
+    interval_s: float = Field(default=10.0, gt=0, le=3600)
+    """Time after which `dns:///` names are resolved again, in seconds; after a failure they are at once."""
+    timeout_s: float = Field(default=2.0, gt=0, le=60)
+    """Time that a name has to be resolved, in seconds. The addresses last known stay in use after that."""
+
+
+class EndpointHealthSettings(SettingsGroup):
+    """How each endpoint's own word on its health is heard (grpc.health.v1)."""
+
+    interval_s: float = Field(default=5.0, gt=0, le=3600)
+    """Time between checks of an endpoint that has no Watch, and longest time before a broken Watch is opened again, in
+    seconds."""
+    timeout_s: float = Field(default=1.0, gt=0, le=60)
+    """Time that an endpoint has to answer a check after a call to it met its deadline, in seconds; one that does not is
+    left out until it does."""
+
+
+class BreakerSettings(SettingsGroup):
+    """The circuit breaker of each endpoint. Only UNREACHABLE and DEADLINE count."""
+
+    failures: int = Field(default=5, ge=1, le=1000)
+    """Failures in a row after which an endpoint gets no calls."""
+    open_s: float = Field(default=60.0, gt=0, le=3600)
+    """Time after which one call may try it again, in seconds."""
+    deadline_counts_from_s: float = Field(default=1.0, ge=0, le=60)
+    """Deadlines shorter than this, in seconds, do not count when they are missed: an impatient caller must not take an
+    endpoint away from the others."""
+
+
+class RetrySettings(SettingsGroup):
+    """When a call is tried again. Never past its deadline."""
+
+    attempts: int = Field(default=3, ge=1, le=10)
+    """Most attempts of one call, the first included."""
+    base_s: float = Field(default=0.02, ge=0, le=10)
+    """Longest pause before the second attempt, in seconds; it doubles with each. The pause itself is drawn evenly from
+    0 up to that (full jitter)."""
+    max_s: float = Field(default=1.0, ge=0, le=60)
+    """Longest pause before any attempt, in seconds."""
+    budget: float = Field(default=0.1, ge=0, le=1)
+    """Retries as a share of calls, over time."""
+    reserve: int = Field(default=100, ge=0, le=10_000)
+    """Most retries that are saved up for a sudden loss of an endpoint."""
+    stream_patience_s: float = Field(default=60.0, ge=0, le=3600)
+    """Time that a bulk stream goes on trying without a new answer, in seconds."""
+
+
+class HedgingSettings(SettingsGroup):
+    """A second attempt at another endpoint while the first is late (Dean and Barroso, The Tail at Scale, 2013)."""
+
+    enabled: bool = False
+    """Whether small calls that can be repeated are hedged. Each hedge is a retry of the budget."""
+    quantile: float = Field(default=0.95, ge=0.5, le=0.999)
+    """Share of recent calls that were quicker than the wait before a hedge."""
+    min_s: float = Field(default=0.01, gt=0, le=10)
+    """Shortest wait before a hedge, in seconds."""
+    max_bytes: int = Field(default=16_384, ge=0)
+    """Largest request that is hedged, in bytes."""
+
+
+class ClientSettings(SettingsGroup):
+    """How one capability is called."""
 
     address: str
-    """Where the service listens: `host:port`, or any gRPC target such as `dns:///name:port`."""
+    """Where the service listens: `host:port`, several of them with commas between, or `dns:///name:port` for all the
+    addresses that a name has."""
     deadline_s: float = Field(default=30.0, gt=0, le=3600)
     """Deadline of a call whose caller gives none, in seconds."""
     max_message_mib: int = Field(default=64, ge=1, le=1024)
@@ -24,3 +91,27 @@ class ChannelSettings(SettingsGroup):
     """First pause before connecting again, in seconds; it doubles up to `reconnect_max_s`."""
     reconnect_max_s: float = Field(default=5.0, gt=0)
     """Longest pause before connecting again, in seconds."""
+    slow_start_s: float = Field(default=10.0, ge=0, le=600)
+    """Time over which an endpoint that has just come up gets its full share of calls, in seconds; 0: at once."""
+    discovery: DiscoverySettings = DiscoverySettings()
+    """How names are resolved."""
+    endpoint_health: EndpointHealthSettings = EndpointHealthSettings()
+    """How each endpoint's health is heard."""
+    breaker: BreakerSettings = BreakerSettings()
+    """The circuit breaker of each endpoint."""
+    retry: RetrySettings = RetrySettings()
+    """When calls are tried again."""
+    hedging: HedgingSettings = HedgingSettings()
+    """Second attempts while the first is late."""
+
+    @field_validator("address", mode="before")
+    @classmethod
+    def _of_a_list(cls, given: Any) -> Any:
+        """A YAML list is taken as well."""
+        return ",".join(map(str, given)) if isinstance(given, list | tuple) else given
+
+    @model_validator(mode="after")
+    def _addresses_are_told_apart(self) -> Self:
+        if self.address:
+            parse(self.address)
+        return self

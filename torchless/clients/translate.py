@@ -32,10 +32,13 @@ def our_errors(capability: str) -> Iterator[None]:
     except grpc.aio.AioRpcError as error:
         raise translate(error, capability) from error
     except grpc.aio.UsageError as error:
-        # The channel is closed: this process is going away.
-        raise TorchlessError(
-            ErrorKind.UNREACHABLE, _MESSAGES[ErrorKind.UNREACHABLE].format(capability=capability)
-        ) from error
+        # The channel is closed: this process is going away, or the endpoint is gone from its settings.
+        raise unreachable(capability) from error
+
+
+def unreachable(capability: str) -> TorchlessError:
+    """Nobody answers for `capability`."""
+    return TorchlessError(ErrorKind.UNREACHABLE, _MESSAGES[ErrorKind.UNREACHABLE].format(capability=capability))
 
 
 def translate(error: grpc.aio.AioRpcError, capability: str) -> TorchlessError:

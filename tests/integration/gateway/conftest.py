@@ -128,7 +128,10 @@ def _shared(
     _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, _gpu_server: GpuServer, gateway: Gateway
 ) -> Iterator[httpx.Client]:
     servers = {"embedding": _embedding_server, "reranking": _reranking_server, "gpu": _gpu_server}
-    with gateway(**{name: {"address": server.address} for name, server in servers.items()}) as client:
+    # One test's failures must not open a breaker before the next.
+    breaker = {"failures": 1000}
+    clients = {name: {"address": server.address, "breaker": breaker} for name, server in servers.items()}
+    with gateway(**clients) as client:
         yield client
 
 

@@ -104,6 +104,8 @@ class StandIn(Generic[S]):
 
     async def _start(self) -> None:
         options = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.max_send_message_length", 64 * 2**20)]
+        # As our services: clients watch their health over idle channels, and ping.
+        options.append(("grpc.http2.min_ping_interval_without_data_ms", 5_000))
         self._server = grpc.aio.server(options=options)
         self._add(self.servicer, self._server)
         self._health = _Health()

@@ -24,7 +24,7 @@ from tests.running_bento import Bento, until_health
 from torchless.clients.call import CallContext
 from torchless.clients.channel import open_channel
 from torchless.clients.reranking import SERVICE_NAME, LongDocuments, Query, RerankingClient, RerankOptions, ScoreForm
-from torchless.clients.settings import ChannelSettings
+from torchless.clients.settings import ClientSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.contracts.reranking.v1 import reranking_pb2 as pb
 from torchless.contracts.reranking.v1.reranking_pb2_grpc import RerankingServiceStub
@@ -224,7 +224,7 @@ async def test_bad_input_is_named_in_the_status_and_the_next_request_works(
     bento: Bento, client: RerankingClient, name: str
 ) -> None:
     request, status, kind, named = BAD[name]
-    async with open_channel(ChannelSettings(address=bento.address)) as channel:
+    async with open_channel(ClientSettings(address=bento.address)) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await RerankingServiceStub(channel).RerankBatch(request, timeout=30)
     assert caught.value.code() is status

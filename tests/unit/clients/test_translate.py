@@ -12,7 +12,7 @@ import pytest
 
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
-from torchless.clients.settings import ChannelSettings
+from torchless.clients.settings import ClientSettings
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import (
     EmbeddingServiceServicer,
@@ -45,7 +45,7 @@ async def client_of(behaviour: Behaviour, **options: Any) -> AsyncIterator[Embed
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with EmbeddingClient(ChannelSettings(address=f"127.0.0.1:{port}", **options)) as client:
+        async with EmbeddingClient(ClientSettings(address=f"127.0.0.1:{port}", **options)) as client:
             yield client
     finally:
         await server.stop(None)

@@ -1,0 +1,208 @@
+"""Makes a call: an endpoint, an attempt, and another one where that may help, all within the caller's deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from typing import Any, Generic, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from torchless.clients.call import CallContext
+from torchless.clients.endpoints.breaker import Ticket
+from torchless.clients.endpoints.endpoint import Endpoint, Stub
+from torchless.clients.endpoints.pool import EndpointPool
+from torchless.clients.hedging import Hedging
+from torchless.clients.metrics import ClientMetrics
+from torchless.clients.resuming import ResumingStream
+from torchless.clients.retry import RetryBudget, next_attempt
+from torchless.clients.settings import ClientSettings
+from torchless.clients.translate import our_errors
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+Method = Callable[[Stub], "grpc.aio.UnaryUnaryMultiCallable[Request, Response]"]
+"""Takes the method to be called from a stub."""
+
+
+class Caller(Generic[Stub]):
+    """Calls methods of one capability.
+
+    Args:
+        capability: Its name, for messages and metrics.
+        pool: Its endpoints.
+        settings: Deadline, retries and hedging.
+        metrics: Where calls are counted.
+    """
+
+    def __init__(
+        self, capability: str, pool: EndpointPool[Stub], settings: ClientSettings, metrics: ClientMetrics
+    ) -> None:
+        self._capability = capability
+        self._pool = pool
+        self._settings = settings
+        self._metrics = metrics
+        self._budget = RetryBudget(settings.retry)
+        self._hedging = Hedging(settings.hedging)
+
+    def reconfigure(self, settings: ClientSettings) -> None:
+        """Other settings for calls from now on."""
+        self._settings = settings
+        self._budget.reconfigure(settings.retry)
+        self._hedging.reconfigure(settings.hedging)
+
+    async def unary(
+        self,
+        method: Method[Stub, Request, Response],
+        request: Request,
+        context: CallContext,
+        *,
+        repeatable: bool = True,
+    ) -> Response:
+        """The answer of one endpoint to `request`.
+
+        Args:
+            method: What is called.
+            request: With what.
+            context: For whom, and how long they wait.
+            repeatable: Whether the call may be made twice, when the first answer is lost or late.
+
+        Raises:
+            TorchlessError: As the service, UNREACHABLE, CIRCUIT_OPEN or DEADLINE.
+        """
+        started = time.monotonic()
+        outcome = "CANCELLED"  # what it stays when the caller hangs up
+        try:
+            response = await self._until_answered(method, request, context, repeatable=repeatable)
+            outcome = "OK"
+            return response
+        except TorchlessError as error:
+            outcome = error.kind.value
+            raise
+        finally:
+            self._metrics.calls.labels(self._capability, outcome).inc()
+            self._metrics.seconds.labels(self._capability).observe(time.monotonic() - started)
+
+    async def unary_stream(
+        self, method: Callable[[Stub], Any], request: Message, context: CallContext
+    ) -> AsyncGenerator[Any, None]:
+        """The answers of one endpoint to `request`; without a deadline unless `context` has one.
+
+        Raises:
+            TorchlessError: As the service, UNREACHABLE, CIRCUIT_OPEN or DEADLINE.
+        """
+        endpoint, ticket = await self._pool.pick(context.deadline_s or self._settings.deadline_s)
+        with endpoint.call(ticket, timed=False), our_errors(self._capability):
+            call = method(endpoint.stub)(request, timeout=context.deadline_s, metadata=context.metadata())
+            try:
+                async for answer in call:
+                    ticket.answered()  # a trial has passed with its first answer
+                    yield answer
+            finally:
+                call.cancel()  # a caller who leaves early is not computed for
+
+    def resuming(
+        self, method: Callable[[Stub], Any], requests: AsyncIterable[Message], context: CallContext
+    ) -> AsyncGenerator[Any, None]:
+        """The answers to `requests`, one each, over as many endpoints as it takes; see `ResumingStream`."""
+        stream: ResumingStream[Stub, Message, Any] = ResumingStream(
+            self._capability, self._pool, self._settings, method, context
+        )
+        return stream.answers(requests)
+
+    async def _until_answered(
+        self,
+        method: Method[Stub, Request, Response],
+        request: Request,
+        context: CallContext,
+        *,
+        repeatable: bool,
+    ) -> Response:
+        timeout_s = self._settings.deadline_s if context.deadline_s is None else context.deadline_s
+        expires = time.monotonic() + timeout_s
+        self._budget.call()
+        tried: list[Endpoint[Stub]] = []
+        only_others = False
+        failure: TorchlessError | None = None
+        while True:
+            try:
+                endpoint, ticket = await self._pool.pick(expires - time.monotonic(), tried, only_others=only_others)
+            except TorchlessError as error:
+                # That nobody else is there says less than what the last one answered.
+                raise failure or error from None
+            tried.append(endpoint)
+            attempt = _Attempt(method, request, context, expires)
+            try:
+                if repeatable and self._hedging.applies_to(request):
+                    return await self._hedged(attempt, endpoint, ticket, tried)
+                return await self._made(attempt, endpoint, ticket)
+            except TorchlessError as error:
+                failure = error
+            if failure.kind is ErrorKind.UNREACHABLE:
+                self._pool.look_again()
+            again = next_attempt(failure, len(tried), self._settings.retry, repeatable=repeatable)
+            if again is None or time.monotonic() + again.pause_s >= expires or not self._may_retry(failure.kind.value):
+                raise failure
+            only_others = again.only_others
+            await asyncio.sleep(again.pause_s)
+
+    async def _made(
+        self, attempt: _Attempt[Stub, Request, Response], endpoint: Endpoint[Stub], ticket: Ticket
+    ) -> Response:
+        with endpoint.call(ticket), our_errors(self._capability):
+            return await attempt.at(endpoint)
+
+    async def _hedged(
+        self,
+        attempt: _Attempt[Stub, Request, Response],
+        endpoint: Endpoint[Stub],
+        ticket: Ticket,
+        tried: list[Endpoint[Stub]],
+    ) -> Response:
+        """The first answer of two attempts, the second made when the first is late."""
+
+        async def second() -> Response | None:
+            try:
+                other, its_ticket = await self._pool.pick(attempt.left_s, tried, only_others=True)
+            except TorchlessError:
+                return None
+            if not self._may_retry("late"):
+                its_ticket.abandoned()
+                return None
+            tried.append(other)
+            return await self._made(attempt, other, its_ticket)
+
+        return await self._hedging.first_of(lambda: self._made(attempt, endpoint, ticket), second)
+
+    def _may_retry(self, reason: str) -> bool:
+        if not self._budget.take():
+            self._metrics.retries_denied.labels(self._capability).inc()
+            return False
+        self._metrics.retries.labels(self._capability, reason).inc()
+        return True
+
+
+class _Attempt(Generic[Stub, Request, Response]):
+    """What every attempt of a call sends."""
+
+    def __init__(
+        self, method: Method[Stub, Request, Response], request: Request, context: CallContext, expires: float
+    ) -> None:
+        self._method = method
+        self._request = request
+        self._metadata = context.metadata()
+        self._expires = expires
+
+    @property
+    def left_s(self) -> float:
+        """What is left of the caller's time, in seconds."""
+        return self._expires - time.monotonic()
+
+    async def at(self, endpoint: Endpoint[Stub]) -> Response:
+        """The answer of `endpoint`."""
+        call: Any = self._method(endpoint.stub)(self._request, timeout=self.left_s, metadata=self._metadata)
+        response: Response = await call
+        return response

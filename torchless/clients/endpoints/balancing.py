@@ -1,0 +1,47 @@
+"""Which endpoint gets the next call: power of two choices.
+
+Two are drawn, and the one with fewer calls in flight gets it (Mitzenmacher, The Power of Two Choices in Randomized Load
+Balancing, 2001): nearly as even as asking all of them, without everybody running to the same one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from torchless.clients.endpoints.endpoint import Endpoint, Stub
+from torchless.clients.endpoints.health import Health
+
+_RANKS = {Health.SERVING: 0, Health.UNKNOWN: 1, Health.NOT_SERVING: 2, Health.UNREACHABLE: 2}
+
+
+def choose(
+    endpoints: Sequence[Endpoint[Stub]], tried: Collection[Endpoint[Any]] = (), *, only_others: bool = False
+) -> Endpoint[Stub] | None:
+    """The endpoint for the next attempt of a call, among those whose breakers let it through.
+
+    Healthy ones come first, of those the ones not tried yet. If none is healthy one that is not is asked all the same:
+    what it says, for instance GPU_UNAVAILABLE, is better than a guess.
+
+    Args:
+        endpoints: All there are.
+        tried: Those that this call has met.
+        only_others: Whether only a healthy one that was not tried will do.
+    """
+    admitted = [each for each in endpoints if each.breaker.admits]
+    for rank in (0, 1, 2):
+        ranked = [each for each in admitted if _RANKS[each.health] == rank]
+        fresh = [each for each in ranked if each not in tried]
+        if fresh and (rank < 2 or not only_others):
+            return _of_two(fresh)
+        if ranked and not only_others:
+            return _of_two(ranked)
+    return None
+
+
+def _of_two(endpoints: Sequence[Endpoint[Stub]]) -> Endpoint[Stub]:
+    if len(endpoints) == 1:
+        return endpoints[0]
+    first, second = random.sample(endpoints, 2)
+    return min(first, second, key=lambda each: each.load())

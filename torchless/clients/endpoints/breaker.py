@@ -1,0 +1,148 @@
+"""The circuit breaker of one endpoint: aiobreaker's state machine, fed with what counts.
+
+aiobreaker lets every waiting call through once it is half open, counts calls that began before it opened, and keeps its
+time by the wall clock. So each call takes a ticket here, results of tickets from an earlier state are passed over, one
+ticket at a time is a trial, and the time is the monotonic clock's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from aiobreaker import CircuitBreaker, CircuitBreakerError, CircuitBreakerListener
+from aiobreaker.state import CircuitBreakerState
+
+from torchless.clients.settings import BreakerSettings
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+
+class BreakerState(StrEnum):
+    """What the breaker does with calls."""
+
+    CLOSED = "closed"
+    """It lets them through."""
+    HALF_OPEN = "half_open"
+    """It lets one through at a time, as a trial."""
+    OPEN = "open"
+    """It lets none through."""
+
+
+_STATES = {
+    CircuitBreakerState.CLOSED: BreakerState.CLOSED,
+    CircuitBreakerState.HALF_OPEN: BreakerState.HALF_OPEN,
+    CircuitBreakerState.OPEN: BreakerState.OPEN,
+}
+
+
+class _CountedError(Exception):
+    """Stands for an error that counts, without holding on to it."""
+
+
+class Ticket:
+    """A call's permission; ended once, with what became of the call."""
+
+    def __init__(self, breaker: Breaker, period: int, deadline_s: float) -> None:
+        self._breaker = breaker
+        self.period = period
+        self._deadline_s = deadline_s
+
+    def answered(self) -> None:
+        """The endpoint answered; an error that says nothing against it is an answer, too."""
+        self._breaker.end(self, failed=False)
+
+    def failed(self, error: TorchlessError) -> None:
+        """The call ended with `error`."""
+        self._breaker.end(self, failed=self._breaker.counts(error, self._deadline_s))
+
+    def abandoned(self) -> None:
+        """Nobody waited for the end of the call, so nothing is known."""
+        self._breaker.end(self, failed=None)
+
+
+class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has no types
+    """Opens after failures in a row, and lets one trial through at a time once its pause is over.
+
+    Args:
+        settings: Numbers and times.
+        on_change: Called after each change of state.
+    """
+
+    def __init__(self, settings: BreakerSettings, on_change: Callable[[BreakerState], None] = lambda state: None):
+        self._machine = CircuitBreaker(listeners=[self])
+        self._on_change = on_change
+        self._period = 0
+        self._opened_at = 0.0
+        self._trial: Ticket | None = None
+        self.trips = 0
+        """How often it has opened."""
+        self.reconfigure(settings)
+
+    def reconfigure(self, settings: BreakerSettings) -> None:
+        """Other numbers and times from now on."""
+        self._settings = settings
+        self._machine.fail_max = settings.failures
+        self._machine.timeout_duration = timedelta(seconds=settings.open_s)
+
+    @property
+    def state(self) -> BreakerState:
+        """What it does with calls."""
+        return _STATES[self._machine.current_state]
+
+    @property
+    def next_trial_s(self) -> float:
+        """Seconds until a trial may pass; 0: now, or none is needed."""
+        if self.state is not BreakerState.OPEN:
+            return 0.0
+        return max(0.0, self._opened_at + self._settings.open_s - time.monotonic())
+
+    @property
+    def admits(self) -> bool:
+        """Whether `begin` would let a call through."""
+        if self.state is BreakerState.CLOSED:
+            return True
+        return self._trial is None and self.next_trial_s == 0
+
+    def begin(self, deadline_s: float) -> Ticket | None:
+        """Permission for one call that waits `deadline_s` seconds; None: not now."""
+        if not self.admits:
+            return None
+        if self.state is BreakerState.OPEN:
+            self._machine.half_open()
+        ticket = Ticket(self, self._period, deadline_s)
+        if self.state is BreakerState.HALF_OPEN:
+            self._trial = ticket
+        return ticket
+
+    def counts(self, error: TorchlessError, deadline_s: float) -> bool:
+        """Whether `error` of a call that waited `deadline_s` seconds speaks against the endpoint."""
+        if error.kind is ErrorKind.DEADLINE:
+            return deadline_s >= self._settings.deadline_counts_from_s
+        return error.kind is ErrorKind.UNREACHABLE
+
+    def end(self, ticket: Ticket, *, failed: bool | None) -> None:
+        """Takes the result of a call; None: there is none."""
+        if self._trial is ticket:
+            self._trial = None
+        if failed is None or ticket.period != self._period:
+            return
+        with suppress(_CountedError, CircuitBreakerError):
+            self._machine.call(_result, failed)
+
+    def state_change(self, breaker: Any, old: Any, new: Any) -> None:
+        """Hears of aiobreaker's changes."""
+        self._period += 1
+        self._trial = None
+        if new.state is CircuitBreakerState.OPEN:
+            self._opened_at = time.monotonic()
+            self.trips += 1
+        self._on_change(_STATES[new.state])
+
+
+def _result(failed: bool) -> None:
+    if failed:
+        raise _CountedError

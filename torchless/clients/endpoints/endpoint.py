@@ -1,0 +1,178 @@
+"""One endpoint: its channel, what is known of it, and the calls that it has now."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import grpc
+
+from torchless.clients.channel import open_channel
+from torchless.clients.endpoints.breaker import Breaker, BreakerState, Ticket
+from torchless.clients.endpoints.health import Health, HealthWatch
+from torchless.clients.metrics import EndpointMetrics
+from torchless.clients.settings import ClientSettings
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+logger = logging.getLogger(__name__)
+
+Stub = TypeVar("Stub")
+_LATENCY_MEMORY_S = 10.0
+_LEAST_WEIGHT = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointState:
+    """What is known of an endpoint at one moment."""
+
+    address: str
+    """Where it is."""
+    health: Health
+    """What it says of itself."""
+    breaker: BreakerState
+    """What its breaker does with calls."""
+    trips: int
+    """How often the breaker has opened."""
+    next_trial_s: float
+    """Seconds until the breaker lets a trial through; 0: now, or none is needed."""
+    calls_in_flight: int
+    """Calls that it has now."""
+
+
+class Endpoint(Generic[Stub]):
+    """An endpoint of a capability. Made inside the running event loop.
+
+    Args:
+        address: Where it is.
+        capability: Name of the capability, for logs.
+        service_name: Full name of its gRPC service.
+        make_stub: Makes the typed stub over a channel.
+        settings: How it is called.
+        metrics: Where its state is shown.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        capability: str,
+        service_name: str,
+        make_stub: Callable[[grpc.aio.Channel], Stub],
+        settings: ClientSettings,
+        metrics: EndpointMetrics,
+    ) -> None:
+        self.address = address
+        self.calls_in_flight = 0
+        self._capability = capability
+        self._metrics = metrics
+        self._slow_start_s = settings.slow_start_s
+        self._up_since = -math.inf
+        self._latency_s = 0.0
+        self._latency_seen = time.monotonic()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._channel = open_channel(settings, address)
+        self.stub = make_stub(self._channel)
+        self.breaker = Breaker(settings.breaker, self._breaker_changed)
+        self.watch = HealthWatch(self._channel, service_name, settings.endpoint_health, self._health_changed)
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def health(self) -> Health:
+        """What it says of itself."""
+        return self.watch.state
+
+    def state(self) -> EndpointState:
+        """What is known of it now."""
+        breaker = self.breaker
+        return EndpointState(
+            self.address, self.health, breaker.state, breaker.trips, breaker.next_trial_s, self.calls_in_flight
+        )
+
+    def start(self) -> None:
+        """Begins to follow its health; a second call changes nothing."""
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self.watch.run())
+
+    def reconfigure(self, settings: ClientSettings) -> None:
+        """Other settings from now on. Those of the channel hold for endpoints that are new."""
+        self._slow_start_s = settings.slow_start_s
+        self.breaker.reconfigure(settings.breaker)
+        self.watch.settings = settings.endpoint_health
+
+    async def close(self, grace_s: float = 0.0) -> None:
+        """Lets calls in flight finish for `grace_s` seconds; those left end with UNREACHABLE."""
+        if self._watching is not None:
+            self._watching.cancel()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace_s)
+        self._metrics.gone()
+        await self._channel.close()
+
+    def load(self) -> tuple[float, float]:
+        """What calls are balanced by: calls in flight for its weight, then how slow it has been lately."""
+        age_s = time.monotonic() - self._latency_seen
+        # What nobody has tried for long must not be passed over for ever because it was slow once.
+        return (self.calls_in_flight + 1) / self._weight(), self._latency_s * math.exp(-age_s / _LATENCY_MEMORY_S)
+
+    @contextmanager
+    def call(self, ticket: Ticket, *, timed: bool = True) -> Iterator[None]:
+        """Around a call to it: counts it, and learns from its end; unless it is `timed`, nothing of how slow it is."""
+        self.calls_in_flight += 1
+        self._idle.clear()
+        self._metrics.in_flight(self.calls_in_flight)
+        started = time.monotonic()
+        try:
+            yield
+        except TorchlessError as error:
+            self._metrics.attempt(error.kind)
+            ticket.failed(error)
+            if error.kind is ErrorKind.DEADLINE:
+                self.watch.suspect()
+            raise
+        except BaseException:
+            ticket.abandoned()
+            raise
+        else:
+            self._metrics.attempt(None)
+            ticket.answered()
+            if timed:
+                self._learn(time.monotonic() - started)
+        finally:
+            self.calls_in_flight -= 1
+            self._metrics.in_flight(self.calls_in_flight)
+            if not self.calls_in_flight:
+                self._idle.set()
+
+    def _learn(self, latency_s: float) -> None:
+        now = time.monotonic()
+        kept = math.exp(-(now - self._latency_seen) / _LATENCY_MEMORY_S)
+        # The first answers count fully; after that an average over the last ten seconds or ten answers.
+        kept = min(kept, 0.9) if self._latency_s else 0.0
+        self._latency_s = kept * self._latency_s + (1 - kept) * latency_s
+        self._latency_seen = now
+
+    def _weight(self) -> float:
+        if not self._slow_start_s:
+            return 1.0
+        return min(1.0, max(_LEAST_WEIGHT, (time.monotonic() - self._up_since) / self._slow_start_s))
+
+    def _health_changed(self, health: Health) -> None:
+        if health is Health.SERVING:
+            self._up_since = time.monotonic()
+        log = logger.info if health is Health.SERVING else logger.warning
+        log("%s endpoint %s is %s", self._capability, self.address, health.value)
+        self._metrics.health(serving=health is Health.SERVING)
+
+    def _breaker_changed(self, state: BreakerState) -> None:
+        if state is BreakerState.CLOSED:
+            self._up_since = time.monotonic()
+        log = logger.warning if state is BreakerState.OPEN else logger.info
+        log("%s endpoint %s: its breaker is %s", self._capability, self.address, state.value)
+        self._metrics.breaker(state, self.breaker.next_trial_s)

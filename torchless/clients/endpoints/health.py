@@ -1,0 +1,141 @@
+"""What an endpoint says of its own health (grpc.health.v1): by Watch, by Check where it has no Watch.
+
+Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from torchless.clients.settings import EndpointHealthSettings
+
+_FIRST_PAUSE_S = 0.05
+
+
+class Health(StrEnum):
+    """What is known of an endpoint."""
+
+    UNKNOWN = "unknown"
+    """Nothing yet."""
+    SERVING = "serving"
+    """It takes calls."""
+    NOT_SERVING = "not_serving"
+    """It answers, but is loading, leaving, or out of order."""
+    UNREACHABLE = "unreachable"
+    """It does not answer."""
+
+
+class HealthWatch:
+    """Follows the health of one service at one endpoint.
+
+    Args:
+        channel: The channel to the endpoint.
+        service_name: Full name of the gRPC service.
+        settings: Times.
+        on_change: Called with the new state, once a change.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        service_name: str,
+        settings: EndpointHealthSettings,
+        on_change: Callable[[Health], None],
+    ) -> None:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        self._stub = stub
+        self._request = health_pb2.HealthCheckRequest(service=service_name)
+        self.settings = settings
+        self._on_change = on_change
+        self._stream: Any = None
+        self._probe: asyncio.Task[None] | None = None
+        self.state = Health.UNKNOWN
+        """What is known now."""
+
+    async def run(self) -> None:
+        """Follows until cancelled."""
+        pause_s = _FIRST_PAUSE_S
+        try:
+            while True:
+                heard = await self._listen()
+                pause_s = _FIRST_PAUSE_S if heard else min(2 * pause_s, self.settings.interval_s)
+                await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311  # only spreads them
+        finally:
+            if self._probe is not None:
+                self._probe.cancel()
+
+    def suspect(self) -> None:
+        """A call was not answered in time: asks the endpoint whether it is there at all."""
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.get_running_loop().create_task(self._look())
+
+    async def check(self, timeout_s: float) -> Health:
+        """What it says when asked now, within `timeout_s` seconds; changes nothing of what is known."""
+        try:
+            return _state_of((await self._stub.Check(self._request, timeout=timeout_s)).status)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return Health.SERVING  # it answers, and has nothing to say of its health
+            return Health.NOT_SERVING if error.code() is grpc.StatusCode.NOT_FOUND else Health.UNREACHABLE
+        except grpc.aio.UsageError:  # the channel is closed
+            return Health.UNREACHABLE
+
+    async def _listen(self) -> bool:
+        """Whether something was heard before the stream ended."""
+        heard = False
+        # While there is no connection it waits for one, as slowly as the channel connects anew.
+        self._stream = self._stub.Watch(self._request, wait_for_ready=True)
+        try:
+            async for response in self._stream:
+                heard = True
+                self._become(_state_of(response.status))
+            self._ended()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                await self._poll()
+            self._ended()
+        except asyncio.CancelledError:
+            if _this_task_is_cancelled():
+                raise
+            # Only the stream was, by `_look`.
+        finally:
+            self._stream.cancel()
+        return heard
+
+    async def _poll(self) -> None:
+        while True:
+            self._become(await self.check(self.settings.timeout_s))
+            await asyncio.sleep(self.settings.interval_s)
+
+    async def _look(self) -> None:
+        if await self.check(self.settings.timeout_s) is Health.UNREACHABLE and self._stream is not None:
+            # A new stream is answered as soon as the endpoint is back.
+            self._stream.cancel()
+            self._become(Health.UNREACHABLE)
+
+    def _ended(self) -> None:
+        # One that said that it leaves has left.
+        if self.state is not Health.NOT_SERVING:
+            self._become(Health.UNREACHABLE)
+
+    def _become(self, state: Health) -> None:
+        if state is not self.state:
+            self.state = state
+            self._on_change(state)
+
+
+def _this_task_is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _state_of(status: int) -> Health:
+    serving = status == health_pb2.HealthCheckResponse.SERVING
+    return Health.SERVING if serving else Health.NOT_SERVING

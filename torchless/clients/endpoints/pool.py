@@ -1,0 +1,177 @@
+"""All endpoints of one capability, found anew as names change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any, Generic
+
+from torchless.clients.endpoints.addresses import Target, parse
+from torchless.clients.endpoints.balancing import choose
+from torchless.clients.endpoints.breaker import Ticket
+from torchless.clients.endpoints.endpoint import Endpoint, EndpointState, Stub
+from torchless.clients.settings import ClientSettings
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+logger = logging.getLogger(__name__)
+_SHORTEST_S = 1.0
+"""Names are not resolved more often than this, whatever fails."""
+
+
+class EndpointPool(Generic[Stub]):
+    """Picks endpoints; keeps their number up to date. Made inside the running event loop.
+
+    Args:
+        settings: Where they are and how they are called.
+        capability: Name of the capability, for messages and logs.
+        make_endpoint: Makes one for an address.
+    """
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        capability: str,
+        make_endpoint: Callable[[str, ClientSettings], Endpoint[Stub]],
+    ) -> None:
+        self._capability = capability
+        self._make_endpoint = make_endpoint
+        self._endpoints: dict[str, Endpoint[Stub]] = {}
+        self._known: dict[Target, list[str]] = {}
+        self._wanted = asyncio.Event()
+        self._resolved_once: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._started = False
+        self._unresolved: set[Target] = set()
+        self._set(settings)
+
+    def start(self) -> None:
+        """Begins to follow names and the endpoints' health; a second call changes nothing."""
+        if self._started:
+            return
+        self._started = True
+        for endpoint in self._endpoints.values():
+            endpoint.start()
+        if any(target.many for target in self._targets):
+            self._follow()
+
+    async def reconfigure(self, settings: ClientSettings) -> None:
+        """Other settings from now on: new endpoints get calls, those that are gone finish theirs."""
+        self._set(settings)
+        if self._following is not None:
+            self._following.cancel()
+            self._following = self._resolved_once = None
+        if self._started and any(target.many for target in self._targets):
+            self._follow()
+
+    async def close(self) -> None:
+        """Closes every endpoint; calls in flight end with UNREACHABLE."""
+        for task in (self._following, self._resolved_once, *self._leaving):
+            if task is not None:
+                task.cancel()
+        endpoints, self._endpoints = list(self._endpoints.values()), {}
+        await asyncio.gather(*(endpoint.close() for endpoint in endpoints))
+
+    async def pick(
+        self, deadline_s: float, tried: Collection[Endpoint[Any]] = (), *, only_others: bool = False
+    ) -> tuple[Endpoint[Stub], Ticket]:
+        """An endpoint, and its breaker's permission for one call that waits `deadline_s` seconds.
+
+        Raises:
+            TorchlessError: UNREACHABLE when no endpoint is known, CIRCUIT_OPEN when no breaker lets a call through.
+        """
+        self.start()
+        await self.known(deadline_s)
+        endpoints = list(self._endpoints.values())
+        endpoint = choose(endpoints, tried, only_others=only_others)
+        ticket = endpoint.breaker.begin(deadline_s) if endpoint is not None else None
+        if endpoint is None or ticket is None:
+            raise self._nobody(endpoints)
+        return endpoint, ticket
+
+    async def known(self, timeout_s: float) -> None:
+        """Waits until names have been resolved once, at most `timeout_s` seconds."""
+        if not self._endpoints and self._resolved_once is not None:
+            await asyncio.wait({self._resolved_once}, timeout=timeout_s)
+
+    def look_again(self) -> None:
+        """An endpoint could not be reached: its name may stand for another by now."""
+        self._wanted.set()
+
+    def states(self) -> list[EndpointState]:
+        """What is known of each endpoint now."""
+        return [endpoint.state() for endpoint in self._endpoints.values()]
+
+    def endpoints(self) -> list[Endpoint[Stub]]:
+        """Those that may get calls."""
+        return list(self._endpoints.values())
+
+    def _nobody(self, endpoints: list[Endpoint[Stub]]) -> TorchlessError:
+        if not endpoints:
+            return TorchlessError(
+                ErrorKind.UNREACHABLE,
+                f"no address of the {self._capability} service is known: its name is not resolved",
+                retry_after_s=self._settings.discovery.interval_s,
+            )
+        wait_s = min(endpoint.breaker.next_trial_s for endpoint in endpoints)
+        return TorchlessError(
+            ErrorKind.CIRCUIT_OPEN,
+            f"the {self._capability} service has not answered lately; it is tried again shortly",
+            retry_after_s=max(wait_s, 0.1),
+        )
+
+    def _set(self, settings: ClientSettings) -> None:
+        self._settings = settings
+        self._targets = parse(settings.address)
+        self._known = {
+            target: self._known.get(target, []) if target.many else [target.text] for target in self._targets
+        }
+        for endpoint in self._endpoints.values():
+            endpoint.reconfigure(settings)
+        self._adjust()
+
+    def _adjust(self) -> None:
+        """Makes the endpoints those that are known."""
+        addresses = list(dict.fromkeys(address for found in self._known.values() for address in found))
+        for address in self._endpoints.keys() - set(addresses):
+            logger.info("%s endpoint %s is gone from discovery", self._capability, address)
+            leaving = asyncio.get_running_loop().create_task(
+                self._endpoints.pop(address).close(self._settings.deadline_s)
+            )
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+        for address in addresses:
+            if address not in self._endpoints:
+                self._endpoints[address] = endpoint = self._make_endpoint(address, self._settings)
+                if self._started:
+                    endpoint.start()
+
+    def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._resolved_once = loop.create_task(self._resolve())
+        self._following = loop.create_task(self._keep_resolving(self._resolved_once))
+
+    async def _keep_resolving(self, first: asyncio.Task[None]) -> None:
+        await asyncio.wait({first})
+        while True:
+            began = time.monotonic()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), self._settings.discovery.interval_s)
+            await asyncio.sleep(max(0.0, began + _SHORTEST_S - time.monotonic()))
+            self._wanted.clear()
+            await self._resolve()
+
+    async def _resolve(self) -> None:
+        for target in [each for each in self._targets if each.many]:
+            try:
+                self._known[target] = await target.endpoints(self._settings.discovery.timeout_s)
+            except OSError:  # a TimeoutError is one
+                if target not in self._unresolved:
+                    logger.warning("%s: a name of its address is not resolved", self._capability)
+                self._unresolved.add(target)
+            else:
+                self._unresolved.discard(target)
+        self._adjust()
