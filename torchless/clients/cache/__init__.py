@@ -1,0 +1,1 @@
+"""A cache of embeddings by exact input, in memory and in Redis, in front of the embedding service."""
