@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
 from torchless.clients.call import CallContext
+from torchless.clients.concurrency import AdaptiveLimit
 from torchless.clients.endpoints.breaker import Ticket
 from torchless.clients.endpoints.endpoint import Endpoint, Stub
 from torchless.clients.endpoints.pool import EndpointPool
@@ -47,12 +49,28 @@ class Caller(Generic[Stub]):
         self._metrics = metrics
         self._budget = RetryBudget(settings.retry)
         self._hedging = Hedging(settings.hedging)
+        self._limit = AdaptiveLimit(settings.concurrency, capability)
+        self._shown_limit = metrics.concurrency_limit.labels(capability)
 
     def reconfigure(self, settings: ClientSettings) -> None:
         """Other settings for calls from now on."""
         self._settings = settings
         self._budget.reconfigure(settings.retry)
         self._hedging.reconfigure(settings.hedging)
+        self._limit.reconfigure(settings.concurrency)
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Around the work for one caller, of which the limit on calls in flight allows so much.
+
+        Raises:
+            TorchlessError: OVERLOADED, when there is no room.
+        """
+        try:
+            with self._limit.call():
+                yield
+        finally:
+            self._shown_limit.set(self._limit.value)
 
     async def unary(
         self,
@@ -61,6 +79,7 @@ class Caller(Generic[Stub]):
         context: CallContext,
         *,
         repeatable: bool = True,
+        is_admitted: bool = False,
     ) -> Response:
         """The answer of one endpoint to `request`.
 
@@ -69,14 +88,16 @@ class Caller(Generic[Stub]):
             request: With what.
             context: For whom, and how long they wait.
             repeatable: Whether the call may be made twice, when the first answer is lost or late.
+            is_admitted: Whether it is part of work that `admitted` has let in.
 
         Raises:
-            TorchlessError: As the service, UNREACHABLE, CIRCUIT_OPEN or DEADLINE.
+            TorchlessError: As the service, UNREACHABLE, CIRCUIT_OPEN, DEADLINE, or OVERLOADED by our own limit.
         """
         started = time.monotonic()
         outcome = "CANCELLED"  # what it stays when the caller hangs up
         try:
-            response = await self._until_answered(method, request, context, repeatable=repeatable)
+            with nullcontext() if is_admitted else self.admitted():
+                response = await self._until_answered(method, request, context, repeatable=repeatable)
             outcome = "OK"
             return response
         except TorchlessError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from torchless.clients.base import CapabilityClient, valid_text
 from torchless.clients.call import CallContext
 from torchless.clients.caller import Caller
+from torchless.clients.joining import Joining, JoiningSettings
+from torchless.clients.metrics import ClientMetrics
+from torchless.clients.settings import ClientSettings
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
@@ -106,12 +109,32 @@ class EmbeddingClient(CapabilityClient):
     Args:
         settings: How the service is called, or just its address.
         metrics: Where calls and endpoints are shown; None: on Prometheus' default registry.
+        joining: Whether and how concurrent small requests share calls. Of those that do, the service sees the id and
+            the trace of the first.
     """
 
     capability = "embedding"
     service_name = SERVICE_NAME
     make_stub = EmbeddingServiceStub
     _caller: Caller[_Stub]
+
+    def __init__(
+        self,
+        settings: ClientSettings | str,
+        metrics: ClientMetrics | None = None,
+        joining: JoiningSettings = JoiningSettings(enabled=False),
+    ) -> None:
+        super().__init__(settings, metrics)
+        self._joining: Joining[EmbedOptions, Embeddings] = Joining(self._embed, _part, self._pool.takers, joining)
+
+    def join(self, joining: JoiningSettings) -> None:
+        """Joins small requests as these settings have it, from now on."""
+        self._joining.settings = joining
+
+    async def close(self) -> None:
+        """Closes the channels; calls in flight end with UNREACHABLE."""
+        await self._joining.close()
+        await super().close()
 
     async def embed(
         self,
@@ -126,8 +149,21 @@ class EmbeddingClient(CapabilityClient):
             options: How.
             context: For whom, and how long they wait.
         """
-        response = await self._caller.unary(lambda stub: stub.GenerateEmbeddings, _request(inputs, options), context)
-        return _embeddings(response)
+        with self._caller.admitted():
+            by_text = options.granularity is Granularity.TEXT and bool(inputs) and isinstance(inputs[0], str)
+            if by_text and self._joining.takes(inputs):
+                # A text that cannot be sent must not keep those from being sent that it is joined with.
+                texts = _texts(inputs)  # type: ignore[arg-type]
+                return await self._joining.answer(texts, options, context, self._timeout(context))
+            return await self._embed(inputs, options, context)
+
+    async def _embed(
+        self, inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOptions, context: CallContext
+    ) -> Embeddings:
+        request = _request(inputs, options)
+        return _embeddings(
+            await self._caller.unary(lambda stub: stub.GenerateEmbeddings, request, context, is_admitted=True)
+        )
 
     async def embed_stream(
         self,
@@ -233,6 +269,10 @@ def _token_ids(sequences: Sequence[Sequence[int]]) -> list[TokenIds]:
         return [TokenIds(ids=ids) for ids in sequences]
     except ValueError as error:  # past the range of an unsigned 32-bit number
         raise invalid_input("token_ids", "each id is a whole number from 0 to 4294967295") from error
+
+
+def _part(whole: Embeddings, start: int, stop: int) -> Embeddings:
+    return replace(whole, vectors=whole.vectors[start:stop], token_counts=whole.token_counts[start:stop])
 
 
 def _embeddings(response: pb.GenerateEmbeddingsResponse) -> Embeddings:

@@ -52,6 +52,13 @@ class ClientMetrics:
             ("capability",),
             registry=registry,
         )
+        self.concurrency_limit = Gauge(
+            "torchless_client_concurrency_limit",
+            "Calls that may be in flight now, as found by the adaptive limit",
+            ("capability",),
+            registry=registry,
+            multiprocess_mode="liveall",
+        )
         endpoint = ("capability", "endpoint")
         self.attempts = Counter(
             "torchless_client_attempts", "Attempts at one endpoint", (*endpoint, "outcome"), registry=registry

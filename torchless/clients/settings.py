@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from torchless.clients.concurrency import ConcurrencySettings
 from torchless.clients.endpoints.addresses import parse
 from torchless.settings import SettingsGroup
 
@@ -103,6 +104,8 @@ class ClientSettings(SettingsGroup):
     """When calls are tried again."""
     hedging: HedgingSettings = HedgingSettings()
     """Second attempts while the first is late."""
+    concurrency: ConcurrencySettings = ConcurrencySettings(enabled=False)
+    """The limit on calls in flight."""
 
     @field_validator("address", mode="before")
     @classmethod

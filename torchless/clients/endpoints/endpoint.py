@@ -88,6 +88,11 @@ class Endpoint(Generic[Stub]):
         """What it says of itself."""
         return self.watch.state
 
+    @property
+    def takes_calls(self) -> bool:
+        """Whether it is well, as far as is known."""
+        return self.health is Health.SERVING and self.breaker.state is BreakerState.CLOSED
+
     def state(self) -> EndpointState:
         """What is known of it now."""
         breaker = self.breaker

@@ -105,6 +105,10 @@ class EndpointPool(Generic[Stub]):
         """What is known of each endpoint now."""
         return [endpoint.state() for endpoint in self._endpoints.values()]
 
+    def takers(self) -> int:
+        """How many endpoints take calls now, as far as is known."""
+        return sum(each.takes_calls for each in self._endpoints.values())
+
     def endpoints(self) -> list[Endpoint[Stub]]:
         """Those that may get calls."""
         return list(self._endpoints.values())

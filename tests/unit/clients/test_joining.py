@@ -1,0 +1,208 @@
+"""Joining of small requests: who shares a call, and that nobody pays for another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from torchless.clients.call import CallContext
+from torchless.clients.joining import Joining, JoiningSettings
+from torchless.contracts.errors import ErrorKind, TorchlessError, invalid_input
+
+Answer = list[str]
+
+
+class Service:
+    """Answers texts in capitals, once it is let; refuses calls that hold the text `bad`."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.contexts: list[CallContext] = []
+        self.cancelled = 0
+        self.gate = asyncio.Event()
+        self.failure: TorchlessError | None = None
+
+    async def call(self, texts: Sequence[str], key: str, context: CallContext) -> Answer:
+        self.calls.append(list(texts))
+        self.contexts.append(context)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.failure is not None:
+            raise self.failure
+        if "bad" in texts:
+            raise invalid_input(f"texts[{list(texts).index('bad')}]", "is bad")
+        return [text.upper() for text in texts]
+
+
+class Client:
+    """Requests to embed by one `Joining` over one endpoint, at most one call at a time without joining."""
+
+    def __init__(self, **settings: int) -> None:
+        self.service = Service()
+        joining = JoiningSettings(**{"calls": 1, "small": 2, "most": 4, **settings})
+        self.joining: Joining[str, Answer] = Joining(
+            self.service.call, lambda answer, start, stop: answer[start:stop], lambda: 1, joining
+        )
+
+    def ask(self, *texts: str, key: str = "", tenant: str = "", timeout_s: float = 30) -> asyncio.Task[Answer]:
+        return asyncio.create_task(self.joining.answer(texts, key, CallContext(tenant=tenant), timeout_s))
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_request_alone_is_a_call_of_its_own_at_once() -> None:
+    client = Client()
+    client.service.gate.set()
+    assert await client.ask("a") == ["A"]
+    assert client.service.calls == [["a"]]
+
+
+async def test_requests_that_come_meanwhile_share_the_next_call_and_each_gets_its_own() -> None:
+    client = Client()
+    first = client.ask("a")
+    await settle()
+    others = [client.ask("b", "c"), client.ask("d")]
+    await settle()
+    assert client.service.calls == [["a"]]
+    client.service.gate.set()
+    assert await asyncio.gather(first, *others) == [["A"], ["B", "C"], ["D"]]
+    assert client.service.calls == [["a"], ["b", "c", "d"]]
+
+
+async def test_a_joined_call_holds_no_more_than_most_and_the_oldest_go_first() -> None:
+    client = Client()
+    tasks = [client.ask("a")]
+    await settle()
+    tasks += [client.ask(f"{n}", f"{n}") for n in range(3)]
+    await settle()
+    client.service.gate.set()
+    await asyncio.gather(*tasks)
+    assert client.service.calls == [["a"], ["0", "0", "1", "1"], ["2", "2"]]
+
+
+@pytest.mark.parametrize("difference", [{"key": "other"}, {"tenant": "other"}])
+async def test_only_like_requests_share_a_call(difference: dict[str, str]) -> None:
+    client = Client()
+    tasks = [client.ask("a")]
+    await settle()
+    tasks += [client.ask("b"), client.ask("c", **difference)]
+    await settle()
+    assert client.service.calls == [["a"], ["c"]]
+    client.service.gate.set()
+    await asyncio.gather(*tasks)
+    assert ["b", "c"] not in client.service.calls
+
+
+async def test_one_bad_text_fails_its_own_request_alone_and_by_its_own_index() -> None:
+    client = Client()
+    tasks = [client.ask("a")]
+    await settle()
+    tasks += [client.ask("b"), client.ask("c", "bad"), client.ask("d")]
+    await settle()
+    client.service.gate.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [answers[0], answers[1], answers[3]] == [["A"], ["B"], ["D"]]
+    assert isinstance(answers[2], TorchlessError)
+    assert answers[2].violations[0].field == "texts[1]"
+
+
+async def test_a_fault_of_the_service_is_everybodys_and_nobody_asks_again() -> None:
+    client = Client()
+    tasks = [client.ask("a")]
+    await settle()
+    tasks += [client.ask("b"), client.ask("c")]
+    await settle()
+    client.service.failure = TorchlessError(ErrorKind.UNREACHABLE, "gone")
+    client.service.gate.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [getattr(each, "kind", None) for each in answers] == [ErrorKind.UNREACHABLE] * 3
+    assert client.service.calls == [["a"], ["b", "c"]]
+    assert answers[1] is not answers[2]
+
+
+async def test_who_hangs_up_takes_nobody_along_and_the_last_one_ends_the_call() -> None:
+    client = Client()
+    first = client.ask("a")
+    await settle()
+    others = [client.ask("b"), client.ask("c")]
+    await settle()
+    first.cancel()
+    await settle()
+    assert client.service.calls[-1] == ["b", "c"]
+    cancelled = client.service.cancelled
+    others[0].cancel()
+    await settle()
+    assert client.service.cancelled == cancelled
+    others[1].cancel()
+    await settle()
+    assert client.service.cancelled == cancelled + 1
+    client.service.gate.set()
+    assert await client.ask("d") == ["D"]
+
+
+async def test_who_hangs_up_while_waiting_is_not_computed_for() -> None:
+    client = Client()
+    first = client.ask("a")
+    await settle()
+    gone, stays = client.ask("b"), client.ask("c")
+    await settle()
+    gone.cancel()
+    await settle()
+    client.service.gate.set()
+    assert await asyncio.gather(first, stays) == [["A"], ["C"]]
+    assert client.service.calls == [["a"], ["c"]]
+
+
+async def test_each_waits_no_longer_than_its_own_deadline_and_the_call_as_long_as_the_longest() -> None:
+    client = Client()
+    first = client.ask("a")
+    await settle()
+    short, long = client.ask("b", timeout_s=0.05), client.ask("c", timeout_s=20)
+    with pytest.raises(TorchlessError) as caught:
+        await short
+    assert caught.value.kind is ErrorKind.DEADLINE
+    later = client.ask("d", timeout_s=10)
+    await settle()
+    client.service.gate.set()
+    assert await asyncio.gather(first, long, later) == [["A"], ["C"], ["D"]]
+    assert client.service.calls[-1] == ["c", "d"]
+    assert 15 < (client.service.contexts[-1].deadline_s or 0) <= 20
+
+
+async def test_a_defect_keeps_nobody_waiting() -> None:
+    client = Client()
+    first = client.ask("a")
+    await settle()
+    waiting = client.ask("b")
+    await settle()
+    client.joining._part = lambda answer, start, stop: 1 / 0  # type: ignore[assignment, return-value]
+    unhandled: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: unhandled.append(context))
+    client.service.gate.set()
+    await first
+    with pytest.raises(TorchlessError) as caught:
+        await waiting
+    assert caught.value.kind is ErrorKind.INTERNAL
+    assert await client.ask("c") == ["C"]
+
+
+async def test_closing_ends_calls_and_those_who_wait_hear_of_it() -> None:
+    client = Client()
+    first = client.ask("a")
+    await settle()
+    waiting = client.ask("b")
+    await settle()
+    first.cancel()
+    await settle()
+    await client.joining.close()
+    with pytest.raises(TorchlessError):
+        await waiting
+    assert not client.joining._tasks

@@ -1,0 +1,209 @@
+"""Joins concurrent small requests to embed into one call, while calls before them are under way.
+
+A call costs both ends about as much as a short text costs the device, so at many small requests at a time one call with
+all of their texts is answered sooner than a call each. Nobody waits for others to come: while fewer calls are under way
+than keep a service busy, a request is a call of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from pydantic import Field
+
+from torchless.clients.call import CallContext
+from torchless.contracts.errors import CALLERS_FAULT, ErrorKind, TorchlessError
+from torchless.settings import SettingsGroup
+
+Answer = TypeVar("Answer")
+Key = TypeVar("Key")
+_ITS_OWN = CALLERS_FAULT | {ErrorKind.INTERNAL}
+"""Errors that one request of several may be to blame for."""
+
+
+class JoiningSettings(SettingsGroup):
+    """Joining of small requests."""
+
+    enabled: bool = True
+    """Whether small requests to embed are joined."""
+    calls: int = Field(default=2, ge=1, le=64)
+    """Calls under way at each endpoint from which on requests are joined: one at work and one that waits."""
+    small: int = Field(default=8, ge=1, le=1024)
+    """Most texts of a request that is joined."""
+    most: int = Field(default=64, ge=2, le=4096)
+    """Most texts of a joined call; a full batch of the service is a good one."""
+
+
+@dataclass(slots=True)
+class _Member(Generic[Answer]):
+    """A request that waits."""
+
+    texts: Sequence[str]
+    context: CallContext
+    expires: float
+    answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+@dataclass(slots=True)
+class _Group(Generic[Answer]):
+    """Requests that may share a call."""
+
+    calls: int = 0
+    waiting: list[_Member[Answer]] = field(default_factory=list)
+
+
+class Joining(Generic[Key, Answer]):
+    """Makes calls, each for one request or for several.
+
+    Args:
+        call: Makes a call with the texts of one or several requests.
+        part: The part of an answer that is about the texts from one index up to another.
+        endpoints: How many endpoints take calls.
+        settings: What is joined.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[Sequence[str], Key, CallContext], Awaitable[Answer]],
+        part: Callable[[Answer, int, int], Answer],
+        endpoints: Callable[[], int],
+        settings: JoiningSettings,
+    ) -> None:
+        self._call = call
+        self._part = part
+        self._endpoints = endpoints
+        self.settings = settings
+        self._groups: defaultdict[tuple[Key, str], _Group[Answer]] = defaultdict(_Group)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def takes(self, texts: Sequence[object]) -> bool:
+        """Whether a request with `texts` is small enough."""
+        return self.settings.enabled and 0 < len(texts) <= self.settings.small
+
+    async def answer(self, texts: Sequence[str], key: Key, context: CallContext, timeout_s: float) -> Answer:
+        """The answer to one request.
+
+        Args:
+            texts: Its texts.
+            key: What requests must have in common to share a call.
+            context: For whom. Only requests of one tenant share a call.
+            timeout_s: How long its caller waits, in seconds.
+
+        Raises:
+            TorchlessError: As the call; what another request is to blame for is never raised.
+        """
+        group = self._groups[key, context.tenant]
+        if group.calls < self.settings.calls * max(1, self._endpoints()):
+            group.calls += 1
+            try:
+                return await self._call(texts, key, replace(context, deadline_s=timeout_s))
+            finally:
+                self._ended(group, key, context.tenant)
+        member: _Member[Answer] = _Member(texts, context, time.monotonic() + timeout_s)
+        group.waiting.append(member)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await member.answer
+        except TimeoutError:
+            raise TorchlessError(ErrorKind.DEADLINE, "the request waited for its turn until its deadline") from None
+        finally:
+            member.answer.cancel()
+
+    async def close(self) -> None:
+        """Cancels the calls under way for several requests."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _ended(self, group: _Group[Answer], key: Key, tenant: str) -> None:
+        """A call ended: those that wait get the next."""
+        group.calls -= 1
+        members = self._next(group)
+        if members:
+            group.calls += 1
+            task = asyncio.get_running_loop().create_task(self._together(group, members, key, tenant))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif not group.calls:
+            self._groups.pop((key, tenant), None)
+
+    def _next(self, group: _Group[Answer]) -> list[_Member[Answer]]:
+        """Those that have waited longest, as many as fit into one call; they wait no longer."""
+        members: list[_Member[Answer]] = []
+        texts = 0
+        group.waiting = [each for each in group.waiting if not each.answer.done()]
+        for each in group.waiting:
+            texts += len(each.texts)
+            if members and texts > self.settings.most:
+                break
+            members.append(each)
+        del group.waiting[: len(members)]
+        return members
+
+    async def _together(self, group: _Group[Answer], members: list[_Member[Answer]], key: Key, tenant: str) -> None:
+        call = asyncio.ensure_future(self._shared(members, key))
+        left = len(members)
+
+        def gone(_: object) -> None:
+            # The last of them has hung up: nobody waits for the answer.
+            nonlocal left
+            left -= 1
+            if not left:
+                call.cancel()
+
+        for each in members:
+            each.answer.add_done_callback(gone)
+        try:
+            await call
+        except BaseException as defect:
+            # A defect, or this client is closed: nobody must wait for ever.
+            for each in members:
+                _fail(each, TorchlessError(ErrorKind.INTERNAL, "the request could not be sent with others"))
+            if not isinstance(defect, asyncio.CancelledError):
+                raise
+        finally:
+            call.cancel()
+            self._ended(group, key, tenant)
+
+    async def _shared(self, members: list[_Member[Answer]], key: Key) -> None:
+        """Answers all of them by one call, or each by its own where the fault may be one's alone."""
+        texts = [text for each in members for text in each.texts]
+        # It is worth going on while anybody waits.
+        left_s = max(each.expires for each in members) - time.monotonic()
+        try:
+            answer = await self._call(texts, key, replace(members[0].context, deadline_s=max(left_s, 0.001)))
+        except TorchlessError as error:
+            if error.kind in _ITS_OWN and len(members) > 1:
+                await asyncio.gather(*(self._alone(each, key) for each in members))
+            else:
+                for each in members:
+                    _fail(each, error)
+            return
+        start = 0
+        for each in members:
+            if not each.answer.done():
+                each.answer.set_result(self._part(answer, start, start + len(each.texts)))
+            start += len(each.texts)
+
+    async def _alone(self, member: _Member[Answer], key: Key) -> None:
+        left_s = member.expires - time.monotonic()
+        if member.answer.done() or left_s <= 0:
+            return
+        try:
+            answer = await self._call(member.texts, key, replace(member.context, deadline_s=left_s))
+        except TorchlessError as error:
+            _fail(member, error)
+        else:
+            if not member.answer.done():
+                member.answer.set_result(answer)
+
+
+def _fail(member: _Member[Answer], error: TorchlessError) -> None:
+    if not member.answer.done():
+        member.answer.set_exception(error.again())
