@@ -6,6 +6,10 @@ of that process, and out of the time before the first worker starts.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import signal
+import threading
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +19,9 @@ from gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from gateway.reload import Reloader
+    from gateway.services import Services
 
 
 class DeferredApplication:
@@ -27,21 +34,50 @@ class DeferredApplication:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._app: FastAPI | None = None
+        self._reloader: Reloader | None = None
+        self._reloading: asyncio.Task[None] | None = None
         self.draining = Draining()
 
     async def open(self) -> None:
-        """Makes the application inside the running event loop."""
+        """Makes the application inside the running event loop.
+
+        From then on changes of the settings' file are applied, if there is one: as it is looked at, and on SIGHUP.
+        """
         from gateway.app import compose
         from gateway.services import Services
 
-        self._app = compose(Services.open(self._settings, self.draining))
+        services = Services.open(self._settings, self.draining)
+        self._app = compose(services)
+        self._reload(self._app, services)
 
     async def close(self) -> None:
         """Closes what `open` made."""
         from gateway.app import close
 
+        if self._reloading is not None and self._reloader is not None:
+            self._reloading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reloading
+            await self._reloader.close()
         if self._app is not None:
             await close(self._app)
+
+    def _reload(self, app: FastAPI, services: Services) -> None:
+        from gateway.reload import Reloader
+
+        def swap(changed: Services) -> None:
+            app.state.services = changed
+            # It says whether keys are asked for.
+            app.openapi_schema = None
+
+        path = GatewaySettings.file()
+        if path is None:
+            return
+        self._reloader = Reloader(path, services, swap, app.state.instruments)
+        self._reloading = asyncio.create_task(self._reloader.run())
+        # Signals arrive in the main thread alone, which is the one that BentoML serves in.
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloader.ask)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request (https://asgi.readthedocs.io)."""

@@ -1,31 +1,43 @@
-"""What the routes work with: one object, made when the gateway opens and closed when it ends."""
+"""What the routes work with: one object, made when the gateway opens, and made anew when its settings change."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
 
 from gateway.admission import Admission
 from gateway.api_key import KeyRing
 from gateway.body_limit import BodyLimit
 from gateway.draining import Draining
 from gateway.embedder import Embedder
+from gateway.reload_state import ReloadState
 from gateway.reranker import Reranker
 from gateway.settings import GatewaySettings
 from torchless.clients.base import CapabilityClient
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.gpu import GPUClient
 from torchless.clients.reranking import RerankingClient
+from torchless.clients.settings import ClientSettings
+
+C = TypeVar("C", bound=CapabilityClient)
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The clients of the services behind the gateway, and what stands between them and the routes."""
+    """The clients of the services behind the gateway, and what stands between them and the routes.
+
+    A request holds one from its beginning to its end, which so has the same settings throughout. Of two that follow
+    each other, what counts or connects is the same object: clients, admission, room for bodies.
+    """
 
     settings: GatewaySettings
     """The gateway's settings."""
     draining: Draining
     """Whether the worker is on its way out."""
+    reload_state: ReloadState
+    """What became of the newest settings."""
     embedding: EmbeddingClient
     """The embedding service."""
     reranking: RerankingClient | None
@@ -51,6 +63,7 @@ class Services:
         return cls(
             settings=settings,
             draining=draining,
+            reload_state=ReloadState(),
             embedding=client,
             reranking=reranking,
             gpu=GPUClient(settings.gpu) if settings.gpu.address else None,
@@ -61,6 +74,37 @@ class Services:
             admission=Admission(settings.limits.concurrent_requests),
         )
 
+    async def reloaded(self, settings: GatewaySettings, leaving: Sequence[CapabilityClient] = ()) -> Self:
+        """Services with other settings, for the requests that begin from now on.
+
+        Clients are changed in place, and calls in flight finish. One of a service that the settings no longer name is
+        not among the new services' clients; it stays open, because requests that hold these services may use it.
+        Should a client refuse its settings, all of them have the old ones again.
+
+        Args:
+            settings: The settings.
+            leaving: Such clients of services before these, still open. One whose service is back is used again: a
+                second one would connect to the same endpoints, and show them under the same names.
+        """
+        before, limits = self.settings, settings.limits
+        async with AsyncExitStack() as undo:
+            await _reconfigure(self.embedding, before.embedding, settings.embedding, undo)
+            known = (*self.clients(), *leaving)
+            reranking = await _client(RerankingClient, known, before.reranking, settings.reranking, undo)
+            gpu = await _client(GPUClient, known, before.gpu, settings.gpu, undo)
+            undo.pop_all()
+        self.body_limit.reconfigure(limits.body_mib, limits.bodies_mib)
+        self.admission.reconfigure(limits.concurrent_requests)
+        return replace(
+            self,
+            settings=settings,
+            reranking=reranking,
+            gpu=gpu,
+            embedder=Embedder(self.embedding, limits, settings.models),
+            reranker=Reranker(reranking, limits, settings.models),
+            keys=KeyRing(settings.auth.api_keys),
+        )
+
     async def close(self) -> None:
         """Closes every client."""
         for client in self.clients():
@@ -69,3 +113,30 @@ class Services:
     def clients(self) -> list[CapabilityClient]:
         """The clients of the services that are configured."""
         return [client for client in (self.embedding, self.reranking, self.gpu) if client is not None]
+
+
+async def _client(
+    kind: type[C],
+    known: Sequence[CapabilityClient],
+    before: ClientSettings,
+    after: ClientSettings,
+    undo: AsyncExitStack,
+) -> C | None:
+    """The client of a service by its new settings: one that is known, a new one, or None where they name no address."""
+    if not after.address:
+        return None
+    client = next((each for each in known if isinstance(each, kind)), None)
+    if client is None:
+        client = kind(after)
+        undo.push_async_callback(client.close)
+    else:
+        await _reconfigure(client, before, after, undo)
+    return client
+
+
+async def _reconfigure(
+    client: CapabilityClient, before: ClientSettings, after: ClientSettings, undo: AsyncExitStack
+) -> None:
+    if before != after:
+        undo.push_async_callback(client.reconfigure, before)
+        await client.reconfigure(after)

@@ -37,7 +37,9 @@ async def ready(call: Call) -> Response:
         for client, reason in zip(clients, reasons, strict=True)
     }
     everything = not any(reasons)
-    return json_response({"ready": everything, "services": states}, 200 if everything else 503)
+    settings = {"refused": call.services.reload_state.refused}
+    answer = {"ready": everything, "services": states, "settings": settings}
+    return json_response(answer, 200 if everything else 503)
 
 
 @get(router, "/health", family=TEI, answer=dict[str, str], statuses=(503,), head=True, open_to_all=True)

@@ -23,6 +23,13 @@ class ServiceReadiness(AnswerModel):
     """Why not."""
 
 
+class NewestSettings(AnswerModel):
+    """State of the settings' file."""
+
+    refused: str | None
+    """Why what it holds is not in force, and older settings are; null: it is, or there is no file."""
+
+
 class Readiness(AnswerModel):
     """State of the gateway and of each service behind it."""
 
@@ -30,3 +37,5 @@ class Readiness(AnswerModel):
     """Whether all of them are ready."""
     services: dict[str, ServiceReadiness]
     """By capability."""
+    settings: NewestSettings
+    """Whether a change of the settings was refused, by the worker that answers. It makes nothing less ready."""

@@ -23,7 +23,7 @@ def test_ready(http: httpx.Client) -> None:
     answer = http.get("/health/ready")
     assert answer.status_code == 200
     states = {name: {"ready": True, "reason": None} for name in ("embedding", "reranking", "gpu")}
-    assert answer.json() == {"ready": True, "services": states}
+    assert answer.json() == {"ready": True, "services": states, "settings": {"refused": None}}
     assert (http.get("/health").status_code, http.get("/health").json()) == (200, {})
 
 

@@ -1,0 +1,81 @@
+"""Names of changed settings, and what can change while the gateway runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.admission import Admission
+from gateway.body_limit import BodyLimit
+from gateway.faults import NoRoomForBodyError
+from gateway.reload_changes import as_far_as_they_can, changed, of_connections
+from gateway.settings import GatewaySettings
+from torchless.contracts.errors import TorchlessError
+
+
+def test_settings_are_named_and_no_value_is() -> None:
+    before = GatewaySettings(auth={"api_keys": ["secret-one"]}, models={"aliases": {"small": "a/b"}})
+    after = GatewaySettings(
+        auth={"api_keys": ["secret-two"]},
+        models={"aliases": {"small": "c/d"}},
+        limits={"items": 7, "deadline_s": 5},
+        embedding={"address": "127.0.0.1:7,127.0.0.1:8", "retry": {"attempts": 2}},
+        workers=2,
+    )
+    assert changed(before, after) == [
+        "workers",
+        "embedding.address",
+        "embedding.retry.attempts",
+        "limits.items",
+        "limits.deadline_s",
+        "models.aliases",
+        "auth.api_keys",
+    ]
+    assert changed(after, after.model_copy(deep=True)) == []
+
+
+def test_workers_stay_as_many_as_there_are() -> None:
+    started, wanted = GatewaySettings(), GatewaySettings(workers=4, limits={"items": 7})
+    settings = as_far_as_they_can(wanted, started)
+    assert (settings.workers, settings.limits.items) == (1, 7)
+    assert changed(settings, wanted) == ["workers"]
+
+
+@pytest.mark.parametrize(("wanted", "in_force"), [(5, 5), (60, 60), (60.5, 60), (600, 60)])
+def test_the_longest_deadline_shrinks_and_grows_no_further_than_at_the_start(wanted: float, in_force: float) -> None:
+    started, given = GatewaySettings(), GatewaySettings(limits={"max_deadline_s": wanted})
+    settings = as_far_as_they_can(given, started)
+    assert settings.limits.max_deadline_s == in_force
+    assert changed(settings, given) == ([] if wanted == in_force else ["limits.max_deadline_s"])
+
+
+def test_what_connections_are_made_with() -> None:
+    before, after = GatewaySettings(), GatewaySettings(gpu={"keepalive_s": 50, "deadline_s": 5})
+    assert of_connections(changed(before, after)) == ["gpu.keepalive_s"]
+
+
+def test_those_inside_count_under_a_new_bound() -> None:
+    admission = Admission(2)
+    with admission, admission:
+        admission.reconfigure(1)
+        with pytest.raises(TorchlessError), admission:
+            pass
+        admission.reconfigure(3)
+        with admission:
+            pass
+    admission.reconfigure(1)
+    with admission, pytest.raises(TorchlessError), admission:
+        pass
+
+
+def test_bodies_that_are_held_count_under_new_limits() -> None:
+    limit = BodyLimit(1, 2)
+    with limit.room() as reader:
+        reader.size = 2**20
+        limit.take(reader.size)
+        limit.reconfigure(1, 1)
+        with pytest.raises(NoRoomForBodyError):
+            limit.take(1)
+        limit.reconfigure(1, 1.5)
+        limit.take(2**19)
+    with pytest.raises(NoRoomForBodyError):
+        limit.take(2**20 + 1)
