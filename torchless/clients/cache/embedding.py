@@ -75,7 +75,7 @@ class EmbeddingCache:
     Args:
         service: What computes; closed by whoever made it, after the cache.
         settings: The cache's settings.
-        registry: Where metrics are shown; None: nowhere.
+        instruments: Where it counts; None: nowhere that is shown.
         is_down: Says whether the service is down; None: the last calls decide.
         deadline_s: How long a caller that gives no deadline waits for what another has asked for, in seconds.
     """
@@ -85,19 +85,24 @@ class EmbeddingCache:
         service: EmbeddingService,
         settings: CacheSettings,
         *,
-        registry: CollectorRegistry | None = None,
+        instruments: CacheInstruments | None = None,
         is_down: Callable[[], bool] | None = None,
         deadline_s: float = 30.0,
     ) -> None:
         self._settings = settings
         self._deadline_s = deadline_s
-        self._instruments = CacheInstruments(registry or CollectorRegistry())
+        self._instruments = instruments or CacheInstruments(CollectorRegistry())
         self._revisions = Revisions(self._remember, self._instruments.revisions.inc)
         self._service = WatchedService(service, self._revisions, is_down)
         self._scopes = Scopes()
         self._flights = Flights()
         self._store = Store(settings, self._instruments) if settings.enabled else None
         self._watcher = spawn(self._watch(self._store), "the watch of revisions") if self._store else None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is kept at all."""
+        return self._store is not None
 
     async def close(self) -> None:
         """Ends the calls in flight, the tasks and the connections to Redis."""

@@ -80,7 +80,7 @@ class Flight:
         """What lands, for whoever began the flight; raises what the call raised."""
         await asyncio.wait((self._task,))
         if self._task.cancelled():
-            raise TorchlessError(ErrorKind.UNREACHABLE, "the client was closed while the call was in flight")
+            raise closed_error()
         return self._task.result()
 
     async def followed(self, timeout_s: float) -> Landed:
@@ -98,6 +98,8 @@ class Flight:
             return self._task.result()
         if isinstance(error, TorchlessError) and error.kind in _SHARED:
             raise error.again()
+        if self._flights.closed:
+            raise closed_error()
         raise LeaderFailedError from None
 
     def _ended(self, task: asyncio.Task[Landed]) -> None:
@@ -117,13 +119,22 @@ class Flights:
     def __init__(self) -> None:
         self._by_digest: dict[bytes, Flight] = {}
         self._all: set[Flight] = set()
+        self.closed = False
+        """Whether `close` was called."""
 
     def find(self, digest: bytes) -> Flight | None:
         """The flight that computes `digest`."""
         return self._by_digest.get(digest)
 
     def begin(self, digests: Sequence[bytes], call: Coroutine[Any, Any, Landed], *, listed: bool) -> Flight:
-        """A new flight for `digests`; `listed`: others may join it, and none of them is in the air."""
+        """A new flight for `digests`; `listed`: others may join it, and none of them is in the air.
+
+        Raises:
+            TorchlessError: UNREACHABLE, after `close`.
+        """
+        if self.closed:
+            call.close()
+            raise closed_error()
         flight = Flight(self, digests, call)
         self._all.add(flight)
         if listed:
@@ -142,6 +153,12 @@ class Flights:
                 del self._by_digest[digest]
 
     async def close(self) -> None:
-        """Ends every call."""
+        """Ends every call, and lets none begin."""
+        self.closed = True
         for flight in [*self._all]:
             await flight.closed()
+
+
+def closed_error() -> TorchlessError:
+    """The cache was closed, as this process is going away."""
+    return TorchlessError(ErrorKind.UNREACHABLE, "the embedding service does not answer; try again shortly")

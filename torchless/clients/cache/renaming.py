@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torchless.contracts.errors import FieldViolation, TorchlessError
 
-_INPUT = re.compile(r"\b(texts|token_ids)\[(\d+)\]")
+_INPUT = re.compile(r"(texts|token_ids)\[(\d+)\]")
 
 
 def renumbered(error: TorchlessError, indices: Sequence[int]) -> TorchlessError:
@@ -22,20 +22,19 @@ def renumbered(error: TorchlessError, indices: Sequence[int]) -> TorchlessError:
         index = int(number)
         return str(indices[index]) if index < len(indices) else number
 
-    def renamed(text: str) -> str:
-        return _INPUT.sub(lambda found: f"{found[1]}[{place(found[2])}]", text)
+    def renamed(field: str) -> str:
+        return _INPUT.sub(lambda found: f"{found[1]}[{place(found[2])}]", field, count=1)
 
-    message, violations = error.message, []
-    for each in error.violations:
-        field = renamed(each.field)
-        # A message may quote the caller; only what names a field at fault is renamed.
-        violations.append(FieldViolation(field, each.description))
-    if any(_INPUT.match(each.field) for each in error.violations):
-        named = {each.field: new.field for each, new in zip(error.violations, violations, strict=True)}
-        message = re.sub("|".join(map(re.escape, named)), lambda found: named[found[0]], message)
+    # A message may quote the caller: in it only the names of fields at fault are replaced, the longer ones first.
+    named = {each.field: renamed(each.field) for each in error.violations if _INPUT.match(each.field)}
+    message = error.message
+    if named:
+        names = sorted(named, key=len, reverse=True)
+        message = re.sub("|".join(map(re.escape, names)), lambda found: named[found[0]], message)
+    violations = tuple(FieldViolation(named.get(each.field, each.field), each.description) for each in error.violations)
     metadata = dict(error.metadata)
     if metadata.get("index", "").isdecimal():
         metadata["index"] = place(metadata["index"])
     return TorchlessError(
-        error.kind, message, violations=tuple(violations), retry_after_s=error.retry_after_s, metadata=metadata
+        error.kind, message, violations=violations, retry_after_s=error.retry_after_s, metadata=metadata
     )

@@ -1,0 +1,84 @@
+"""A service whose vectors are a function of model, options and input, and which does what a test tells it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchless.clients.cache.keys import Inputs
+from torchless.clients.call import CallContext
+from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity
+from torchless.contracts.embedding.v1 import embedding_pb2 as pb
+from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large
+
+MODEL = "tests/hashes"
+TOO_LONG = "too long"
+DIMENSIONS = 16
+
+
+@dataclass
+class HashService:
+    """What stands where the embedding client would."""
+
+    revision: str = "r1"
+    failure: TorchlessError | None = None
+    """What every call raises."""
+    gate: asyncio.Event | None = None
+    """What a call waits for before it answers."""
+    calls: list[list[str]] = field(default_factory=list)
+    contexts: list[CallContext] = field(default_factory=list)
+    listed: int = 0
+    cancelled: int = 0
+
+    async def embed(self, inputs: Inputs, options: EmbedOptions, context: CallContext) -> Embeddings:
+        self.calls.append([str(each) for each in inputs])
+        self.contexts.append(context)
+        revision = self.revision
+        if self.gate is not None:
+            try:
+                async with asyncio.timeout(context.deadline_s):
+                    await self.gate.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+            except TimeoutError:
+                raise TorchlessError(ErrorKind.DEADLINE, "the service did not answer within the deadline") from None
+        if self.failure is not None:
+            raise self.failure
+        for index, each in enumerate(inputs):
+            if each == TOO_LONG:
+                raise input_too_large(f"texts[{index}]", "is too long", index=str(index))
+        return answer_of(inputs, options, revision)
+
+    async def list_models(self, context: CallContext) -> list[pb.Model]:
+        self.listed += 1
+        if self.failure is not None:
+            raise self.failure
+        return [pb.Model(id=MODEL, revision=self.revision)]
+
+
+def answer_of(inputs: Inputs, options: EmbedOptions = EmbedOptions(), revision: str = "r1") -> Embeddings:
+    """What the service answers."""
+    rows = [_vector(each, options, revision) for each in inputs]
+    counts = [len(str(each)) for each in inputs]
+    if options.granularity is Granularity.TOKEN:
+        rows = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
+    return Embeddings(np.stack(rows), counts, MODEL, revision)
+
+
+def same(one: Embeddings, other: Embeddings) -> bool:
+    """Whether two answers are equal, their vectors bit for bit."""
+    facts = [(each.token_counts, each.model, each.revision, each.vectors.shape) for each in (one, other)]
+    return facts[0] == facts[1] and one.vectors.tobytes() == other.vectors.tobytes()
+
+
+def _vector(given: str | Sequence[int], options: EmbedOptions, revision: str) -> NDArray[np.float32]:
+    facts = (options.prompt_name or options.input_type, options.normalize, options.dimensions, options.truncation)
+    seed = hashlib.sha256(repr((given, facts, revision)).encode()).digest()
+    width = options.dimensions or DIMENSIONS
+    return np.random.default_rng(list(seed)).standard_normal(width).astype(np.float32)

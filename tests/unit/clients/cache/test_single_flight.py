@@ -1,0 +1,204 @@
+"""Equal inputs in the air are computed once, and nobody pays for another's fate."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.unit.clients.cache.conftest import MakeCache
+from tests.unit.clients.cache.service import TOO_LONG, HashService, answer_of, same
+from torchless.clients.cache.embedding import CachedAnswer, EmbeddingCache
+from torchless.clients.call import CallContext
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+SHARED = [
+    ErrorKind.UNREACHABLE,
+    ErrorKind.CIRCUIT_OPEN,
+    ErrorKind.GPU_UNAVAILABLE,
+    ErrorKind.OVERLOADED,
+    ErrorKind.INTERNAL,
+]
+OWN = sorted(set(ErrorKind) - set(SHARED))
+
+
+@pytest.fixture
+async def cache(make_cache: MakeCache, service: HashService) -> EmbeddingCache:
+    """Its service answers when its gate opens."""
+    cache = make_cache()
+    await cache.embed(["known"])
+    service.calls.clear()
+    service.gate = asyncio.Event()
+    return cache
+
+
+def ask(cache: EmbeddingCache, *inputs: str, deadline_s: float | None = None) -> asyncio.Task[CachedAnswer]:
+    return asyncio.create_task(cache.embed(list(inputs), context=CallContext(deadline_s=deadline_s)))
+
+
+async def rest() -> None:
+    """Lets every task run as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def gate(service: HashService) -> asyncio.Event:
+    assert service.gate is not None
+    return service.gate
+
+
+async def test_equal_inputs_are_computed_once(cache: EmbeddingCache, service: HashService) -> None:
+    asked = [ask(cache, "a", "b"), ask(cache, "b", "a"), ask(cache, "b", "c", "known", "b"), ask(cache, "c")]
+    await rest()
+    gate(service).set()
+    answers = await asyncio.gather(*asked)
+    assert service.calls == [["a", "b"], ["c"]]
+    for answer, inputs in zip(answers, (["a", "b"], ["b", "a"], ["b", "c", "known", "b"], ["c"]), strict=True):
+        assert same(answer.embeddings, answer_of(inputs))
+    assert [(each.hits, each.misses) for each in answers] == [(0, 2), (0, 2), (1, 3), (0, 1)]
+
+
+async def test_a_leader_that_hangs_up_does_not_fail_its_followers(cache: EmbeddingCache, service: HashService) -> None:
+    leader = ask(cache, "a", "b")
+    await rest()
+    followers = [ask(cache, "a"), ask(cache, "b")]
+    await rest()
+    leader.cancel()
+    await rest()
+    gate(service).set()
+    for answer, text in zip(await asyncio.gather(*followers), "ab", strict=True):
+        assert same(answer.embeddings, answer_of([text]))
+    assert service.calls == [["a", "b"]]
+    with pytest.raises(asyncio.CancelledError):
+        await leader
+
+
+async def test_when_all_hang_up_the_service_stops_and_the_next_asks_anew(
+    cache: EmbeddingCache, service: HashService
+) -> None:
+    asked = [ask(cache, "a"), ask(cache, "a")]
+    await rest()
+    for each in asked:
+        each.cancel()
+    fresh = ask(cache, "a")
+    await rest()
+    assert service.cancelled == 1
+    gate(service).set()
+    assert same((await fresh).embeddings, answer_of(["a"]))
+    assert service.calls == [["a"], ["a"]]
+    assert not cache._flights._all
+    assert not cache._flights._by_digest
+
+
+async def test_a_followers_own_cancellation_ends_only_itself(cache: EmbeddingCache, service: HashService) -> None:
+    leader = ask(cache, "a")
+    await rest()
+    follower = ask(cache, "a")
+    await rest()
+    follower.cancel()
+    await rest()
+    assert follower.cancelled()
+    gate(service).set()
+    assert same((await leader).embeddings, answer_of(["a"]))
+    assert service.cancelled == 0
+
+
+async def test_a_followers_own_deadline_holds(cache: EmbeddingCache, service: HashService) -> None:
+    leader = ask(cache, "a")
+    await rest()
+    follower = ask(cache, "a", deadline_s=0.02)
+    with pytest.raises(TorchlessError) as caught:
+        await follower
+    assert caught.value.kind is ErrorKind.DEADLINE
+    gate(service).set()
+    assert same((await leader).embeddings, answer_of(["a"]))
+
+
+async def test_a_leaders_deadline_is_not_its_followers(cache: EmbeddingCache, service: HashService) -> None:
+    leader = ask(cache, "a", "b", deadline_s=0.02)
+    await rest()
+    followers = [ask(cache, "a", deadline_s=60) for _ in range(3)]
+    with pytest.raises(TorchlessError) as caught:
+        await leader
+    assert caught.value.kind is ErrorKind.DEADLINE
+    await rest()
+    gate(service).set()
+    for answer in await asyncio.gather(*followers):
+        assert same(answer.embeddings, answer_of(["a"]))
+    assert service.calls == [["a", "b"], ["a"]]
+
+
+async def test_a_leaders_bad_input_is_not_its_followers(cache: EmbeddingCache, service: HashService) -> None:
+    leader = ask(cache, "a", TOO_LONG)
+    await rest()
+    followers = [ask(cache, "a", "b") for _ in range(5)]
+    await rest()
+    gate(service).set()
+    with pytest.raises(TorchlessError) as caught:
+        await leader
+    assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
+    for answer in await asyncio.gather(*followers):
+        assert same(answer.embeddings, answer_of(["a", "b"]))
+    assert service.calls == [["a", TOO_LONG], ["b"], ["a"]]
+
+
+@pytest.mark.parametrize("kind", SHARED)
+async def test_a_fault_of_the_service_is_everybodys(
+    cache: EmbeddingCache, service: HashService, kind: ErrorKind
+) -> None:
+    asked = [ask(cache, "a") for _ in range(5)]
+    await rest()
+    service.failure = TorchlessError(kind, "down", retry_after_s=2.0)
+    gate(service).set()
+    errors = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(each) for each in errors] == [TorchlessError] * 5
+    assert {(each.kind, each.retry_after_s) for each in errors if isinstance(each, TorchlessError)} == {(kind, 2.0)}
+    assert len({id(each) for each in errors}) == 5
+    assert service.calls == [["a"]]
+
+
+@pytest.mark.parametrize("kind", OWN)
+async def test_what_only_the_caller_can_mend_costs_a_bounded_number_of_rounds(
+    cache: EmbeddingCache, service: HashService, kind: ErrorKind
+) -> None:
+    asked = [ask(cache, "a") for _ in range(10)]
+    await rest()
+    service.failure = TorchlessError(kind, "yours")
+    gate(service).set()
+    errors = await asyncio.gather(*asked, return_exceptions=True)
+    assert [each.kind for each in errors if isinstance(each, TorchlessError)] == [kind] * 10
+    # Two who led, and the others each for themselves, all at once.
+    assert len(service.calls) == 10
+
+
+async def test_a_defect_is_the_leaders_alone(cache: EmbeddingCache, service: HashService) -> None:
+    asked = [ask(cache, "a"), ask(cache, "a")]
+    await rest()
+    service.failure = ValueError("a defect")  # type: ignore[assignment]
+    gate(service).set()
+    errors = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(each) for each in errors] == [ValueError, ValueError]
+    assert len(service.calls) == 2
+
+
+async def test_closing_ends_what_is_in_the_air(cache: EmbeddingCache, service: HashService) -> None:
+    asked = [ask(cache, "a"), ask(cache, "a"), ask(cache, "a", "b")]
+    await rest()
+    await cache.close()
+    errors = await asyncio.gather(*asked, return_exceptions=True)
+    assert {each.kind for each in errors if isinstance(each, TorchlessError)} == {ErrorKind.UNREACHABLE}
+    assert len(errors) == 3
+    assert service.cancelled >= 1
+    assert {each for each in asyncio.all_tasks() if each is not asyncio.current_task()} == set()
+
+
+async def test_what_is_left_of_the_time_is_what_the_service_is_told(
+    cache: EmbeddingCache, service: HashService
+) -> None:
+    gate(service).set()
+    await ask(cache, "a", deadline_s=5.0)
+    told = service.contexts[-1].deadline_s
+    assert told is not None
+    assert 0 < told < 5.0
+    await ask(cache, "b")
+    assert service.contexts[-1].deadline_s is None
