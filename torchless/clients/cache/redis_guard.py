@@ -43,20 +43,19 @@ class RedisGuard:
         self._settings = settings
         self._instruments = instruments
         self._redis = _client(settings)
-        self._up = False
+        self._up = asyncio.Event()
         self._failed = asyncio.Event()
-        self._was_up = asyncio.Event()
         instruments.redis_up.set(0)
         self._keeper = spawn(self._keep(), "the watch of Redis")
 
     @property
     def up(self) -> bool:
         """Whether Redis is in use."""
-        return self._up
+        return self._up.is_set()
 
-    async def first_up(self) -> None:
-        """Returns once Redis has answered for the first time."""
-        await self._was_up.wait()
+    async def wait_up(self) -> None:
+        """Returns once Redis is in use."""
+        await self._up.wait()
 
     async def close(self) -> None:
         """Ends the connections."""
@@ -122,7 +121,7 @@ class RedisGuard:
         return await self._guarded(read, _BACKGROUND_S)
 
     async def _guarded(self, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
-        if not self._up:
+        if not self._up.is_set():
             raise RedisUnavailableError
         from redis.exceptions import RedisError, ResponseError
 
@@ -143,10 +142,10 @@ class RedisGuard:
             raise RedisUnavailableError from error
 
     def _leave_alone(self, error: Exception) -> None:
-        if self._up:
+        if self._up.is_set():
             # The error's own words may hold an address or what was sent.
             _logger.warning("cache: Redis failed (%s); it is left alone until it answers", type(error).__name__)
-        self._up = False
+        self._up.clear()
         self._instruments.redis_up.set(0)
         self._failed.set()
 
@@ -156,9 +155,8 @@ class RedisGuard:
             if await self._answers():
                 _logger.info("cache: Redis answers")
                 self._failed.clear()
-                self._up = True
+                self._up.set()
                 self._instruments.redis_up.set(1)
-                self._was_up.set()
                 await self._failed.wait()
             elif not told:
                 _logger.warning("cache: Redis does not answer; requests go on without it")

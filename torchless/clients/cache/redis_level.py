@@ -87,7 +87,7 @@ class RedisLevel:
         self._work.set()
 
     def remember(self, models: Mapping[str, Served]) -> None:
-        """Writes down what is served, if Redis is up."""
+        """Writes down what is served, once Redis is up."""
         self._models = dict(models)
         self._work.set()
 
@@ -139,6 +139,7 @@ class RedisLevel:
     async def _write(self) -> None:
         while True:
             await self._work.wait()
+            await self.guard.wait_up()
             self._work.clear()
             try:
                 await self._write_models()
@@ -146,12 +147,17 @@ class RedisLevel:
                     await self._write_some()
             except RedisUnavailableError:
                 self._drop_waiting()
+                await asyncio.sleep(self._settings.redis_pause_s)
+                if self._models:
+                    self._work.set()
 
     async def _write_models(self) -> None:
-        models, self._models = self._models, {}
+        models = self._models
         if models:
             fields = {name.encode(): json.dumps([each.model, each.revision]).encode() for name, each in models.items()}
             await self.guard.set_table(self._models_key, fields)
+        if self._models is models:
+            self._models = {}
 
     async def _write_some(self) -> None:
         some = list(islice(self._waiting, _AT_ONCE))

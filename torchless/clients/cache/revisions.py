@@ -15,12 +15,12 @@ class Revisions:
     """What each name that requests give a model stands for now.
 
     Args:
-        changed: Called with what is known, after a change that the service told of.
+        told: Called with what is known, whenever the service said what it serves.
         replaced: Called when a model has another revision than before.
     """
 
-    def __init__(self, changed: Callable[[Mapping[str, Served]], None], replaced: Callable[[], None]) -> None:
-        self._changed = changed
+    def __init__(self, told: Callable[[Mapping[str, Served]], None], replaced: Callable[[], None]) -> None:
+        self._told = told
         self._replaced = replaced
         self._ids: dict[str, str] = {}
         self._revisions: dict[str, str] = {}
@@ -64,12 +64,11 @@ class Revisions:
             self._ids.clear()
         self._set(name, served)
         self._set(served.model, served)
-        self._changed(self.known())
+        self._told(self.known())
 
     def listed(self, models: Iterable[Served]) -> None:
         """The service serves these, the default one first, and no others."""
         self._listed = True
-        before = self.known()
         serving = list(models)
         ids = {each.model for each in serving}
         self._ids = {name: model for name, model in self._ids.items() if name and model in ids}
@@ -77,8 +76,7 @@ class Revisions:
             self._set(each.model, each)
         if serving:
             self._set("", serving[0])
-        if self.known() != before:
-            self._changed(self.known())
+        self._told(self.known())
 
     def remembered(self, known: Mapping[str, Served]) -> None:
         """What was served when it was last written down; counts until the service itself has said what it serves."""

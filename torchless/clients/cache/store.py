@@ -67,14 +67,14 @@ class Store:
         """What Redis remembers to have been served, once it is up."""
         if self._redis is None:
             return {}
-        await self._redis.guard.first_up()
+        await self._redis.guard.wait_up()
         return await self._redis.remembered()
 
     async def warm(self, models: set[Served]) -> None:
         """Fills the memory level with entries of `models` from Redis, once it is up."""
         if self._redis is None:
             return
-        await self._redis.guard.first_up()
+        await self._redis.guard.wait_up()
         await warm(self._memory, self._redis, models, self._settings, self._instruments)
         self._tell()
 

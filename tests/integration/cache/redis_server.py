@@ -1,0 +1,72 @@
+"""A real Redis in a process of its own, which a test stops, starts and halts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from tests.running_stack import free_ports
+
+PASSWORD = "keeps-out-neighbours"
+_STARTS_WITHIN_S = 20.0
+
+
+class RedisServer:
+    """Redis on a port of loopback, with a password and without persistence.
+
+    Args:
+        program: Path of `redis-server`.
+        folder: Where it works.
+    """
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self._program = program
+        self._folder = folder
+        (self.port,) = free_ports(1)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command += ["--requirepass", PASSWORD, "--dir", str(self._folder), "--daemonize", "no"]
+        with (self._folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        until = time.monotonic() + _STARTS_WITHIN_S
+        while not self._listens():
+            assert self._process.poll() is None, (self._folder / "redis.log").read_text()
+            assert time.monotonic() < until, "redis-server does not listen"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """Ends it at once, with all that it holds."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
+        self._process = None
+
+    def halt(self) -> None:
+        """It accepts connections and answers nothing, until `go_on`."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self.kill()
+
+    def _listens(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1):
+                return True
+        except OSError:
+            return False
