@@ -19,6 +19,7 @@ from gateway.deferred import DeferredApplication
 from gateway.draining import Draining
 from gateway.instruments import Instruments
 from gateway.reload import Reloader
+from gateway.reload_file import fingerprint
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from torchless.clients.gpu import GPUClient
@@ -143,15 +144,17 @@ async def test_a_file_that_goes_away_is_refused_and_its_return_seen(watched: Wat
 
 
 async def test_a_file_that_is_being_written_is_waited_for(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload, "SETTLE_S", 0.3)
     whole = START.replace("3", "9")
-    for end in (5, 21, len(whole)):
-        # The second is a file that could be used.
-        watched.path.write_text(whole[:end])
-        if end == 5:
-            looking = asyncio.create_task(watched.reloader.look())
-        await asyncio.sleep(0.05)
-    await looking
+    # The first part is no YAML; the second could be used.
+    parts = [whole[:9], whole[:18], whole]
+
+    def seen_while_it_is_written(path: Path) -> str:
+        if parts:
+            path.write_text(parts.pop(0))
+        return fingerprint(path)
+
+    monkeypatch.setattr(reload, "fingerprint", seen_while_it_is_written)
+    await watched.reloader.look()
     assert [services.settings.limits.items for services in watched.swapped] == [9]
     assert watched.services.settings.embedding.address == "127.0.0.1:1"
     assert watched.counted() == {"applied": 1}
