@@ -1,0 +1,395 @@
+"""The blocking clients, against real gRPC servers; how they end, in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import io
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.integration.gateway.embedding_server import LettersServicer, vector_of
+from tests.integration.gateway.gpu_server import GpuServer
+from tests.integration.gateway.loop_thread import LoopThread
+from tests.integration.gateway.reranking_server import RerankingServer
+from tests.integration.gateway.stand_in import StandIn
+from torchless.clients.base import CapabilityClient
+from torchless.clients.call import CallContext
+from torchless.clients.embedding import SERVICE_NAME, EmbeddingClient, Embeddings
+from torchless.clients.gpu import GPUClient
+from torchless.clients.reranking import RerankingClient
+from torchless.clients.settings import ClientSettings
+from torchless.clients.sync import SyncEmbeddingClient, SyncGPUClient, SyncRerankingClient, background
+from torchless.clients.sync.base import SyncClient
+from torchless.contracts.embedding.v1 import embedding_pb2 as pb
+from torchless.contracts.embedding.v1.embedding_pb2_grpc import add_EmbeddingServiceServicer_to_server
+from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.grpc_status import to_status
+
+ROOT = Path(__file__).parents[3]
+PATIENCE_S = 20.0
+PAIRS: list[tuple[type[SyncClient[Any]], type[CapabilityClient]]] = [
+    (SyncEmbeddingClient, EmbeddingClient),
+    (SyncRerankingClient, RerankingClient),
+    (SyncGPUClient, GPUClient),
+]
+
+
+class StreamingServicer(LettersServicer):
+    """Answers streams as well: a frame with `refuse` in it by an error, and after one with `break` in it no more."""
+
+    def reset(self) -> None:
+        super().reset()
+        self.frames_read = 0
+        self.stream_ended = threading.Event()
+
+    async def StreamEmbeddings(self, request_iterator: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802
+        try:
+            async for frame in request_iterator:
+                self.frames_read += 1
+                if "break" in frame.request.texts:
+                    raise ValueError
+                if "refuse" in frame.request.texts:
+                    error = TorchlessError(ErrorKind.INVALID_INPUT, "refused")
+                    yield pb.StreamEmbeddingsResponse(sequence=frame.sequence, error=to_status(error))
+                    continue
+                response = await self.GenerateEmbeddings(frame.request, context)
+                yield pb.StreamEmbeddingsResponse(sequence=frame.sequence, response=response)
+        finally:
+            self.stream_ended.set()
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[LoopThread]:
+    with LoopThread() as loop:
+        yield loop
+
+
+@pytest.fixture(scope="module")
+def _server(loop: LoopThread) -> Iterator[StandIn[StreamingServicer]]:
+    with StandIn(loop, StreamingServicer(), add_EmbeddingServiceServicer_to_server, SERVICE_NAME) as server:
+        yield server
+
+
+@pytest.fixture
+def server(_server: StandIn[StreamingServicer]) -> StandIn[StreamingServicer]:
+    _server.reset()
+    return _server
+
+
+@pytest.fixture
+def client(server: StandIn[StreamingServicer]) -> Iterator[SyncEmbeddingClient]:
+    with SyncEmbeddingClient(server.address) as client:
+        yield client
+
+
+@pytest.mark.parametrize(("blocking", "asynchronous"), PAIRS)
+def test_each_has_the_methods_of_the_asynchronous_client_with_their_types(
+    blocking: type[SyncClient[Any]], asynchronous: type[CapabilityClient]
+) -> None:
+    def methods(kind: type) -> dict[str, str]:
+        found = inspect.getmembers(kind, inspect.isfunction)
+        return {name: str(inspect.signature(method)) for name, method in found if name == "__init__" or name[0] != "_"}
+
+    def blocks(signature: str) -> str:
+        return re.sub(r"AsyncGenerator\[(.*), None\]", r"Generator[\1, None, None]", signature).replace("Async", "")
+
+    assert methods(blocking) == {name: blocks(signature) for name, signature in methods(asynchronous).items()}
+
+
+def test_it_embeds_and_says_whose_fault_an_error_was(client: SyncEmbeddingClient) -> None:
+    answer = client.embed(["a", "b c"])
+    np.testing.assert_array_equal(answer.vectors, [vector_of("a"), vector_of("b c")])
+    assert client.count_tokens(["a b"]) == [4]
+    assert [token.text for token in client.tokenize(["a b"], add_special_tokens=False)[0]] == ["a", "b"]
+    assert client.detokenize([[3, 4]]) == ["3 4"]
+    assert [model.id for model in client.list_models()] == ["tests/letters"]
+    assert client.ready()
+    assert len(client.states()) == 1
+    with pytest.raises(TorchlessError) as caught:
+        client.embed(["\ud800"])
+    assert caught.value.kind is ErrorKind.INVALID_INPUT
+
+
+def test_context_and_settings_are_the_asynchronous_clients(server: StandIn[StreamingServicer]) -> None:
+    server.servicer.delay_s = 60
+    with SyncEmbeddingClient(ClientSettings(address=server.address, deadline_s=600)) as client:
+        with pytest.raises(TorchlessError) as caught:
+            client.embed(["a"], context=CallContext(deadline_s=0.05, tenant="t"))
+        assert caught.value.kind is ErrorKind.DEADLINE
+        assert server.servicer.metadata["x-tenant-id"] == "t"
+        client.reconfigure(ClientSettings(address=server.address, deadline_s=0.05))
+        with pytest.raises(TorchlessError) as caught:
+            client.embed(["a"])
+    assert caught.value.kind is ErrorKind.DEADLINE
+
+
+def test_the_reranking_client_reranks(loop: LoopThread) -> None:
+    with RerankingServer(loop) as server, SyncRerankingClient(server.address) as client:
+        answer = client.rerank("swifts sleep", ["bread", "swifts sleep here"])
+        assert list(answer.queries[0].order()) == [1, 0]
+        assert len(client.rerank_batch([]).queries) == 0
+        assert client.list_models()[0].id == "tests/words"
+
+
+def test_the_gpu_client_leases_and_watches(loop: LoopThread) -> None:
+    with GpuServer(loop) as server, SyncGPUClient(server.address) as client:
+        server.settle(uuids={"GPU-a", "GPU-b"})
+        lease = client.allocate(100, "tests", device_uuids=["GPU-b"])
+        assert client.renew(lease.id, ttl_s=60).id == lease.id
+        with contextlib.closing(client.watch()) as updates:
+            assert [each.id for each in next(updates).status.allocations] == [lease.id]
+        assert client.release(lease.id).id == lease.id
+        assert client.status().allocations == ()
+        assert len(client.devices()) == 2
+
+
+async def test_it_works_where_an_event_loop_runs(client: SyncEmbeddingClient) -> None:
+    assert asyncio.get_running_loop().is_running()
+    assert client.embed(["a"]).vectors.shape == (1, 16)
+    assert len(list(client.embed_stream([["a"], ["b"]]))) == 2
+
+
+def test_several_threads_use_one_client_at_once_and_all_clients_one_thread(client: SyncEmbeddingClient) -> None:
+    with SyncEmbeddingClient("127.0.0.1:1"), ThreadPoolExecutor(16) as pool:
+        texts = [str(number) for number in range(200)]
+        answers = list(pool.map(lambda text: client.embed([text]).vectors[0], texts))
+        running = [each.name for each in threading.enumerate() if each.name == "torchless-clients"]
+    np.testing.assert_array_equal(answers, [vector_of(text) for text in texts])
+    assert len(running) == 1
+
+
+def test_a_stream_answers_each_frame_in_its_place(client: SyncEmbeddingClient) -> None:
+    reader = threading.current_thread()
+
+    def frames() -> Iterator[list[str]]:
+        for number in range(50):
+            assert threading.current_thread() is reader
+            yield [f"a{number}"] if number != 7 else ["refuse"]
+
+    answers = list(client.embed_stream(frames()))
+    assert len(answers) == 50
+    for number, answer in enumerate(answers):
+        if number == 7:
+            assert isinstance(answer, TorchlessError)
+        else:
+            assert isinstance(answer, Embeddings)
+            np.testing.assert_array_equal(answer.vectors[0], vector_of(f"a{number}"))
+
+
+def test_a_stream_of_no_frames_is_empty(client: SyncEmbeddingClient) -> None:
+    assert list(client.embed_stream([])) == []
+
+
+@pytest.mark.parametrize("leave", [lambda stream: stream.close(), lambda stream: None])
+def test_a_stream_left_early_is_cancelled_at_the_service_and_reads_no_further(
+    client: SyncEmbeddingClient, server: StandIn[StreamingServicer], leave: Callable[[Any], None]
+) -> None:
+    read = 0
+
+    def endless() -> Iterator[list[str]]:
+        nonlocal read
+        while True:
+            read += 1
+            yield ["a"]
+
+    stream = client.embed_stream(endless())
+    for _ in range(3):
+        next(stream)
+    assert not server.servicer.stream_ended.is_set()
+    leave(stream)
+    del stream  # or nothing holds it any longer
+    gc.collect()
+    assert server.servicer.stream_ended.wait(PATIENCE_S)
+    assert read < 200
+    assert client.embed(["a"]).vectors.shape == (1, 16)
+
+
+def test_what_reading_frames_raises_comes_after_the_answers_before(client: SyncEmbeddingClient) -> None:
+    def broken() -> Iterator[list[str]]:
+        yield ["a"]
+        raise LookupError("no more disk")
+
+    stream = client.embed_stream(broken())
+    next(stream)
+    with pytest.raises(LookupError, match="no more disk"):
+        next(stream)
+
+
+def test_a_fault_of_the_service_ends_the_stream(client: SyncEmbeddingClient) -> None:
+    stream = client.embed_stream([["a"], ["break"], ["b"]])
+    next(stream)
+    with pytest.raises(TorchlessError) as caught:
+        list(stream)
+    assert caught.value.kind is ErrorKind.INTERNAL
+
+
+def test_ctrl_c_cancels_the_call_at_the_service(
+    client: SyncEmbeddingClient, server: StandIn[StreamingServicer]
+) -> None:
+    server.servicer.delay_s = 60
+
+    def press() -> None:
+        assert server.servicer.begun.wait(PATIENCE_S)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    main = threading.get_ident()
+    thread = threading.Thread(target=press)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        client.embed(["a"])
+    thread.join()
+    assert server.servicer.cancelled.wait(PATIENCE_S)
+
+
+def test_a_closed_client_calls_nobody_and_may_be_closed_again(server: StandIn[StreamingServicer]) -> None:
+    client = SyncEmbeddingClient(server.address)
+    client.embed(["a"])
+    client.close()
+    client.close()
+    for call in (lambda: client.embed(["a"]), lambda: list(client.embed_stream([["a"]]))):
+        with pytest.raises(TorchlessError) as caught:
+            call()
+        assert caught.value.kind is ErrorKind.UNREACHABLE
+
+
+def test_closing_ends_what_other_threads_wait_for(server: StandIn[StreamingServicer]) -> None:
+    server.servicer.delay_s = 60
+    client = SyncEmbeddingClient(server.address)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.embed, ["a"])
+        assert server.servicer.begun.wait(PATIENCE_S)
+        client.close()
+        error = call.exception(PATIENCE_S)
+    assert isinstance(error, TorchlessError)
+    assert error.kind is ErrorKind.UNREACHABLE
+
+
+def test_a_client_that_nobody_holds_is_closed(server: StandIn[StreamingServicer]) -> None:
+    clients = background.current().clients
+    before = len(clients)
+    client = SyncEmbeddingClient(server.address)
+    client.embed(["a"])
+    assert len(clients) == before + 1
+    del client
+    gc.collect()
+    ends = time.monotonic() + PATIENCE_S
+    while len(clients) > before:
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_settings_that_cannot_be_used_are_refused_as_the_client_is_made() -> None:
+    with pytest.raises(ValueError, match="address"):
+        SyncEmbeddingClient("a:1,a:1,:")
+
+
+def program(code: str, address: str, **options: Any) -> subprocess.Popen[str]:
+    head = "import os, signal, sys, threading\nfrom torchless.clients.sync import SyncEmbeddingClient\n"
+    command = [sys.executable, "-X", "dev", "-c", f"{head}address = {address!r}\n{code}"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+LEFT_OPEN = "client = SyncEmbeddingClient(address)\nclient.embed(['a'])\n"
+ENDINGS = {
+    "left open": LEFT_OPEN,
+    "never called": "client = SyncEmbeddingClient(address)\n",
+    "nobody there": """
+client = SyncEmbeddingClient("127.0.0.1:1")
+client.start()
+""",
+    "in the middle of a stream": LEFT_OPEN + "stream = client.embed_stream(iter(lambda: ['a'], None))\nnext(stream)\n",
+    "with a daemon thread that streams": LEFT_OPEN
+    + """
+first = threading.Event()
+def work():
+    for _ in client.embed_stream(iter(lambda: ['a'], None)):
+        first.set()
+threading.Thread(target=work, daemon=True).start()
+first.wait()
+""",
+    "closed by an exit handler": LEFT_OPEN + "import atexit\natexit.register(client.close)\n",
+}
+
+
+@pytest.mark.parametrize("code", ENDINGS.values(), ids=ENDINGS.keys())
+def test_a_program_ends_though_it_closes_nothing(code: str, server: StandIn[StreamingServicer]) -> None:
+    process = program(code + "print('done')", server.address)
+    printed, complaints = process.communicate(timeout=60)
+    assert (printed, process.returncode) == ("done\n", 0), complaints
+    # The thread that streams is told so; nothing else complains.
+    assert complaints.count("Traceback") == ("thread" in code)
+    assert "Warning" not in complaints
+
+
+def test_a_program_interrupted_in_a_call_ends_and_its_call_with_it(server: StandIn[StreamingServicer]) -> None:
+    server.servicer.delay_s = 600
+    process = program("SyncEmbeddingClient(address).embed(['a'])", server.address)
+    assert server.servicer.begun.wait(PATIENCE_S)
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=60)
+    assert complaints.rstrip().endswith("KeyboardInterrupt")
+    assert server.servicer.cancelled.wait(PATIENCE_S)
+
+
+def test_a_forked_process_is_told_that_it_cannot_call_and_ends(server: StandIn[StreamingServicer]) -> None:
+    code = """
+def error_of(call):
+    try:
+        return call()
+    except Exception as error:
+        return f"{error.kind.value} {'spawn' in error.message}"
+child = os.fork()
+if child == 0:
+    print(error_of(lambda: client.embed(["a"])), error_of(lambda: list(client.embed_stream([["a"]]))))
+    print(error_of(lambda: SyncEmbeddingClient(address)))
+    client.close()
+    del client
+    sys.exit(0)
+_, status = os.waitpid(child, 0)
+print(status, len(client.embed(["a"]).vectors))
+"""
+    process = program(LEFT_OPEN + code, server.address)
+    printed, complaints = process.communicate(timeout=60)
+    assert printed.splitlines() == ["INTERNAL True INTERNAL True", "INTERNAL True", "0 1"], complaints
+
+
+def test_a_fork_before_the_first_client_does_no_harm(server: StandIn[StreamingServicer]) -> None:
+    code = f"""
+child = os.fork()
+{LEFT_OPEN}
+if child == 0:
+    sys.exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+    printed, complaints = program(code, server.address).communicate(timeout=60)
+    assert printed == "0\n", complaints
+
+
+def test_the_example_in_the_documentation_prints_what_it_shows(
+    loop: LoopThread, server: StandIn[StreamingServicer]
+) -> None:
+    page = (ROOT / "docs/clients.md").read_text(encoding="utf-8")
+    found = re.findall(r"```py\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert len(found) == page.count("```py\n") > 0
+    with RerankingServer(loop) as reranking:
+        for code, shown in found:
+            assert "127.0.0.1:50051" in code
+            here = code.replace("127.0.0.1:50051", server.address).replace("127.0.0.1:50052", reranking.address)
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(here, "docs/clients.md", "exec"), {})
+            assert printed.getvalue() == shown
