@@ -57,7 +57,7 @@ class Ticket:
 
     def failed(self, error: TorchlessError) -> None:
         """The call ended with `error`."""
-        self._breaker.end(self, failed=self._breaker.counts(error, self._deadline_s))
+        self._breaker.end(self, failed=self._breaker.verdict(error, self._deadline_s))
 
     def abandoned(self) -> None:
         """Nobody waited for the end of the call, so nothing is known."""
@@ -75,6 +75,8 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
     def __init__(self, settings: BreakerSettings, on_change: Callable[[BreakerState], None] = lambda state: None):
         self._machine = CircuitBreaker(listeners=[self])
         self._on_change = on_change
+        self.state = BreakerState.CLOSED
+        """What it does with calls."""
         self._period = 0
         self._opened_at = 0.0
         self._trial: Ticket | None = None
@@ -87,11 +89,6 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
         self._settings = settings
         self._machine.fail_max = settings.failures
         self._machine.timeout_duration = timedelta(seconds=settings.open_s)
-
-    @property
-    def state(self) -> BreakerState:
-        """What it does with calls."""
-        return _STATES[self._machine.current_state]
 
     @property
     def next_trial_s(self) -> float:
@@ -118,10 +115,11 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
             self._trial = ticket
         return ticket
 
-    def counts(self, error: TorchlessError, deadline_s: float) -> bool:
-        """Whether `error` of a call that waited `deadline_s` seconds speaks against the endpoint."""
+    def verdict(self, error: TorchlessError, deadline_s: float) -> bool | None:
+        """Whether `error` of a call that waited `deadline_s` seconds speaks against the endpoint; None: neither way."""
         if error.kind is ErrorKind.DEADLINE:
-            return deadline_s >= self._settings.deadline_counts_from_s
+            # A short one that was missed is no answer either: it must not pass a trial, nor make failures forgotten.
+            return True if deadline_s >= self._settings.deadline_counts_from_s else None
         return error.kind is ErrorKind.UNREACHABLE
 
     def end(self, ticket: Ticket, *, failed: bool | None) -> None:
@@ -134,13 +132,14 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
             self._machine.call(_result, failed)
 
     def state_change(self, breaker: Any, old: Any, new: Any) -> None:
-        """Hears of aiobreaker's changes."""
+        """Hears of aiobreaker's changes, before `current_state` has them."""
+        self.state = _STATES[new.state]
         self._period += 1
         self._trial = None
-        if new.state is CircuitBreakerState.OPEN:
+        if self.state is BreakerState.OPEN:
             self._opened_at = time.monotonic()
             self.trips += 1
-        self._on_change(_STATES[new.state])
+        self._on_change(self.state)
 
 
 def _result(failed: bool) -> None:
