@@ -19,7 +19,7 @@ from torchless.clients.endpoints.pool import EndpointPool
 from torchless.clients.hedging import Hedging
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.resuming import ResumingStream
-from torchless.clients.retry import RetryBudget, next_attempt
+from torchless.clients.retry import Again, RetryBudget, next_attempt
 from torchless.clients.settings import ClientSettings
 from torchless.clients.translate import our_errors
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -115,15 +115,15 @@ class Caller(Generic[Stub]):
         Raises:
             TorchlessError: As the service, UNREACHABLE, CIRCUIT_OPEN or DEADLINE.
         """
-        endpoint, ticket = await self._pool.pick(context.deadline_s or self._settings.deadline_s)
+        expires = None if context.deadline_s is None else time.monotonic() + context.deadline_s
+        endpoint, ticket = await self._pool.pick(self._timeout_s(context))
         with endpoint.call(ticket, timed=False), our_errors(self._capability):
-            call = method(endpoint.stub)(request, timeout=context.deadline_s, metadata=context.metadata())
-            try:
+            left_s = None if expires is None else expires - time.monotonic()
+            call = method(endpoint.stub)(request, timeout=left_s, metadata=context.metadata())
+            with endpoint.stream(call):
                 async for answer in call:
                     ticket.answered()  # a trial has passed with its first answer
                     yield answer
-            finally:
-                call.cancel()  # a caller who leaves early is not computed for
 
     def resuming(
         self, method: Callable[[Stub], Any], requests: AsyncIterable[Message], context: CallContext
@@ -142,33 +142,56 @@ class Caller(Generic[Stub]):
         *,
         repeatable: bool,
     ) -> Response:
-        timeout_s = self._settings.deadline_s if context.deadline_s is None else context.deadline_s
-        expires = time.monotonic() + timeout_s
+        expires = time.monotonic() + self._timeout_s(context)
         self._budget.call()
+        attempt = _Attempt(method, request, context, expires)
         tried: list[Endpoint[Stub]] = []
-        only_others = False
+        again: Again | None = None
         failure: TorchlessError | None = None
-        while True:
-            try:
-                endpoint, ticket = await self._pool.pick(expires - time.monotonic(), tried, only_others=only_others)
-            except TorchlessError as error:
-                # That nobody else is there says less than what the last one answered.
-                raise failure or error from None
-            tried.append(endpoint)
-            attempt = _Attempt(method, request, context, expires)
-            try:
-                if repeatable and self._hedging.applies_to(request):
-                    return await self._hedged(attempt, endpoint, ticket, tried)
-                return await self._made(attempt, endpoint, ticket)
-            except TorchlessError as error:
-                failure = error
-            if failure.kind is ErrorKind.UNREACHABLE:
-                self._pool.look_again()
-            again = next_attempt(failure, len(tried), self._settings.retry, repeatable=repeatable)
-            if again is None or time.monotonic() + again.pause_s >= expires or not self._may_retry(failure.kind.value):
-                raise failure
-            only_others = again.only_others
-            await asyncio.sleep(again.pause_s)
+        try:
+            while True:
+                endpoint, ticket = await self._picked(attempt, tried, again, failure)
+                tried.append(endpoint)
+                try:
+                    if repeatable and self._hedging.applies_to(request):
+                        return await self._hedged(attempt, endpoint, ticket, tried)
+                    return await self._made(attempt, endpoint, ticket)
+                except TorchlessError as error:
+                    failure = error
+                if failure.kind is ErrorKind.UNREACHABLE:
+                    self._pool.look_again()
+                again = next_attempt(failure, len(tried), self._settings.retry, repeatable=repeatable)
+                if again is None or again.pause_s >= attempt.left_s or not self._may_retry():
+                    raise failure
+                await asyncio.sleep(again.pause_s)
+        finally:
+            failure = None  # its trace holds this frame: a circle, which only the garbage collector would undo
+
+    async def _picked(
+        self,
+        attempt: _Attempt[Stub, Request, Response],
+        tried: list[Endpoint[Stub]],
+        again: Again | None,
+        failure: TorchlessError | None,
+    ) -> tuple[Endpoint[Stub], Ticket]:
+        """Where the next attempt is made; raises `failure` if there is nobody for another one."""
+        try:
+            only_others = again is not None and again.only_others
+            picked = await self._pool.pick(attempt.left_s, tried, only_others=only_others)
+        except TorchlessError:
+            if failure is None:
+                raise
+            # That nobody else is there says less than what the last one answered.
+            self._budget.give_back()
+            raise failure from None
+        finally:
+            kind, failure = failure.kind if failure else None, None
+        if kind is not None:
+            self._metrics.retries.labels(self._capability, kind.value).inc()
+        return picked
+
+    def _timeout_s(self, context: CallContext) -> float:
+        return self._settings.deadline_s if context.deadline_s is None else context.deadline_s
 
     async def _made(
         self, attempt: _Attempt[Stub, Request, Response], endpoint: Endpoint[Stub], ticket: Ticket
@@ -190,20 +213,24 @@ class Caller(Generic[Stub]):
                 other, its_ticket = await self._pool.pick(attempt.left_s, tried, only_others=True)
             except TorchlessError:
                 return None
-            if not self._may_retry("late"):
+            if not self._may_retry():
                 its_ticket.abandoned()
                 return None
+            self._metrics.retries.labels(self._capability, "late").inc()
             tried.append(other)
             return await self._made(attempt, other, its_ticket)
 
-        return await self._hedging.first_of(lambda: self._made(attempt, endpoint, ticket), second)
+        try:
+            return await self._hedging.first_of(lambda: self._made(attempt, endpoint, ticket), second)
+        finally:
+            # A task that is cancelled before its first step never gets to end its ticket.
+            ticket.abandoned()
 
-    def _may_retry(self, reason: str) -> bool:
-        if not self._budget.take():
-            self._metrics.retries_denied.labels(self._capability).inc()
-            return False
-        self._metrics.retries.labels(self._capability, reason).inc()
-        return True
+    def _may_retry(self) -> bool:
+        if self._budget.take():
+            return True
+        self._metrics.retries_denied.labels(self._capability).inc()
+        return False
 
 
 class _Attempt(Generic[Stub, Request, Response]):

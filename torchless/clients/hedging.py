@@ -65,11 +65,13 @@ class Hedging:
             self._learn(time.monotonic() - started)
             return answer
         finally:
-            late = [task for task in tasks if not task.done()]
-            for task in late:
+            for task in tasks:
                 task.cancel()
-            if late:
-                await asyncio.wait(late)
+            await asyncio.wait(tasks)
+            for task in tasks:
+                if not task.cancelled():
+                    task.exception()  # looked at, so that nobody warns of it
+            tasks.clear()  # an error's trace holds this frame: a circle, which only the garbage collector would undo
 
     def _learn(self, latency_s: float) -> None:
         self._recent.append(latency_s)
@@ -92,12 +94,6 @@ async def _first_good(tasks: list[asyncio.Task[T | None]]) -> T:
                 answer = task.result()
                 if answer is not None:
                     return answer
-    for task in tasks[1:]:
-        task.exception()  # looked at, so that nobody warns of it
-    return _raised(tasks[0])
-
-
-def _raised(task: asyncio.Task[T | None]) -> T:
-    answer = task.result()
+    answer = tasks[0].result()
     assert answer is not None  # noqa: S101  # the first attempt answers or raises
     return answer

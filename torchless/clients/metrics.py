@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter as Counts
 from functools import lru_cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -16,7 +17,7 @@ from torchless.contracts.errors import ErrorKind
 
 _BUCKETS = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
-_OK = "OK"
+_OUTCOMES: dict[ErrorKind | None, str] = {None: "OK"} | {kind: kind.value for kind in ErrorKind}
 
 
 class ClientMetrics:
@@ -76,10 +77,30 @@ class ClientMetrics:
         self.trips = Counter(
             "torchless_client_breaker_trips", "Times that the breaker opened", endpoint, registry=registry
         )
+        self._users: Counts[tuple[str, str]] = Counts()
 
     def of_endpoint(self, capability: str, address: str) -> EndpointMetrics:
         """Those of one endpoint."""
+        self._users[capability, address] += 1
         return EndpointMetrics(self, capability, address)
+
+    def endpoint_is_gone(self, capability: str, address: str) -> None:
+        """Takes its series away, unless another client has it, or has it again."""
+        labels = (capability, address)
+        self._users[labels] -= 1
+        if self._users[labels]:
+            return
+        del self._users[labels]
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            # Labels cannot be taken out of the files that processes share.
+            self.up.labels(*labels).set(0)
+            self.breaker.labels(*labels).set(_STATES[BreakerState.CLOSED])
+            self.next_trial.labels(*labels).set(0)
+            return
+        for metric in (self.in_flight, self.up, self.breaker, self.next_trial, self.trips):
+            metric.remove(*labels)
+        for outcome in _OUTCOMES.values():
+            self.attempts.remove(*labels, outcome)
 
     @staticmethod
     def _gauge(name: str, what: str, registry: CollectorRegistry) -> Gauge:
@@ -87,15 +108,16 @@ class ClientMetrics:
 
 
 class EndpointMetrics:
-    """What is told of one endpoint; made by `ClientMetrics.of_endpoint`."""
+    """What one client tells of one endpoint; made by `ClientMetrics.of_endpoint`."""
 
     def __init__(self, metrics: ClientMetrics, capability: str, address: str) -> None:
         self._metrics = metrics
         self._labels = (capability, address)
         self._in_flight = metrics.in_flight.labels(*self._labels)
-        self._outcomes = {
-            kind: metrics.attempts.labels(*self._labels, kind.value if kind else _OK) for kind in (None, *ErrorKind)
-        }
+        self._shown_in_flight = 0
+        self._trips = metrics.trips.labels(*self._labels)
+        self._outcomes = {kind: metrics.attempts.labels(*self._labels, outcome) for kind, outcome in _OUTCOMES.items()}
+        self._is_gone = False
         self.health(serving=False)
         self.breaker(BreakerState.CLOSED, 0.0)
 
@@ -105,30 +127,32 @@ class EndpointMetrics:
 
     def in_flight(self, number: int) -> None:
         """So many calls are in flight."""
-        self._in_flight.set(number)
+        # Another client of this process may have calls at the same endpoint.
+        self._in_flight.inc(number - self._shown_in_flight)
+        self._shown_in_flight = number
 
     def health(self, *, serving: bool) -> None:
         """It says (not) that it is serving."""
-        self._metrics.up.labels(*self._labels).set(serving)
+        if not self._is_gone:
+            self._metrics.up.labels(*self._labels).set(serving)
 
     def breaker(self, state: BreakerState, next_trial_s: float) -> None:
         """Its breaker is in `state`, and lets a trial through in `next_trial_s` seconds."""
+        if self._is_gone:
+            return
         self._metrics.breaker.labels(*self._labels).set(_STATES[state])
         is_open = state is BreakerState.OPEN
         self._metrics.next_trial.labels(*self._labels).set(time.time() + next_trial_s if is_open else 0)
-        if is_open:
-            self._metrics.trips.labels(*self._labels).inc()
+
+    def tripped(self) -> None:
+        """Its breaker opened."""
+        self._trips.inc()
 
     def gone(self) -> None:
-        """There is no such endpoint any more."""
-        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-            # Labels cannot be taken out of the files that processes share.
-            self.health(serving=False)
-            self.breaker(BreakerState.CLOSED, 0.0)
-            return
-        for gauge in (self._metrics.in_flight, self._metrics.up, self._metrics.breaker, self._metrics.next_trial):
-            if self._labels in gauge._metrics:
-                gauge.remove(*self._labels)
+        """There is no such endpoint any more; nothing but its calls' ends is told of it after that."""
+        if not self._is_gone:
+            self._is_gone = True
+            self._metrics.endpoint_is_gone(*self._labels)
 
 
 @lru_cache(maxsize=1)

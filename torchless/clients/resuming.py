@@ -18,7 +18,7 @@ from torchless.clients.endpoints.health import Health
 from torchless.clients.endpoints.pool import EndpointPool
 from torchless.clients.retry import pause_s
 from torchless.clients.settings import ClientSettings
-from torchless.clients.translate import our_errors, unreachable
+from torchless.clients.translate import our_errors, out_of_time, unreachable
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 Request = TypeVar("Request")
@@ -56,80 +56,110 @@ class ResumingStream(Generic[Stub, Request, Response]):
         self._unanswered: deque[Request] = deque()
         self._answered = 0
         self._failures = 0
-        self._last_answer = time.monotonic()
+        self._failing_since = 0.0
 
     async def answers(self, requests: AsyncIterable[Request]) -> AsyncGenerator[Response, None]:
         """The answers to `requests`, in their order.
 
         Raises:
-            TorchlessError: As the service, or UNREACHABLE once no endpoint has answered for `retry.stream_patience_s`.
+            TorchlessError: As the service; UNREACHABLE once no endpoint has answered for `retry.stream_patience_s`.
             Exception: What `requests` raises, after the answers to what came before.
         """
         source = _Source(requests)
         try:
-            while not source.ended or self._unanswered:
+            while await self._something_is_unanswered(source):
                 before = self._answered
                 try:
                     async with aclosing(self._over_one_endpoint(source)) as answers:
                         async for answer in answers:
                             yield answer
+                    if self._answered == before:
+                        raise unreachable(self._capability)
                 except TorchlessError as error:
-                    await self._wait_after(error)
-                else:
-                    if self._answered == before and self._unanswered:
-                        await self._wait_after(unreachable(self._capability))
+                    if not await self._goes_on_after(error):
+                        raise
             source.raise_failure()
         finally:
-            source.close()
+            await source.close()
+
+    async def _something_is_unanswered(self, source: _Source[Request]) -> bool:
+        """Waits for a request if there is none: no endpoint is kept waiting for it meanwhile."""
+        if not self._unanswered:
+            coming = source.coming()
+            done, _ = await asyncio.wait({coming}, timeout=self._left_s())
+            if not done:
+                raise out_of_time(self._capability)
+            request = source.take()
+            if request is _END:
+                return False
+            self._unanswered.append(request)
+        return True
 
     async def _over_one_endpoint(self, source: _Source[Request]) -> AsyncGenerator[Response, None]:
-        left_s = None if self._expires is None else self._expires - time.monotonic()
-        endpoint, ticket = await self._pool.pick(left_s or self._settings.deadline_s)
+        left_s = self._left_s()
+        endpoint, ticket = await self._pool.pick(self._settings.deadline_s if left_s is None else left_s)
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with endpoint.call(ticket, timed=False), our_errors(self._capability):
             call = self._method(endpoint.stub)(
-                self._sent(source, endpoint), timeout=left_s, metadata=self._context.metadata()
+                self._sent(source, endpoint, over), timeout=self._left_s(), metadata=self._context.metadata()
             )
             try:
-                async for answer in call:
-                    # A trial has passed with its first answer, not when a day's work is done.
-                    ticket.answered()
-                    self._count_answer()
-                    yield answer
+                with endpoint.stream(call):
+                    async for answer in call:
+                        # A trial has passed with its first answer, not when a day's work is done.
+                        ticket.answered()
+                        self._count_answer()
+                        yield answer
             finally:
-                call.cancel()  # a caller who leaves early is not computed for
+                over.set_result(None)
 
-    async def _sent(self, source: _Source[Request], endpoint: Endpoint[Stub]) -> AsyncIterator[Request]:
+    async def _sent(
+        self, source: _Source[Request], endpoint: Endpoint[Stub], over: asyncio.Future[None]
+    ) -> AsyncIterator[Request]:
         for request in list(self._unanswered):
             yield request
-        # One that leaves answers what it has, and gets nothing new.
-        while endpoint.health is not Health.NOT_SERVING:
-            request = await source.next()
+        while True:
+            # gRPC goes on asking after a call has ended; the next request is for the next call then.
+            either: set[asyncio.Future[Any]] = {source.coming(), over}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            # An endpoint that leaves answers what it has, and gets nothing new.
+            if over.done() or endpoint.health is Health.NOT_SERVING:
+                return
+            request = source.take()
             if request is _END:
                 return
             self._unanswered.append(request)
             yield request
+
+    def _left_s(self) -> float | None:
+        return None if self._expires is None else max(0.0, self._expires - time.monotonic())
 
     def _count_answer(self) -> None:
         if not self._unanswered:
             raise TorchlessError(ErrorKind.INTERNAL, f"the {self._capability} service answered more than it was asked")
         self._unanswered.popleft()
         self._answered += 1
-        self._failures, self._last_answer = 0, time.monotonic()
+        self._failures = 0
 
-    async def _wait_after(self, error: TorchlessError) -> None:
-        """Until the next try; raises `error` if there is to be none."""
+    async def _goes_on_after(self, error: TorchlessError) -> bool:
+        """Whether there is another try; waits until it is time for it."""
+        if error.kind not in _PASSING or self._pool.is_closed:
+            return False
         now = time.monotonic()
+        if not self._failures:
+            self._failing_since = now
         self._failures += 1
         wait_s = pause_s(self._failures, self._settings.retry)
         if error.kind is not ErrorKind.UNREACHABLE and error.retry_after_s is not None:
             wait_s = max(wait_s, min(error.retry_after_s, self._settings.retry.max_s))
-        ends = self._last_answer + self._settings.retry.stream_patience_s
+        ends = self._failing_since + self._settings.retry.stream_patience_s
         if self._expires is not None:
             ends = min(ends, self._expires)
-        if error.kind not in _PASSING or now + wait_s > ends:
-            raise error
+        if now + wait_s > ends:
+            return False
         self._pool.look_again()
         await asyncio.sleep(wait_s)
+        return True
 
 
 class _Source(Generic[Request]):
@@ -138,22 +168,26 @@ class _Source(Generic[Request]):
     def __init__(self, requests: AsyncIterable[Request]) -> None:
         self._iterator = aiter(requests)
         self._coming: asyncio.Future[Request] | None = None
-        self._failure: Exception | None = None
-        self.ended = False
-        """Whether there are no more."""
+        self._failure: BaseException | None = None
+        self._ended = False
 
-    async def next(self) -> Request:
-        """The next one; `_END` when there is none, or reading it failed."""
-        if self.ended:
-            return _END  # type: ignore[no-any-return]
+    def coming(self) -> asyncio.Future[Request]:
+        """Done when there is something to take; the same for all who ask until somebody does."""
         if self._coming is None:
             self._coming = asyncio.ensure_future(anext(self._iterator, _END))
+        return self._coming
+
+    def take(self) -> Request:
+        """The request that has come; `_END`, from then on, when there is none or reading it failed."""
+        if self._ended:
+            return _END  # type: ignore[no-any-return]
         try:
-            request = await asyncio.shield(self._coming)
-        except Exception as error:
+            request = self.coming().result()
+        except (Exception, asyncio.CancelledError) as error:
             self._failure, request = error, _END
-        self._coming = None
-        self.ended = request is _END
+        self._ended = request is _END
+        if not self._ended:
+            self._coming = None
         return request
 
     def raise_failure(self) -> None:
@@ -161,7 +195,11 @@ class _Source(Generic[Request]):
         if self._failure is not None:
             raise self._failure
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stops reading."""
-        if self._coming is not None:
-            self._coming.cancel()
+        if self._coming is None:
+            return
+        self._coming.cancel()
+        await asyncio.wait({self._coming})
+        if not self._coming.cancelled():
+            self._coming.exception()  # looked at, so that nobody warns of it

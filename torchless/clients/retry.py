@@ -78,3 +78,7 @@ class RetryBudget:
             return False
         self._saved -= 1
         return True
+
+    def give_back(self) -> None:
+        """A retry that was taken is not made after all."""
+        self._saved = min(self._settings.reserve, self._saved + 1)

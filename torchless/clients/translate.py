@@ -41,6 +41,11 @@ def unreachable(capability: str) -> TorchlessError:
     return TorchlessError(ErrorKind.UNREACHABLE, _MESSAGES[ErrorKind.UNREACHABLE].format(capability=capability))
 
 
+def out_of_time(capability: str) -> TorchlessError:
+    """The deadline of a call to `capability` is over."""
+    return TorchlessError(ErrorKind.DEADLINE, _MESSAGES[ErrorKind.DEADLINE].format(capability=capability))
+
+
 def translate(error: grpc.aio.AioRpcError, capability: str) -> TorchlessError:
     """The error of ours that `error` stands for."""
     status = _rich_status(error)

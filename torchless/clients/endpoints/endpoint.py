@@ -15,9 +15,10 @@ import grpc
 
 from torchless.clients.channel import open_channel
 from torchless.clients.endpoints.breaker import Breaker, BreakerState, Ticket
-from torchless.clients.endpoints.health import Health, HealthWatch
+from torchless.clients.endpoints.health import Health, HealthWatch, is_this_task_cancelled
 from torchless.clients.metrics import EndpointMetrics
 from torchless.clients.settings import ClientSettings
+from torchless.clients.translate import unreachable
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,9 @@ class Endpoint(Generic[Stub]):
         self._latency_seen = time.monotonic()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._streams: set[grpc.aio.Call] = set()
+        self._is_leaving = False
+        self._is_closed = False
         self._channel = open_channel(settings, address)
         self.stub = make_stub(self._channel)
         self.breaker = Breaker(settings.breaker, self._breaker_changed)
@@ -109,16 +113,26 @@ class Endpoint(Generic[Stub]):
         """Other settings from now on. Those of the channel hold for endpoints that are new."""
         self._slow_start_s = settings.slow_start_s
         self.breaker.reconfigure(settings.breaker)
+        self._metrics.breaker(self.breaker.state, self.breaker.next_trial_s)
         self.watch.settings = settings.endpoint_health
 
     async def close(self, grace_s: float = 0.0) -> None:
-        """Lets calls in flight finish for `grace_s` seconds; those left end with UNREACHABLE."""
+        """Lets calls in flight finish for `grace_s` seconds; those left end with UNREACHABLE.
+
+        A second call, or one that was cancelled, does no harm.
+        """
+        self._is_leaving = True
         if self._watching is not None:
             self._watching.cancel()
+            await asyncio.wait({self._watching})
         with suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), grace_s)
-        self._metrics.gone()
+        self._is_closed = True
+        # gRPC cancels the calls that somebody awaits, and forgets the streams.
+        for stream in list(self._streams):
+            stream.cancel()
         await self._channel.close()
+        self._metrics.gone()
 
     def load(self) -> tuple[float, float]:
         """What calls are balanced by: calls in flight for its weight, then how slow it has been lately."""
@@ -138,8 +152,15 @@ class Endpoint(Generic[Stub]):
         except TorchlessError as error:
             self._metrics.attempt(error.kind)
             ticket.failed(error)
-            if error.kind is ErrorKind.DEADLINE:
+            if error.kind is ErrorKind.DEADLINE and not self._is_leaving:
                 self.watch.suspect()
+            raise
+        except asyncio.CancelledError:
+            ticket.abandoned()
+            if self._is_closed and not is_this_task_cancelled():
+                # It is gRPC's way to say that the channel was closed; whoever called was not cancelled.
+                self._metrics.attempt(ErrorKind.UNREACHABLE)
+                raise unreachable(self._capability) from None
             raise
         except BaseException:
             ticket.abandoned()
@@ -154,6 +175,16 @@ class Endpoint(Generic[Stub]):
             self._metrics.in_flight(self.calls_in_flight)
             if not self.calls_in_flight:
                 self._idle.set()
+
+    @contextmanager
+    def stream(self, call: grpc.aio.Call) -> Iterator[None]:
+        """Around reading the answers of `call`, within `call()`: it is over with that, and once the endpoint closes."""
+        self._streams.add(call)
+        try:
+            yield
+        finally:
+            self._streams.discard(call)
+            call.cancel()  # a caller who leaves early is not computed for
 
     def _learn(self, latency_s: float) -> None:
         now = time.monotonic()
@@ -181,3 +212,5 @@ class Endpoint(Generic[Stub]):
         log = logger.warning if state is BreakerState.OPEN else logger.info
         log("%s endpoint %s: its breaker is %s", self._capability, self.address, state.value)
         self._metrics.breaker(state, self.breaker.next_trial_s)
+        if state is BreakerState.OPEN:
+            self._metrics.tripped()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
@@ -17,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from torchless.clients.settings import EndpointHealthSettings
 
 _FIRST_PAUSE_S = 0.05
+_STEADY_S = 1.0
 
 
 class Health(StrEnum):
@@ -56,23 +58,28 @@ class HealthWatch:
         self._on_change = on_change
         self._stream: Any = None
         self._probe: asyncio.Task[None] | None = None
+        self._heard = 0
         self.state = Health.UNKNOWN
         """What is known now."""
 
     async def run(self) -> None:
         """Follows until cancelled."""
         pause_s = _FIRST_PAUSE_S
+        self.suspect()  # Watch waits for a connection, and so does not tell that there is nobody
         try:
             while True:
+                began = time.monotonic()
                 heard = await self._listen()
-                pause_s = _FIRST_PAUSE_S if heard else min(2 * pause_s, self.settings.interval_s)
+                # One that answers and hangs up again and again is not asked ever faster.
+                lasted = heard and time.monotonic() - began > _STEADY_S
+                pause_s = _FIRST_PAUSE_S if lasted else min(2 * pause_s, self.settings.interval_s)
                 await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311  # only spreads them
         finally:
             if self._probe is not None:
                 self._probe.cancel()
 
     def suspect(self) -> None:
-        """A call was not answered in time: asks the endpoint whether it is there at all."""
+        """Nothing is known, or a call was not answered in time: asks the endpoint whether it is there at all."""
         if self._probe is None or self._probe.done():
             self._probe = asyncio.get_running_loop().create_task(self._look())
 
@@ -95,6 +102,7 @@ class HealthWatch:
         try:
             async for response in self._stream:
                 heard = True
+                self._heard += 1
                 self._become(_state_of(response.status))
             self._ended()
         except grpc.aio.AioRpcError as error:
@@ -102,7 +110,7 @@ class HealthWatch:
                 await self._poll()
             self._ended()
         except asyncio.CancelledError:
-            if _this_task_is_cancelled():
+            if is_this_task_cancelled():
                 raise
             # Only the stream was, by `_look`.
         finally:
@@ -115,7 +123,9 @@ class HealthWatch:
             await asyncio.sleep(self.settings.interval_s)
 
     async def _look(self) -> None:
-        if await self.check(self.settings.timeout_s) is Health.UNREACHABLE and self._stream is not None:
+        heard = self._heard
+        unreachable = await self.check(self.settings.timeout_s) is Health.UNREACHABLE
+        if unreachable and heard == self._heard and self._stream is not None:
             # A new stream is answered as soon as the endpoint is back.
             self._stream.cancel()
             self._become(Health.UNREACHABLE)
@@ -131,7 +141,8 @@ class HealthWatch:
             self._on_change(state)
 
 
-def _this_task_is_cancelled() -> bool:
+def is_this_task_cancelled() -> bool:
+    """Whether a `CancelledError` is meant for the task that runs; gRPC raises it for calls cancelled by others, too."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

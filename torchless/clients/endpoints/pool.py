@@ -14,6 +14,7 @@ from torchless.clients.endpoints.balancing import choose
 from torchless.clients.endpoints.breaker import Ticket
 from torchless.clients.endpoints.endpoint import Endpoint, EndpointState, Stub
 from torchless.clients.settings import ClientSettings
+from torchless.clients.translate import out_of_time, unreachable
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 logger = logging.getLogger(__name__)
@@ -43,14 +44,16 @@ class EndpointPool(Generic[Stub]):
         self._wanted = asyncio.Event()
         self._resolved_once: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[Endpoint[Stub], asyncio.Task[None]] = {}
         self._started = False
+        self.is_closed = False
+        """Whether it gives out no endpoints any more."""
         self._unresolved: set[Target] = set()
         self._set(settings)
 
     def start(self) -> None:
         """Begins to follow names and the endpoints' health; a second call changes nothing."""
-        if self._started:
+        if self._started or self.is_closed:
             return
         self._started = True
         for endpoint in self._endpoints.values():
@@ -60,19 +63,24 @@ class EndpointPool(Generic[Stub]):
 
     async def reconfigure(self, settings: ClientSettings) -> None:
         """Other settings from now on: new endpoints get calls, those that are gone finish theirs."""
+        if self.is_closed:
+            return
         self._set(settings)
-        if self._following is not None:
-            self._following.cancel()
-            self._following = self._resolved_once = None
+        # What is being looked up belongs to the settings before.
+        await self._stop_following()
         if self._started and any(target.many for target in self._targets):
             self._follow()
 
     async def close(self) -> None:
-        """Closes every endpoint; calls in flight end with UNREACHABLE."""
-        for task in (self._following, self._resolved_once, *self._leaving):
-            if task is not None:
-                task.cancel()
-        endpoints, self._endpoints = list(self._endpoints.values()), {}
+        """Closes every endpoint, also those that were leaving; calls in flight end with UNREACHABLE."""
+        self.is_closed = True
+        await self._stop_following()
+        leaving = dict(self._leaving)
+        for task in leaving.values():
+            task.cancel()
+        if leaving:
+            await asyncio.wait(leaving.values())
+        endpoints, self._endpoints = [*self._endpoints.values(), *leaving], {}
         await asyncio.gather(*(endpoint.close() for endpoint in endpoints))
 
     async def pick(
@@ -81,8 +89,11 @@ class EndpointPool(Generic[Stub]):
         """An endpoint, and its breaker's permission for one call that waits `deadline_s` seconds.
 
         Raises:
-            TorchlessError: UNREACHABLE when no endpoint is known, CIRCUIT_OPEN when no breaker lets a call through.
+            TorchlessError: UNREACHABLE when no endpoint is known, CIRCUIT_OPEN when no breaker lets a call through,
+                DEADLINE when there is no time left.
         """
+        if deadline_s <= 0:
+            raise out_of_time(self._capability)
         self.start()
         await self.known(deadline_s)
         endpoints = list(self._endpoints.values())
@@ -94,8 +105,11 @@ class EndpointPool(Generic[Stub]):
 
     async def known(self, timeout_s: float) -> None:
         """Waits until names have been resolved once, at most `timeout_s` seconds."""
-        if not self._endpoints and self._resolved_once is not None:
-            await asyncio.wait({self._resolved_once}, timeout=timeout_s)
+        expires = time.monotonic() + timeout_s
+        while not self._endpoints and (task := self._resolved_once) is not None:
+            await asyncio.wait({task}, timeout=max(0.0, expires - time.monotonic()))
+            if task is self._resolved_once:  # else other settings came, and with them other names
+                return
 
     def look_again(self) -> None:
         """An endpoint could not be reached: its name may stand for another by now."""
@@ -114,7 +128,10 @@ class EndpointPool(Generic[Stub]):
         return list(self._endpoints.values())
 
     def _nobody(self, endpoints: list[Endpoint[Stub]]) -> TorchlessError:
+        if self.is_closed:
+            return unreachable(self._capability)
         if not endpoints:
+            self.look_again()
             return TorchlessError(
                 ErrorKind.UNREACHABLE,
                 f"no address of the {self._capability} service is known: its name is not resolved",
@@ -128,8 +145,8 @@ class EndpointPool(Generic[Stub]):
         )
 
     def _set(self, settings: ClientSettings) -> None:
-        self._settings = settings
         self._targets = parse(settings.address)
+        self._settings = settings
         self._known = {
             target: self._known.get(target, []) if target.many else [target.text] for target in self._targets
         }
@@ -142,16 +159,26 @@ class EndpointPool(Generic[Stub]):
         addresses = list(dict.fromkeys(address for found in self._known.values() for address in found))
         for address in self._endpoints.keys() - set(addresses):
             logger.info("%s endpoint %s is gone from discovery", self._capability, address)
-            leaving = asyncio.get_running_loop().create_task(
-                self._endpoints.pop(address).close(self._settings.deadline_s)
-            )
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            self._let_go(self._endpoints.pop(address))
         for address in addresses:
             if address not in self._endpoints:
                 self._endpoints[address] = endpoint = self._make_endpoint(address, self._settings)
                 if self._started:
                     endpoint.start()
+
+    def _let_go(self, endpoint: Endpoint[Stub]) -> None:
+        """Closes it once its calls have ended."""
+        task = asyncio.get_running_loop().create_task(endpoint.close(self._settings.deadline_s))
+        self._leaving[endpoint] = task
+        task.add_done_callback(lambda _: self._leaving.pop(endpoint))
+
+    async def _stop_following(self) -> None:
+        tasks = {task for task in (self._following, self._resolved_once) if task is not None}
+        self._following = self._resolved_once = None
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _follow(self) -> None:
         loop = asyncio.get_running_loop()
