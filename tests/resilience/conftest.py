@@ -51,10 +51,10 @@ def _scale() -> Scale:
     soak_s = os.environ.get("TORCHLESS_CHAOS_SOAK_S")
     if os.environ.get("TORCHLESS_CHAOS") == "full":
         return Scale(
-            full=True, rate=80.0, clients=24, phase_s=5.0, hang_ups=1000, soak_s=float(soak_s) if soak_s else 60.0
+            full=True, rate=60.0, clients=16, phase_s=5.0, hang_ups=1000, soak_s=float(soak_s) if soak_s else 60.0
         )
     return Scale(
-        full=False, rate=40.0, clients=12, phase_s=1.5, hang_ups=1000, soak_s=float(soak_s) if soak_s else 12.0
+        full=False, rate=30.0, clients=12, phase_s=1.5, hang_ups=1000, soak_s=float(soak_s) if soak_s else 12.0
     )
 
 

@@ -20,7 +20,8 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 
 PATIENCE_S = 3.0
 """Time past its deadline after which a request without an answer is lost."""
-_REFUSALS = frozenset({ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED})
+REFUSALS = frozenset({ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED})
+"""Kinds that count as refused in every case."""
 
 
 class Target(Protocol):
@@ -147,7 +148,7 @@ class GrpcTarget:
     client: EmbeddingClient
     deadline_s: float = 5.0
     """Deadline of each call, in seconds."""
-    refused_kinds: frozenset[ErrorKind] = _REFUSALS
+    refused_kinds: frozenset[ErrorKind] = REFUSALS
     """Kinds that count as refused."""
 
     async def ask(self, text: str, texts: Texts) -> Record:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
 from bentos.embedding.servicer import EmbeddingServicer
 from bentos.embedding.settings import ModelSettings
 from bentos.serving.capability import Mount
