@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Any
 
 import grpc
 
 from bentos.serving.calls import Context, abort
-from bentos.serving.metrics import CALLS, call_metrics
+from bentos.serving.metrics import call_metrics, calls_metric
 from bentos.serving.readiness import Readiness
 from bentos.serving.streams import ended_by
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -67,6 +67,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
             async with self._observed(method, context):
+                self._readiness.check()
                 return await behaviour(request, context)
 
         return call
@@ -74,6 +75,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _stream(self, method: str, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self._observed(method, context):
+                self._readiness.check()
                 answers = behaviour(request, context)
                 if method in self._watches:
                     answers = ended_by(answers, self._not_ready())
@@ -87,26 +89,59 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         await self._readiness.until(lambda: not self._readiness.ready)
         self._readiness.check()
 
-    @asynccontextmanager
-    async def _observed(self, method: str, context: Context) -> AsyncIterator[None]:
-        started = time.monotonic()
-        outcome = "CANCELLED"  # what it stays when the caller hangs up
-        in_flight, seconds = call_metrics(method)
-        in_flight.inc()
+    def _observed(self, method: str, context: Context) -> _Observed:
+        return _Observed(method, context, self._lost)
+
+    def _lost(self, error: TorchlessError) -> None:
+        if self._lost_device_is_final:
+            self._readiness.fail(error)
+
+
+class _Observed:
+    """Around one call: counts it, and ends it with a status where an error comes out of it.
+
+    Args:
+        method: The method's name, for metrics.
+        context: The call.
+        lost_device: Told of the error that says so.
+    """
+
+    __slots__ = ("_context", "_lost_device", "_method", "_started")
+
+    def __init__(self, method: str, context: Context, lost_device: Callable[[TorchlessError], None]) -> None:
+        self._method = method
+        self._context = context
+        self._lost_device = lost_device
+        self._started = time.monotonic()
+
+    async def __aenter__(self) -> None:
+        call_metrics(self._method).in_flight.inc()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
-            self._readiness.check()
-            yield
-            outcome = "OK"
-        except TorchlessError as error:
-            outcome = error.kind.value
-            if error.kind is ErrorKind.GPU_UNAVAILABLE and self._lost_device_is_final:
-                self._readiness.fail(error)
-            await abort(context, error)
-        except Exception as error:
-            outcome = ErrorKind.INTERNAL.value
-            logger.exception("%s failed", method)
-            await abort(context, _INTERNAL, error)
+            await self._end(error)
         finally:
-            in_flight.dec()
-            CALLS.labels(method, outcome).inc()
-            seconds.observe(time.monotonic() - started)
+            metrics = call_metrics(self._method)
+            metrics.in_flight.dec()
+            metrics.seconds.observe(time.monotonic() - self._started)
+            calls_metric(self._method, _outcome(error)).inc()
+
+    async def _end(self, error: BaseException | None) -> None:
+        if isinstance(error, TorchlessError):
+            if error.kind is ErrorKind.GPU_UNAVAILABLE:
+                self._lost_device(error)
+            await abort(self._context, error)
+        if isinstance(error, Exception):
+            logger.error("%s failed", self._method, exc_info=error)
+            await abort(self._context, _INTERNAL, error)
+
+
+def _outcome(error: BaseException | None) -> str:
+    if error is None:
+        return "OK"
+    if isinstance(error, TorchlessError):
+        return error.kind.value
+    # What is no Exception is the end of a call whose caller hung up.
+    return ErrorKind.INTERNAL.value if isinstance(error, Exception) else "CANCELLED"

@@ -90,10 +90,23 @@ class BatchMetrics:
         return _PassMetrics(*(metric.labels(self._service, model) for metric in all_metrics))  # type: ignore[arg-type]
 
 
+class _CallMetrics(NamedTuple):
+    """The metrics of one method's calls."""
+
+    in_flight: Gauge
+    seconds: Histogram
+
+
 @cache
-def call_metrics(method: str) -> tuple[Gauge, Histogram]:
+def call_metrics(method: str) -> _CallMetrics:
     """Calls in flight and their durations, for one method of ours."""
-    return IN_FLIGHT.labels(method), CALL_SECONDS.labels(method)
+    return _CallMetrics(IN_FLIGHT.labels(method), CALL_SECONDS.labels(method))
+
+
+@cache
+def calls_metric(method: str, outcome: str) -> Counter:
+    """Calls of one method of ours that ended with `outcome`."""
+    return CALLS.labels(method, outcome)
 
 
 def serve_metrics(host: str, port: int) -> None:

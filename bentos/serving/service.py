@@ -22,7 +22,9 @@ from bentos.serving.settings import ServingSettings
 from torchless.telemetry.logs import configure_logging
 
 _MIB = 1024 * 1024
-_SHORTEST_PING_INTERVAL_MS = 10_000
+SHORTEST_PING_INTERVAL_S = 5.0
+"""How often a client may ask over an idle connection whether the service is there, in seconds: with room to spare below
+the 10 s that our own clients may be set to."""
 
 
 def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
@@ -54,6 +56,16 @@ def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
     return service
 
 
+def keepalive_options(shortest_ping_interval_s: float) -> tuple[tuple[str, int], ...]:
+    """Options of a gRPC server that lets its clients ping so often while nothing is sent.
+
+    Without, it hangs up (GOAWAY, too_many_pings) on one that pings more often than every five minutes, such as one that
+    watches and hears nothing new. https://github.com/grpc/grpc/blob/master/doc/keepalive.md names the option by its
+    constant, GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS.
+    """
+    return (("grpc.http2.min_ping_interval_without_data_ms", int(shortest_ping_interval_s * 1000)),)
+
+
 def _configure_bentoml(settings: ServingSettings) -> None:
     config = BentoMLContainer.config.api_server
     # Its metrics pass over mounted servicers, and cost a process.
@@ -72,8 +84,7 @@ def _mend_server() -> None:
         return
 
     def options(server: Any) -> Any:
-        # Without, gRPC hangs up on a client that pings more often than every five minutes.
-        return (*theirs(server), ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS))
+        return (*theirs(server), *keepalive_options(SHORTEST_PING_INTERVAL_S))
 
     def interceptors(server: Any) -> Any:
         # Ours only. BentoML's access log answers a failed handler with a message type of its own, wrong for any other

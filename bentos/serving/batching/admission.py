@@ -11,6 +11,8 @@ from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_larg
 _SMOOTHING = 0.2
 _SHORTEST_HINT_S = 0.1
 _LONGEST_HINT_S = 60.0
+_ROOM_FOR_UNKNOWN = 1 / 16
+"""Part of the room that a request whose length is not known yet needs to find free."""
 
 
 class DrainRate:
@@ -56,10 +58,13 @@ class Admission:
     def refuse_if_full(self) -> None:
         """Refuses before any work is done for a request whose length is not known yet.
 
+        When a little room is left it is refused as well: under overload there always is, and a request that is
+        tokenized to find that it needs more has cost what those who were let in could have used.
+
         Raises:
             TorchlessError: OVERLOADED, with the time after which there should be room.
         """
-        if not self._has_room(0):
+        if not self._has_room(int(self._max_tokens * _ROOM_FOR_UNKNOWN)):
             raise self.overloaded(0)
 
     def admit(self, tokens: int) -> None:

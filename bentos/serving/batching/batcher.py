@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from bentos.serving.batching.admission import Admission
 from bentos.serving.batching.scheduler import Pass, PassLimits, Scheduler, Work
 from bentos.serving.batching.settings import BatchingSettings
+from bentos.serving.readiness import LEAVING
 from torchless.contracts.errors import CALLERS_FAULT, ErrorKind, TorchlessError
 
 P = TypeVar("P")
@@ -163,7 +164,7 @@ class Batcher(Generic[P, R]):
                 if self._dead:
                     raise _DEAD.again()
                 if self._stopping:
-                    raise TorchlessError(ErrorKind.UNREACHABLE, "the service is going away; try another or again")
+                    raise LEAVING.again()
                 self._scheduler.add(work)
                 self._changed.notify()
         except BaseException:

@@ -1,0 +1,45 @@
+"""Who is let in, and who is refused before anything was done for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from bentos.serving.batching import BatchingSettings
+from bentos.serving.batching.admission import Admission
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+
+def admission(**settings: int) -> Admission:
+    return Admission(BatchingSettings.model_validate(settings))
+
+
+def test_with_little_room_left_only_a_length_that_is_known_to_fit_is_let_in() -> None:
+    nearly_full = admission(max_waiting_tokens=1600)
+    nearly_full.admit(1500)
+    nearly_full.refuse_if_full()  # a sixteenth is free
+    nearly_full.admit(1)
+    with pytest.raises(TorchlessError) as caught:
+        nearly_full.refuse_if_full()
+    assert caught.value.kind is ErrorKind.OVERLOADED
+    assert caught.value.retry_after_s is not None
+    nearly_full.admit(99)
+    assert nearly_full.tokens == 1600
+    nearly_full.release_tokens(100)
+    nearly_full.refuse_if_full()
+
+
+@pytest.mark.parametrize("most", [2, 15, 16])
+def test_the_least_room_there_may_be_is_room(most: int) -> None:
+    small = admission(max_waiting_tokens=most)
+    small.refuse_if_full()
+    small.admit(most)
+
+
+def test_no_more_requests_are_let_in_than_may_wait() -> None:
+    one = admission(max_waiting_requests=1)
+    one.admit(1)
+    with pytest.raises(TorchlessError) as caught:
+        one.refuse_if_full()
+    assert caught.value.kind is ErrorKind.OVERLOADED
+    one.release_request()
+    one.refuse_if_full()
