@@ -88,6 +88,14 @@ bench: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) $(PEERS_ENV) ## Measure the stack
 quality: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Measure what reranking gains; COLLECTION=folder names the data
 	$(GATEWAY) -m benchmarks.quality $(if $(COLLECTION),--collection "$(COLLECTION)")
 
+.PHONY: chaos
+chaos: $(GATEWAY_TEST_ENV) $(BENTOS_ENV) ## Break the stack in twelve ways under load, and show what became of the requests
+	@TORCHLESS_CHAOS=full $(GATEWAY) -m pytest tests/resilience
+
+.PHONY: soak
+soak: $(GATEWAY_TEST_ENV) ## Ten minutes at 80% load; nothing may grow
+	@TORCHLESS_CHAOS=full TORCHLESS_CHAOS_SOAK_S=600 $(GATEWAY) -m pytest tests/resilience/test_soak.py
+
 .PHONY: clean
 clean: ## Remove the environments, caches and the state of the stack
 	rm -rf .venv .torchless .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -11,7 +11,7 @@ import pytest
 
 from tests.resilience.case import Case
 from tests.resilience.conftest import Scale, StartGateway
-from tests.resilience.load import HttpTarget, clients
+from tests.resilience.load import GrpcTarget, HttpTarget, clients
 from tests.resilience.outcomes import Outcome
 from tests.resilience.processes import Gateway, StubBento, until
 from tests.resilience.stub.faults import Faults
@@ -44,13 +44,17 @@ async def test_callers_of_the_gateway_hang_up(
     for bento in trio:
         bento.set()
     after_idle = await _until_idle(front, trio)
+    cancelled = await _cancelled(trio)
     after = [(each.memory_mib(), each.descriptors()) for each in (front, *trio)]
     async with clients(target, FreshTexts("after"), case.tally, PERMITS - 2):
         await asyncio.sleep(scale.phase_s)
     memory = [now - then for (now, _), (then, _) in zip(after, before, strict=True)]
     descriptors = [now - then for (_, now), (_, then) in zip(after, before, strict=True)]
-    case.figure(f"{scale.hang_ups} hung up; idle again: {after_idle:g} requests, 0 calls, 0 tokens wait")
+    case.figure(
+        f"{scale.hang_ups} hung up, {cancelled:.0f} of them while a bento worked; idle again: {after_idle:g} requests, 0 calls, 0 tokens wait"
+    )
     case.figure(f"memory {memory[0]:+.1f} MiB (bentos {max(memory[1:]):+.1f}), descriptors {descriptors[0]:+d}")
+    assert cancelled > scale.hang_ups / 20, "hanging up did not reach the bentos"
     assert after_idle == idle
     assert max(memory) < GROWTH_MIB
     assert max(descriptors) <= DESCRIPTORS
@@ -76,13 +80,20 @@ async def test_callers_of_the_client_hang_up(case: Case, scale: Scale, trio: Seq
         assert sum(state.calls_in_flight for state in client.states()) == 0
         assert len(asyncio.all_tasks()) <= following
         await until(lambda: _bentos_are_idle(trio), "the bentos have no call")
-        texts = FreshTexts("after")
-        answer = await client.embed([texts.text(1)])
-        assert texts.is_answer(texts.text(1), answer.vectors[0])
+        cancelled = await _cancelled(trio)
+        async with clients(GrpcTarget(client), FreshTexts("after"), case.tally, AT_ONCE):
+            await asyncio.sleep(scale.phase_s)
     await asyncio.sleep(0.1)
     left = len(asyncio.all_tasks()) - tasks
-    case.figure(f"{scale.hang_ups} hung up; tasks left: {left}")
+    case.figure(f"{scale.hang_ups} hung up, {cancelled:.0f} of them while a bento worked; tasks left: {left}")
+    case.none(Outcome.FAILED, Outcome.LOST, Outcome.REFUSED)
+    assert cancelled > scale.hang_ups / 20, "hanging up did not reach the bentos"
     assert left <= 0
+
+
+async def _cancelled(bentos: Sequence[StubBento]) -> float:
+    """Calls that the bentos saw cancelled."""
+    return sum([await bento.metric("torchless_calls_total", 'outcome="CANCELLED"') for bento in bentos])
 
 
 async def _hang_up(target: HttpTarget, times: int, prefix: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -54,9 +55,7 @@ async def test_redis_dies_and_hangs(
         redis.thaw()
         await asyncio.sleep(2 * scale.phase_s)
         marks.append(time.monotonic())
-    warm, dead, back, frozen, thawed = (
-        case.tally.between(start, end) for start, end in zip(marks, marks[1:], strict=False)
-    )
+    warm, dead, back, frozen, thawed = (case.tally.between(start, end) for start, end in itertools.pairwise(marks))
     hits = [sum(record.cached for record in phase.records) / phase.sent for phase in (warm, dead, back, frozen, thawed)]
     told = ("warm", "killed", "back", "frozen", "thawed")
     case.figure("hits: " + ", ".join(f"{name} {share:.0%}" for name, share in zip(told, hits, strict=True)))

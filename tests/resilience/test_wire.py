@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ async def test_the_wire_is_bad(case: Case, scale: Scale, trio: Sequence[StubBent
             await asyncio.sleep(scale.phase_s)
             marks.append(time.monotonic())
         resets = sum(proxy.resets for proxy in proxies)
-    phases = [case.tally.between(start, end) for start, end in zip(marks, marks[1:], strict=False)]
+    phases = [case.tally.between(start, end) for start, end in itertools.pairwise(marks)]
     names = ("whole", "resets", "+30 ms", "+3% loss")
     p95s = (f"{name} {phase.seconds(0.95) * 1000:.0f}" for name, phase in zip(names, phases, strict=True))
     case.figure(f"{resets} resets; p95 in ms: " + ", ".join(p95s))
