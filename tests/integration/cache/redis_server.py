@@ -21,9 +21,11 @@ class RedisServer:
     Args:
         program: Path of `redis-server`.
         folder: Where it works.
+        certificate: Certificate and key with which it speaks TLS; None: it does not.
     """
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, certificate: tuple[Path, Path] | None = None) -> None:
+        self._certificate = certificate
         self._program = program
         self._folder = folder
         (self.port,) = free_ports(1)
@@ -31,10 +33,11 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+        scheme = "rediss" if self._certificate else "redis"
+        return f"{scheme}://:{PASSWORD}@127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command = [self._program, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *self._listen()]
         command += ["--requirepass", PASSWORD, "--dir", str(self._folder), "--daemonize", "no"]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -63,6 +66,12 @@ class RedisServer:
     def close(self) -> None:
         if self._process is not None:
             self.kill()
+
+    def _listen(self) -> list[str]:
+        if self._certificate is None:
+            return ["--port", str(self.port)]
+        files = ["--tls-cert-file", str(self._certificate[0]), "--tls-key-file", str(self._certificate[1])]
+        return ["--port", "0", "--tls-port", str(self.port), *files, "--tls-auth-clients", "no"]
 
     def _listens(self) -> bool:
         try:

@@ -186,7 +186,9 @@ def _client(settings: CacheSettings) -> Redis:
         "max_connections": settings.redis_connections,
         # How long a call waits is decided around it, the wait for a connection included.
         "timeout": None,
-        "socket_timeout": _BACKGROUND_S,
+        # With a timeout of its own the client uses `asyncio.wait_for`, which before Python 3.12 forgets a cancellation
+        # that meets the end of what it waits for.
+        "socket_timeout": None,
         "socket_connect_timeout": _BACKGROUND_S,
         # A second try would outlast the timeout.
         "retry": Retry(NoBackoff(), 0),

@@ -1,0 +1,113 @@
+"""The cache before the real client and a real gRPC service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.gateway.embedding_server import MODEL, EmbeddingServer
+from tests.integration.gateway.loop_thread import LoopThread
+from tests.unit.clients.cache.service import same
+from torchless.clients.cache.embedding import EmbeddingCache
+from torchless.clients.cache.settings import CacheSettings
+from torchless.clients.call import CallContext
+from torchless.clients.embedding import EmbeddingClient, EmbedOptions, Granularity, Truncation
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+Scenario = Callable[[EmbeddingClient, EmbeddingCache], Coroutine[Any, Any, None]]
+REFUSING = EmbedOptions(truncation=Truncation.NONE)
+TOO_LONG = "word " * 100
+
+
+@pytest.fixture(scope="module")
+def _loop() -> Iterator[LoopThread]:
+    with LoopThread() as loop:
+        yield loop
+
+
+@pytest.fixture(scope="module")
+def server(_loop: LoopThread) -> Iterator[EmbeddingServer]:
+    with EmbeddingServer(_loop) as server:
+        yield server
+
+
+@pytest.fixture
+def play(_loop: LoopThread, server: EmbeddingServer) -> Iterator[Callable[[Scenario], None]]:
+    """Runs a scenario with a client of the service and a cache before it."""
+
+    async def run(scenario: Scenario) -> None:
+        async with EmbeddingClient(server.address) as client:
+            cache = EmbeddingCache(client, CacheSettings(redis_url=""))
+            try:
+                await scenario(client, cache)
+            finally:
+                await cache.close()
+
+    server.servicer.reset()
+    yield lambda scenario: _loop.run(run(scenario))
+    server.servicer.reset()
+
+
+def test_answers_are_the_services_bit_for_bit(play: Callable[[Scenario], None]) -> None:
+    async def scenario(client: EmbeddingClient, cache: EmbeddingCache) -> None:
+        choices = [
+            EmbedOptions(),
+            EmbedOptions(model=MODEL.id, normalize=False),
+            EmbedOptions(dimensions=8, prompt_name="query"),
+            EmbedOptions(granularity=Granularity.TOKEN),
+        ]
+        for options in choices:
+            for inputs in (["a b", "c"], ["c", "d e f", "a b", "c"], ["d e f", "a b"]):
+                expected = await client.embed(inputs, options)
+                assert same((await cache.embed(inputs, options)).embeddings, expected)
+        ids = await client.embed([[5, 6], [7]])
+        assert same((await cache.embed([[5, 6], [7]])).embeddings, ids)
+        assert same((await cache.embed([[5, 6], [7]])).embeddings, ids)
+
+    play(scenario)
+
+
+def test_the_services_refusals_name_this_request(play: Callable[[Scenario], None], server: EmbeddingServer) -> None:
+    async def scenario(client: EmbeddingClient, cache: EmbeddingCache) -> None:
+        await cache.embed(["a", "b"], REFUSING)
+        inputs = ["a", "new", "b", TOO_LONG]
+        with pytest.raises(TorchlessError) as direct:
+            await client.embed(inputs, REFUSING)
+        with pytest.raises(TorchlessError) as cached:
+            await cache.embed(inputs, REFUSING)
+        assert cached.value.kind is direct.value.kind is ErrorKind.INPUT_TOO_LARGE
+        assert cached.value.message == direct.value.message
+        assert cached.value.violations == direct.value.violations
+        assert [each.field for each in cached.value.violations] == ["texts[3]"]
+
+    play(scenario)
+    assert list(server.servicer.requests[-1].texts) == ["new", TOO_LONG]
+
+
+def test_half_of_a_surrogate_pair_is_refused_by_its_place(play: Callable[[Scenario], None]) -> None:
+    async def scenario(client: EmbeddingClient, cache: EmbeddingCache) -> None:
+        await cache.embed(["a", "b"])
+        with pytest.raises(TorchlessError) as caught:
+            await cache.embed(["a", "b", "\ud800"])
+        assert caught.value.kind is ErrorKind.INVALID_INPUT
+        assert [each.field for each in caught.value.violations] == ["texts[2]"]
+
+    play(scenario)
+
+
+def test_a_service_that_is_busy_or_gone(play: Callable[[Scenario], None], server: EmbeddingServer) -> None:
+    async def scenario(client: EmbeddingClient, cache: EmbeddingCache) -> None:
+        await cache.embed(["a"])
+        server.servicer.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "no device")
+        with pytest.raises(TorchlessError) as caught:
+            await cache.embed(["a", "new"], context=CallContext(deadline_s=5))
+        assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
+        answer = await cache.embed(["a"])
+        assert answer.degraded
+        server.servicer.failure = None
+        await cache.embed(["new"])
+        assert not (await cache.embed(["a"])).degraded
+
+    play(scenario)
