@@ -1,0 +1,128 @@
+"""What an address stands for, and how names become endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchless.clients.endpoints.addresses import Target, parse
+from torchless.clients.settings import ClientSettings
+
+INET, INET6 = socket.AF_INET, socket.AF_INET6
+
+
+def entry(family: socket.AddressFamily, host: str) -> tuple[Any, ...]:
+    return (family, socket.SOCK_STREAM, 6, "", (host, 50051) if family is INET else (host, 50051, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("address", "targets"),
+    [
+        ("embedding:50051", [Target("embedding:50051", many=False)]),
+        (" a:1 ,b:2", [Target("a:1", many=False), Target("b:2", many=False)]),
+        ("dns:///name:50051", [Target("name:50051", many=True)]),
+        ("a:1,dns:///b:2", [Target("a:1", many=False), Target("b:2", many=True)]),
+        ("[::1]:50051", [Target("[::1]:50051", many=False)]),
+        ("dns:///[::1]:50051", [Target("[::1]:50051", many=True)]),
+        ("unix:/run/embedding.sock", [Target("unix:/run/embedding.sock", many=False)]),
+        ("ipv4:10.0.0.1:1", [Target("ipv4:10.0.0.1:1", many=False)]),
+    ],
+)
+def test_what_an_address_lists(address: str, targets: list[Target]) -> None:
+    assert parse(address) == targets
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("", "entry 1 of the address is empty"),
+        ("a:1,,b:2", "entry 2 of the address is empty"),
+        ("a:1,", "entry 2 of the address is empty"),
+        ("dns:///", "entry 1 of the address is empty"),
+        ("a", "has no port"),
+        ("a:", "has no port"),
+        (":1", "has no port"),
+        ("a:x", "has no port"),
+        ("a:-1", "has no port"),
+        ("a:²", "has no port"),
+        ("a:0", "has a port that there is not"),
+        ("a:65536", "has a port that there is not"),
+        ("::1:50051", "has an IPv6 address without brackets"),
+        ("http://a:1", "is a URL or a kind of target that is not known"),
+        ("dns://8.8.8.8/name:1", "is a URL or a kind of target that is not known"),
+        ("xds:///name:1", "is a URL or a kind of target that is not known"),
+    ],
+)
+def test_what_is_no_address_is_refused_with_its_place(address: str, said: str) -> None:
+    with pytest.raises(ValueError, match="address") as caught:
+        parse(address)
+    assert said in str(caught.value)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_an_address_or_refused(text: str) -> None:
+    try:
+        targets = parse(text)
+    except ValueError:
+        return
+    assert targets
+    assert all(target.text for target in targets)
+
+
+def test_a_setting_may_be_a_list_and_a_bad_one_is_refused() -> None:
+    assert ClientSettings(address=["a:1", "b:2"]).address == "a:1,b:2"  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="entry 2 of the address has no port"):
+        ClientSettings(address="a:1,b")
+
+
+async def resolved(monkeypatch: pytest.MonkeyPatch, *found: tuple[Any, ...], host: str = "name") -> list[str]:
+    async def getaddrinfo(*args: Any, **options: Any) -> list[Any]:
+        return list(found)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    return await Target(f"{host}:50051", many=True).endpoints(1)
+
+
+async def test_each_address_of_a_name_is_an_endpoint_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [entry(INET, host) for host in ("10.0.0.2", "10.0.0.1", "10.0.0.2")]
+    assert await resolved(monkeypatch, *found) == ["10.0.0.1:50051", "10.0.0.2:50051"]
+
+
+async def test_of_two_families_the_preferred_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [entry(INET6, "fd00::1"), entry(INET, "10.0.0.1"), entry(INET6, "fd00::2")]
+    assert await resolved(monkeypatch, *both) == ["[fd00::1]:50051", "[fd00::2]:50051"]
+    assert await resolved(monkeypatch, *reversed(both[:2])) == ["10.0.0.1:50051"]
+
+
+async def test_one_endpoint_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*args: Any, **options: Any) -> list[Any]:
+        raise AssertionError
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    assert await Target("name:1", many=False).endpoints(1) == ["name:1"]
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "[::1]"])
+async def test_the_systems_own_resolver_is_asked(name: str) -> None:
+    assert await Target(f"{name}:7", many=True).endpoints(5) in (["127.0.0.1:7"], ["[::1]:7"])
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 70 + ".org", "nobody.invalid", "null\0"])
+async def test_a_name_that_is_none_is_an_oserror(name: str) -> None:
+    with pytest.raises(OSError, match="."):
+        await Target(f"{name}:1", many=True).endpoints(5)
+
+
+async def test_a_lookup_that_hangs_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*args: Any, **options: Any) -> list[Any]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    with pytest.raises(TimeoutError):
+        await Target("name:1", many=True).endpoints(0.01)

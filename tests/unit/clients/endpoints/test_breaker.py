@@ -1,0 +1,303 @@
+"""The breaker against a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from torchless.clients.endpoints import breaker as module
+from torchless.clients.endpoints.breaker import Breaker, BreakerState, Ticket
+from torchless.clients.settings import BreakerSettings
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+COUNTING = (ErrorKind.UNREACHABLE, ErrorKind.DEADLINE)
+LONG_S, SHORT_S = 30.0, 0.5
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+def begun(breaker: Breaker, deadline_s: float = LONG_S) -> Ticket:
+    ticket = breaker.begin(deadline_s)
+    assert ticket is not None
+    return ticket
+
+
+def fail(breaker: Breaker, times: int = 1, kind: ErrorKind = ErrorKind.UNREACHABLE, deadline_s: float = LONG_S) -> None:
+    for _ in range(times):
+        begun(breaker, deadline_s).failed(TorchlessError(kind, "it failed"))
+
+
+def opened(clock: Clock) -> Breaker:
+    breaker = Breaker(BreakerSettings())
+    fail(breaker, 5)
+    assert breaker.state is BreakerState.OPEN
+    return breaker
+
+
+def half_open(clock: Clock) -> tuple[Breaker, Ticket]:
+    breaker = opened(clock)
+    clock.now += 60
+    return breaker, begun(breaker)
+
+
+def test_five_failures_in_a_row_open_it_for_sixty_seconds(clock: Clock) -> None:
+    breaker = Breaker(BreakerSettings())
+    fail(breaker, 4)
+    assert (breaker.state, breaker.next_trial_s) == (BreakerState.CLOSED, 0)
+    fail(breaker)
+    assert (breaker.state, breaker.next_trial_s, breaker.trips) == (BreakerState.OPEN, 60, 1)
+    clock.now += 59.9
+    assert breaker.begin(LONG_S) is None
+    clock.now += 0.1
+    assert breaker.admits
+    assert begun(breaker)
+    assert breaker.state is BreakerState.HALF_OPEN
+
+
+def test_an_answer_between_makes_failures_forgotten(clock: Clock) -> None:
+    breaker = Breaker(BreakerSettings())
+    for _ in range(3):
+        fail(breaker, 4)
+        begun(breaker).answered()
+    assert breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ErrorKind if kind not in COUNTING])
+def test_other_errors_are_answers(clock: Clock, kind: ErrorKind) -> None:
+    breaker = Breaker(BreakerSettings())
+    fail(breaker, 50, kind)
+    assert breaker.state is BreakerState.CLOSED
+    fail(breaker, 4)
+    fail(breaker, 1, kind)
+    fail(breaker, 4)
+    assert breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("kind", COUNTING)
+def test_what_counts(clock: Clock, kind: ErrorKind) -> None:
+    breaker = Breaker(BreakerSettings())
+    fail(breaker, 5, kind)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_a_short_deadline_that_was_missed_says_nothing_either_way(clock: Clock) -> None:
+    breaker = Breaker(BreakerSettings())
+    fail(breaker, 50, ErrorKind.DEADLINE, SHORT_S)
+    assert breaker.state is BreakerState.CLOSED
+    fail(breaker, 4, ErrorKind.DEADLINE, LONG_S)
+    fail(breaker, 50, ErrorKind.DEADLINE, SHORT_S)
+    fail(breaker, 1, ErrorKind.DEADLINE, LONG_S)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_a_trial_with_a_short_deadline_that_was_missed_passes_nothing_and_frees_the_place(clock: Clock) -> None:
+    breaker, trial = half_open(clock)
+    trial.failed(TorchlessError(ErrorKind.DEADLINE, "late"))
+    assert breaker.state is BreakerState.OPEN
+
+    clock.now += 60
+    fail(breaker, 1, ErrorKind.DEADLINE, SHORT_S)
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert breaker.admits
+
+
+def test_one_trial_at_a_time(clock: Clock) -> None:
+    breaker, trial = half_open(clock)
+    assert [breaker.begin(LONG_S) for _ in range(50)] == [None] * 50
+    trial.answered()
+    assert breaker.state is BreakerState.CLOSED
+    fail(breaker, 4)
+    assert breaker.state is BreakerState.CLOSED  # it began anew
+
+
+def test_a_trial_that_fails_opens_it_again(clock: Clock) -> None:
+    breaker, trial = half_open(clock)
+    clock.now += 7
+    trial.failed(TorchlessError(ErrorKind.UNREACHABLE, "no"))
+    assert (breaker.state, breaker.next_trial_s, breaker.trips) == (BreakerState.OPEN, 60, 2)
+
+
+def test_a_trial_that_nobody_waits_for_frees_the_place(clock: Clock) -> None:
+    breaker, trial = half_open(clock)
+    trial.abandoned()
+    other = begun(breaker)
+    assert breaker.begin(LONG_S) is None
+    trial.abandoned()  # once more does not free the other's
+    assert breaker.begin(LONG_S) is None
+    other.answered()
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_results_of_calls_from_before_do_not_count(clock: Clock) -> None:
+    breaker = Breaker(BreakerSettings())
+    late = [begun(breaker) for _ in range(12)]
+    fail(breaker, 5)
+    late.pop().answered()
+    late.pop().failed(TorchlessError(ErrorKind.UNREACHABLE, "no"))
+    assert (breaker.state, breaker.trips) == (BreakerState.OPEN, 1)
+    clock.now += 60
+    trial = begun(breaker)
+    late.pop().answered()
+    late.pop().failed(TorchlessError(ErrorKind.UNREACHABLE, "no"))
+    assert breaker.state is BreakerState.HALF_OPEN
+    trial.answered()
+    for each in late:
+        each.failed(TorchlessError(ErrorKind.UNREACHABLE, "no"))
+    assert (breaker.state, breaker.trips) == (BreakerState.CLOSED, 1)
+
+
+def test_other_settings_hold_at_once(clock: Clock) -> None:
+    breaker = opened(clock)
+    breaker.reconfigure(BreakerSettings(open_s=5, failures=2))
+    assert breaker.next_trial_s == 5
+    clock.now += 5
+    begun(breaker).answered()
+    fail(breaker, 2)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_a_change_is_told_once_and_with_what_is_so_by_then(clock: Clock) -> None:
+    told: list[tuple[BreakerState, BreakerState, float, int]] = []
+    breaker = Breaker(
+        BreakerSettings(), lambda state: told.append((state, breaker.state, breaker.next_trial_s, breaker.trips))
+    )
+    fail(breaker, 5)
+    clock.now += 60
+    begun(breaker).answered()
+    begun(breaker).answered()
+    assert told == [
+        (BreakerState.OPEN, BreakerState.OPEN, 60, 1),
+        (BreakerState.HALF_OPEN, BreakerState.HALF_OPEN, 0, 1),
+        (BreakerState.CLOSED, BreakerState.CLOSED, 0, 1),
+    ]
+
+
+class Model:
+    """What the breaker is to do, written down a second time: one call at a time, without aiobreaker."""
+
+    def __init__(self, failures: int, open_s: float) -> None:
+        self.limit, self.open_s = failures, open_s
+        self.state, self.row, self.period, self.opened_at = BreakerState.CLOSED, 0, 0, 0.0
+        self.trials = 0
+
+    def may_begin(self, now: float) -> bool:
+        if self.state is BreakerState.CLOSED:
+            return True
+        return not self.trials and (self.state is BreakerState.HALF_OPEN or now >= self.opened_at + self.open_s)
+
+    def begin(self) -> int:
+        if self.state is BreakerState.OPEN:
+            self._become(BreakerState.HALF_OPEN)
+        if self.state is BreakerState.HALF_OPEN:
+            self.trials += 1
+        return self.period
+
+    def end(self, period: int, failed: bool | None, now: float) -> None:
+        if period != self.period:
+            return
+        if self.state is BreakerState.HALF_OPEN:
+            self.trials -= 1
+        if failed is None:
+            return
+        self.row = self.row + 1 if failed else 0
+        if failed and (self.row >= self.limit or self.state is BreakerState.HALF_OPEN):
+            self.opened_at = now
+            self._become(BreakerState.OPEN)
+        elif not failed and self.state is BreakerState.HALF_OPEN:
+            self._become(BreakerState.CLOSED)
+
+    def _become(self, state: BreakerState) -> None:
+        self.state, self.trials = state, 0
+        self.period += 1
+        if state is BreakerState.CLOSED:
+            self.row = 0
+
+
+class BreakerMachine(RuleBasedStateMachine):
+    """Calls begin and end in any order; the breaker does as the model."""
+
+    tickets = Bundle("tickets")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self._time = module.time
+        module.time = SimpleNamespace(monotonic=self.clock.monotonic)  # type: ignore[assignment]
+        self.changes = 0
+        self.breaker = Breaker(BreakerSettings(failures=3, open_s=10), self._changed)
+        self.model = Model(3, 10)
+
+    def teardown(self) -> None:
+        module.time = self._time  # type: ignore[misc]
+
+    def _changed(self, state: BreakerState) -> None:
+        self.changes += 1
+
+    @rule(target=tickets, deadline_s=st.sampled_from([LONG_S, SHORT_S]))
+    def begin(self, deadline_s: float) -> tuple[Ticket | None, int, float]:
+        admitted = self.model.may_begin(self.clock.now)
+        assert self.breaker.admits is admitted
+        ticket = self.breaker.begin(deadline_s)
+        assert (ticket is not None) is admitted
+        return (ticket, self.model.begin() if admitted else -1, deadline_s)
+
+    @rule(taken=consumes(tickets), kind=st.sampled_from([None, *ErrorKind]))
+    def end(self, taken: tuple[Ticket | None, int, float], kind: ErrorKind | None) -> None:
+        ticket, period, deadline_s = taken
+        if ticket is None:
+            return
+        if kind is None:
+            ticket.answered()
+        else:
+            ticket.failed(TorchlessError(kind, "it failed"))
+        failed: bool | None = kind in COUNTING
+        if kind is ErrorKind.DEADLINE and deadline_s < 1:
+            failed = None
+        self.model.end(period, failed, self.clock.now)
+
+    @rule(taken=consumes(tickets))
+    def abandon(self, taken: tuple[Ticket | None, int, float]) -> None:
+        ticket, period, _ = taken
+        if ticket is not None:
+            ticket.abandoned()
+            self.model.end(period, None, self.clock.now)
+            ticket.abandoned()
+
+    @rule(seconds=st.sampled_from([0.5, 5.0, 10.0]))
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @invariant()
+    def is_as_the_model(self) -> None:
+        assert self.breaker.state is self.model.state
+        assert self.model.trials <= 1
+        assert self.changes == self.model.period
+
+
+class TestBreakerMachine(BreakerMachine.TestCase):  # type: ignore[misc, valid-type]
+    settings = hypothesis_settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def _clock_is_put_back() -> Iterator[None]:
+    kept = module.time
+    yield
+    assert module.time is kept

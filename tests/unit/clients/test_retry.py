@@ -1,0 +1,105 @@
+"""When a call is tried again, and how many retries a client may make."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchless.clients.retry import RetryBudget, next_attempt, pause_s
+from torchless.clients.settings import RetrySettings
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+ELSEWHERE_ONLY = {ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED, ErrorKind.GPU_UNAVAILABLE}
+
+
+def error(kind: ErrorKind) -> TorchlessError:
+    return TorchlessError(kind, "it failed")
+
+
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_which_errors_are_tried_again(kind: ErrorKind) -> None:
+    again = next_attempt(error(kind), 1, RetrySettings(), repeatable=True)
+    assert (again is not None) is (kind is ErrorKind.UNREACHABLE or kind in ELSEWHERE_ONLY)
+    if again is not None:
+        assert again.only_others is (kind in ELSEWHERE_ONLY)
+
+
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_what_may_not_be_repeated_is_tried_again_only_where_nothing_was_begun(kind: ErrorKind) -> None:
+    again = next_attempt(error(kind), 1, RetrySettings(), repeatable=False)
+    assert (again is not None) is (kind in {ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED})
+
+
+@pytest.mark.parametrize("kind", sorted(ELSEWHERE_ONLY))
+def test_one_other_endpoint_is_tried_at_once_and_no_third(kind: ErrorKind) -> None:
+    first = next_attempt(error(kind), 1, RetrySettings(attempts=10), repeatable=True)
+    assert first is not None
+    assert first.pause_s == 0
+    assert next_attempt(error(kind), 2, RetrySettings(attempts=10), repeatable=True) is None
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+def test_never_more_attempts_than_set(attempts: int) -> None:
+    settings = RetrySettings(attempts=attempts)
+    for made in range(1, attempts):
+        assert next_attempt(error(ErrorKind.UNREACHABLE), made, settings, repeatable=True) is not None
+    assert next_attempt(error(ErrorKind.UNREACHABLE), attempts, settings, repeatable=True) is None
+
+
+@given(
+    attempts=st.integers(1, 10_000),
+    base_s=st.floats(0, 10, allow_nan=False),
+    max_s=st.floats(0, 60, allow_nan=False),
+)
+def test_the_pause_is_within_what_doubles_and_the_limit(attempts: int, base_s: float, max_s: float) -> None:
+    pause = pause_s(attempts, RetrySettings(base_s=base_s, max_s=max_s))
+    assert 0 <= pause <= max_s
+    assert pause <= base_s * 2.0 ** min(attempts - 1, 900)
+
+
+def test_the_pause_is_drawn_from_all_of_that() -> None:
+    pauses = [pause_s(3, RetrySettings(base_s=0.1, max_s=1)) for _ in range(4000)]
+    quarters = [sum(n * 0.1 <= pause < (n + 1) * 0.1 for pause in pauses) for n in range(4)]
+    assert sum(quarters) == 4000
+    assert all(850 < quarter < 1150 for quarter in quarters)
+
+
+def test_retries_are_a_share_of_calls_over_time() -> None:
+    budget = RetryBudget(RetrySettings(budget=0.1, reserve=3))
+    taken = [budget.take() for _ in range(4)]
+    assert taken == [True, True, True, False]
+    retries = 0
+    for _ in range(1000):
+        budget.call()
+        retries += budget.take()
+    assert retries == 100
+
+
+def test_no_more_is_saved_than_the_reserve() -> None:
+    budget = RetryBudget(RetrySettings(budget=1, reserve=2))
+    for _ in range(50):
+        budget.call()
+    budget.give_back()
+    assert [budget.take() for _ in range(3)] == [True, True, False]
+
+
+def test_what_is_given_back_can_be_taken_once() -> None:
+    budget = RetryBudget(RetrySettings(budget=0, reserve=1))
+    assert budget.take()
+    budget.give_back()
+    assert [budget.take(), budget.take()] == [True, False]
+
+
+def test_a_smaller_reserve_holds_at_once_and_a_larger_one_is_earned() -> None:
+    budget = RetryBudget(RetrySettings(reserve=100))
+    budget.reconfigure(RetrySettings(reserve=1))
+    assert [budget.take(), budget.take()] == [True, False]
+    budget.reconfigure(RetrySettings(reserve=100))
+    assert not budget.take()
+
+
+def test_without_a_budget_nothing_is_retried() -> None:
+    budget = RetryBudget(RetrySettings(budget=0, reserve=0))
+    budget.call()
+    assert not budget.take()
