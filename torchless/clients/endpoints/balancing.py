@@ -13,7 +13,9 @@ from typing import Any
 from torchless.clients.endpoints.endpoint import Endpoint, Stub
 from torchless.clients.endpoints.health import Health
 
-_RANKS = {Health.SERVING: 0, Health.UNKNOWN: 1, Health.NOT_SERVING: 2, Health.UNREACHABLE: 2}
+_RANKS = {Health.SERVING: 0, Health.UNKNOWN: 1, Health.NOT_SERVING: 2, Health.UNREACHABLE: 3}
+_WELL = 2
+"""Ranks below this may be so."""
 
 
 def choose(
@@ -22,7 +24,8 @@ def choose(
     """The endpoint for the next attempt of a call, among those whose breakers let it through.
 
     Healthy ones come first, of those the ones not tried yet. If none is healthy one that is not is asked all the same:
-    what it says, for instance GPU_UNAVAILABLE, is better than a guess.
+    what it says, for instance GPU_UNAVAILABLE, is better than a guess, and sooner there than the silence of one that
+    does not answer.
 
     Args:
         endpoints: All there are.
@@ -30,10 +33,10 @@ def choose(
         only_others: Whether only a healthy one that was not tried will do.
     """
     admitted = [each for each in endpoints if each.breaker.admits]
-    for rank in (0, 1, 2):
+    for rank in sorted(_RANKS.values()):
         ranked = [each for each in admitted if _RANKS[each.health] == rank]
         fresh = [each for each in ranked if each not in tried]
-        if fresh and (rank < 2 or not only_others):
+        if fresh and (rank < _WELL or not only_others):
             return _of_two(fresh)
         if ranked and not only_others:
             return _of_two(ranked)

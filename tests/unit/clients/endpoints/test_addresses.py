@@ -114,7 +114,7 @@ async def test_the_systems_own_resolver_is_asked(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a..b", "x" * 70 + ".org", "nobody.invalid", "null\0"])
 async def test_a_name_that_is_none_is_an_oserror(name: str) -> None:
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(OSError, match=r"."):
         await Target(f"{name}:1", many=True).endpoints(5)
 
 

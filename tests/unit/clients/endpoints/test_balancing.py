@@ -1,0 +1,226 @@
+"""Which endpoint gets the next call."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from torchless.clients.embedding import SERVICE_NAME
+from torchless.clients.endpoints import endpoint as module
+from torchless.clients.endpoints.balancing import choose
+from torchless.clients.endpoints.endpoint import Endpoint
+from torchless.clients.endpoints.health import Health
+from torchless.clients.metrics import ClientMetrics
+from torchless.clients.settings import ClientSettings
+from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+
+class Endpoints:
+    """Endpoints that nothing connects to: their channels are never used."""
+
+    def __init__(self) -> None:
+        self.made: list[Endpoint[Any]] = []
+        self._metrics = ClientMetrics(CollectorRegistry())
+
+    def __call__(self, *healths: Health, **settings: Any) -> list[Endpoint[Any]]:
+        return [self.one(health, **settings) for health in healths]
+
+    def one(self, health: Health = Health.SERVING, **settings: Any) -> Endpoint[Any]:
+        address = f"127.0.0.1:{len(self.made) + 1}"
+        endpoint: Endpoint[Any] = Endpoint(
+            address,
+            capability="embedding",
+            service_name=SERVICE_NAME,
+            make_stub=EmbeddingServiceStub,
+            settings=ClientSettings(address=address, **{"slow_start_s": 0, **settings}),
+            metrics=self._metrics.of_endpoint("embedding", address),
+        )
+        endpoint.watch._become(health)
+        self.made.append(endpoint)
+        return endpoint
+
+
+@pytest.fixture
+async def endpoints() -> AsyncIterator[Endpoints]:
+    endpoints = Endpoints()
+    yield endpoints
+    await asyncio.gather(*(each.close() for each in endpoints.made))
+
+
+def shares(endpoints: list[Endpoint[Any]], calls: int = 3000, **how: Any) -> list[float]:
+    counts = Counter(choose(endpoints, **how) for _ in range(calls))
+    return [counts[each] / calls for each in endpoints]
+
+
+def trip(endpoint: Endpoint[Any]) -> None:
+    for _ in range(5):
+        ticket = endpoint.breaker.begin(30)
+        assert ticket is not None
+        ticket.failed(TorchlessError(ErrorKind.UNREACHABLE, "no"))
+
+
+async def test_nobody_is_chosen_of_none() -> None:
+    assert choose([]) is None
+
+
+async def test_equal_ones_get_equal_shares(endpoints: Endpoints) -> None:
+    three = endpoints(*[Health.SERVING] * 3)
+    assert all(0.28 < share < 0.39 for share in shares(three))
+
+
+async def test_of_two_the_one_with_fewer_calls_gets_it(endpoints: Endpoints) -> None:
+    three = endpoints(*[Health.SERVING] * 3)
+    three[0].calls_in_flight, three[1].calls_in_flight = 9, 3
+    most, middle, least = shares(three)
+    assert most == 0
+    assert 0.28 < middle < 0.39  # drawn together with the first
+    assert 0.61 < least < 0.72
+
+
+async def test_calls_that_stay_are_spread_nearly_evenly(endpoints: Endpoints) -> None:
+    ten = endpoints(*[Health.SERVING] * 10)
+    for _ in range(1000):
+        chosen = choose(ten)
+        assert chosen is not None
+        chosen.calls_in_flight += 1
+    numbers = [each.calls_in_flight for each in ten]
+    assert max(numbers) - min(numbers) <= 10
+
+
+async def test_the_well_come_before_the_unknown_and_they_before_the_others(endpoints: Endpoints) -> None:
+    serving, unknown, leaving, gone = endpoints(Health.SERVING, Health.UNKNOWN, Health.NOT_SERVING, Health.UNREACHABLE)
+    assert shares([serving, unknown, leaving, gone]) == [1, 0, 0, 0]
+    assert shares([unknown, leaving, gone]) == [1, 0, 0]
+    assert choose([gone]) is gone
+
+
+async def test_one_that_answers_comes_before_one_that_does_not(endpoints: Endpoints) -> None:
+    leaving, gone = endpoints(Health.NOT_SERVING, Health.UNREACHABLE)
+    assert shares([leaving, gone]) == [1, 0]
+
+
+async def test_one_that_leaves_gets_nothing_while_another_is_well(endpoints: Endpoints) -> None:
+    busy, leaving = endpoints(Health.SERVING, Health.NOT_SERVING)
+    busy.calls_in_flight = 1000
+    assert shares([busy, leaving]) == [1, 0]
+
+
+async def test_another_one_is_tried_first(endpoints: Endpoints) -> None:
+    first, second = endpoints(Health.SERVING, Health.SERVING)
+    second.calls_in_flight = 50
+    assert shares([first, second], tried=[first]) == [0, 1]
+    assert choose([first, second], tried=[first, second]) is first
+    assert choose([first, second], tried=[first, second], only_others=True) is None
+
+
+@pytest.mark.parametrize("health", [Health.NOT_SERVING, Health.UNREACHABLE])
+async def test_where_only_another_well_one_will_do_no_unwell_one_does(endpoints: Endpoints, health: Health) -> None:
+    first, unwell = endpoints(Health.SERVING, health)
+    assert choose([first, unwell], tried=[first], only_others=True) is None
+    assert choose([first, unwell], tried=[first]) is first
+
+
+async def test_an_open_breaker_lets_nobody_through(endpoints: Endpoints) -> None:
+    first, second = endpoints(Health.SERVING, Health.UNREACHABLE)
+    trip(first)
+    assert shares([first, second]) == [0, 1]
+    trip(second)
+    assert choose([first, second]) is None
+
+
+async def test_one_that_has_just_come_up_gets_its_share_over_time(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter((1000.0, 1005.0, 1010.0, 1100.0, 1100.0))
+    now = next(times)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    old, new = endpoints.one(slow_start_s=10), endpoints.one(slow_start_s=10)
+    old._up_since = -math.inf
+    old.calls_in_flight = 7
+    for load in (10, 2, 1, 1):
+        assert new.load()[0] == load
+        now = next(times)
+    now = 1000.0
+    assert choose([old, new]) is old  # 8 calls against one that counts as ten
+    old.calls_in_flight = 10
+    assert choose([old, new]) is new
+
+
+async def test_a_closed_breaker_starts_slowly_too(endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = endpoints.one(slow_start_s=10, breaker={"open_s": 0.001})
+    one._up_since = -math.inf
+    trip(one)
+    assert one.load()[0] == 1
+    await asyncio.sleep(0.002)
+    ticket = one.breaker.begin(30)
+    assert ticket is not None
+    ticket.answered()
+    assert one.load()[0] > 9
+
+
+async def test_of_equally_busy_ones_the_quicker_gets_it_but_the_slow_one_is_not_forgotten(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    quick, slow = endpoints(Health.SERVING, Health.SERVING)
+    for each, latency in ((quick, 0.01), (slow, 2.0)):
+        ticket = each.breaker.begin(30)
+        assert ticket is not None
+        with each.call(ticket):
+            now += latency
+    assert choose([quick, slow]) is quick
+    now += 100
+    quick._latency_s, quick._latency_seen = 0.01, now  # it has had all the calls since
+    assert choose([quick, slow]) is slow
+
+
+class TestCalls:
+    async def test_a_call_is_in_flight_until_it_ends_however_it_ends(self, endpoints: Endpoints) -> None:
+        one = endpoints.one()
+        for raised in (None, TorchlessError(ErrorKind.INTERNAL, "no"), asyncio.CancelledError(), ValueError()):
+            ticket = one.breaker.begin(30)
+            assert ticket is not None
+            ends = nullcontext() if raised is None else pytest.raises(type(raised))
+            with ends, one.call(ticket):
+                assert one.calls_in_flight == 1
+                if raised is not None:
+                    raise raised
+            assert one.calls_in_flight == 0
+
+    @pytest.mark.parametrize("end", [asyncio.CancelledError, GeneratorExit, ValueError])
+    async def test_a_trial_that_ends_without_a_result_frees_the_place(
+        self, endpoints: Endpoints, end: type[BaseException]
+    ) -> None:
+        one = endpoints.one(breaker={"open_s": 0.001})
+        trip(one)
+        await asyncio.sleep(0.002)
+        ticket = one.breaker.begin(30)
+        assert ticket is not None
+        assert not one.breaker.admits
+        with pytest.raises(end), one.call(ticket):
+            raise end
+        assert one.breaker.admits
+
+    async def test_closing_twice_and_after_a_cancelled_close_is_no_fault(self, endpoints: Endpoints) -> None:
+        one = endpoints.one()
+        ticket = one.breaker.begin(30)
+        assert ticket is not None
+        with one.call(ticket):
+            closing = asyncio.ensure_future(one.close(60))
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait({closing})
+            assert closing.cancelled()
+            await one.close()
+        await one.close()
+        assert one.calls_in_flight == 0
