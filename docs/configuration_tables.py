@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -73,7 +73,11 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"
-    return "none" if value is None else f"`{json.dumps(value, default=list)}`"
+    return "none" if value is None else f"`{json.dumps(value, default=_plain)}`"
+
+
+def _plain(value: Any) -> Any:
+    return value.get_secret_value() if isinstance(value, SecretStr) else list(value)
 
 
 def _type(field: FieldInfo) -> str:
@@ -95,7 +99,7 @@ def _type_name(annotation: Any) -> str:
         return "list"
     if get_origin(annotation) is dict:
         return "table"
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    names = {str: "text", SecretStr: "text", int: "whole number", float: "number", bool: "true or false"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 

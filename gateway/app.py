@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from gateway.errors import family_of
 from gateway.faults import GatewayDefectError, MethodNotAllowedError, UnknownRouteError
-from gateway.instruments import Instruments, InstrumentsMiddleware
+from gateway.instruments import InstrumentsMiddleware
 from gateway.openapi import openapi_document
 from gateway.request_context import RequestIdMiddleware
 from gateway.routes import cohere, docs, gpu, health, metrics, openai, rerank, tei, vllm
@@ -35,7 +35,7 @@ def compose(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    app.state.instruments = Instruments()
+    app.state.instruments = services.instruments
     for family in (openai, tei, cohere, rerank, vllm, gpu, health, metrics, docs):
         app.include_router(family.router)
     app.add_middleware(InstrumentsMiddleware, instruments=app.state.instruments)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from gateway.faults import EmptyInputError, retold
+from gateway.request_context import RequestContext
 from gateway.settings import LimitSettings, ModelSettings
-from torchless.clients.call import CallContext
-from torchless.clients.embedding import EmbeddingClient, Embeddings, EmbedOptions
+from torchless.clients.cache.embedding import EmbeddingCache
+from torchless.clients.embedding import Embeddings, EmbedOptions
 from torchless.contracts.errors import TorchlessError, input_too_large
 
 Inputs = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
@@ -82,13 +83,13 @@ class Embedder:
     """Embeds what requests hold.
 
     Args:
-        client: The embedding service.
+        cache: The embedding service, and the cache before it.
         limits: Limits of a request.
         models: Names of models.
     """
 
-    def __init__(self, client: EmbeddingClient, limits: LimitSettings, models: ModelSettings) -> None:
-        self._client = client
+    def __init__(self, cache: EmbeddingCache, limits: LimitSettings, models: ModelSettings) -> None:
+        self._cache = cache
         self._aliases = models.aliases
         self.limits = InputLimits(limits)
 
@@ -100,7 +101,7 @@ class Embedder:
         self,
         inputs: Inputs,
         options: EmbedOptions,
-        context: CallContext,
+        context: RequestContext,
         *,
         field: str,
         renamed: Mapping[str, str] | None = None,
@@ -110,7 +111,7 @@ class Embedder:
         Args:
             inputs: One or several; token ids are of the model's own vocabulary.
             options: How; its model may be an alias.
-            context: For whom, and how long they wait.
+            context: The request; it learns what the cache gave.
             field: Name of the request's field that holds `inputs`; errors use it.
             renamed: Names that the request has for other fields of the service's.
 
@@ -128,16 +129,23 @@ class Embedder:
         self,
         batch: Batch,
         options: EmbedOptions,
-        context: CallContext,
+        context: RequestContext,
         *,
         name: Callable[[int], str],
         renamed: Mapping[str, str] | None = None,
     ) -> Embeddings:
         """As `embed`, for inputs that are within the limits; `name` is what the request calls the input at an index."""
         try:
-            return await self._client.embed(batch, replace(options, model=self.model_id(options.model)), context)
+            answer = await self._cache.embed(
+                batch, replace(options, model=self.model_id(options.model)), context.for_call()
+            )
         except TorchlessError as error:
             raise in_words_of_the_request(error, name, renamed or {}) from error
+        if self._cache.enabled:
+            context.provenance.cached(answer.hits, answer.misses)
+        if answer.degraded:
+            context.provenance.without("embedding")
+        return answer.embeddings
 
 
 def names_of(inputs: Inputs, field: str) -> Callable[[int], str]:

@@ -168,7 +168,7 @@ def bodiless(
     def register(handler: Callable[[Call], Awaitable[Response]]) -> Callable[..., Any]:
         async def endpoint(request: Request) -> Response:
             async def work() -> Response:
-                return await handler(_call(request, _usual))
+                return await _told(_call(request, _usual), handler)
 
             return await _answered(request, family, work, asks_for_key=not open_to_all)
 
@@ -230,10 +230,18 @@ async def _work_on_body(request: Request, read: Callable[[bytes], Reading], dead
         reading = read(raw)
 
         async def work() -> Response:
-            return await cancelled_by_disconnect(request.receive, reading.form.handler(reading.body(), call))
+            handler = partial(reading.form.handler, reading.body())
+            return await cancelled_by_disconnect(request.receive, _told(call, handler))
 
         # From here on errors look as the form has it.
         return await _answered(request, reading.form.family, work, asks_for_key=False)
+
+
+async def _told(call: Call, handler: Callable[[Call], Awaitable[Response]]) -> Response:
+    """The answer of `handler`, which says how it came about."""
+    response = await handler(call)
+    call.context.provenance.tell(response.headers)
+    return response
 
 
 def _call(request: Request, deadline: Deadline) -> Call:

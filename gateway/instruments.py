@@ -14,6 +14,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from torchless.clients.cache.instruments import CacheInstruments
+from torchless.clients.metrics import ClientMetrics
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
@@ -26,6 +29,10 @@ class Instruments:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         labels = ("method", "route", "status")
+        self.clients = ClientMetrics(self._registry)
+        """Those of the clients of the services."""
+        self.cache = CacheInstruments(self._registry)
+        """Those of the cache of embeddings."""
         self.requests = Counter("torchless_gateway_requests", "Requests answered", labels, registry=self._registry)
         self.seconds = Histogram(
             "torchless_gateway_request_seconds",

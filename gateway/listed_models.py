@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from gateway.endpoint import Call
-from torchless.contracts.errors import TorchlessError
 from torchless.contracts.reranking.v1.reranking_pb2 import Model as RerankingModel
 
-logger = logging.getLogger(__name__)
 Capability = Literal["embed", "rerank"]
 
 
@@ -58,8 +55,5 @@ async def _reranking_models(call: Call) -> list[RerankingModel]:
         return []
     context = call.context.for_call()
     longest_s = call.services.settings.health.timeout_s
-    try:
-        return await client.list_models(replace(context, deadline_s=min(context.deadline_s or longest_s, longest_s)))
-    except TorchlessError as error:
-        logger.warning("models that rerank are not listed: %s", error.message)
-        return []
+    context = replace(context, deadline_s=min(context.deadline_s or longest_s, longest_s))
+    return await call.context.provenance.optional("reranking", client.list_models(context)) or []

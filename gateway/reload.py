@@ -16,9 +16,8 @@ from pathlib import Path
 from gateway.instruments import Instruments
 from gateway.reload_changes import as_far_as_they_can, changed, of_connections
 from gateway.reload_file import BLANK, fingerprint
-from gateway.services import Services
+from gateway.services import Closable, Services
 from gateway.settings import GatewaySettings
-from torchless.clients.base import CapabilityClient
 from torchless.settings import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class Reloader:
         self._started = services.settings
         self._seen = ""
         self._asked = asyncio.Event()
-        self._retiring: dict[CapabilityClient, asyncio.TimerHandle] = {}
+        self._retiring: dict[Closable, asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -118,27 +117,27 @@ class Reloader:
         try:
             self._services = await before.reloaded(settings, leaving)
         finally:
-            for client in {*leaving, *before.clients()}.difference(self._services.clients()):
-                self._retire(client)
+            for each in {*leaving, *before.connected()}.difference(self._services.connected()):
+                self._retire(each)
         self._swap(self._services)
 
     def _refuse(self, reason: str) -> None:
         self._services.reload_state.refused = reason
         self._instruments.settings_looked_at("refused")
 
-    def _retire(self, client: CapabilityClient) -> None:
-        """Closes a client once no request that began with it can still wait for it."""
+    def _retire(self, connected: Closable) -> None:
+        """Closes a client, or a cache, once no request that began with it can still wait for it."""
 
         def close() -> None:
-            del self._retiring[client]
-            task = asyncio.create_task(client.close())
+            del self._retiring[connected]
+            task = asyncio.create_task(connected.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
         longest_s = self._started.limits.max_deadline_s
-        self._retiring[client] = asyncio.get_running_loop().call_later(longest_s, close)
+        self._retiring[connected] = asyncio.get_running_loop().call_later(longest_s, close)
 
-    def _called_back(self) -> list[CapabilityClient]:
+    def _called_back(self) -> list[Closable]:
         """The clients that would be closed, and now are not."""
         clients = list(self._retiring)
         for client in clients:

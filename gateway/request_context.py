@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.degradation import Provenance
 from gateway.seconds import read_seconds
 from gateway.settings import LimitSettings
 from torchless.clients.call import REQUEST_ID_KEY, TRACEPARENT_KEY, CallContext
@@ -59,6 +60,8 @@ class RequestContext:
     """W3C trace context; empty: none."""
     expires_at: float
     """When its caller stops waiting, on the event loop's clock, in seconds."""
+    provenance: Provenance = field(default_factory=Provenance)
+    """How its answer comes about."""
 
     def for_call(self) -> CallContext:
         """What a client sends along, with the time that is left.

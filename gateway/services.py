@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from gateway.admission import Admission
 from gateway.api_key import KeyRing
 from gateway.body_limit import BodyLimit
 from gateway.draining import Draining
 from gateway.embedder import Embedder
+from gateway.instruments import Instruments
 from gateway.reload_state import ReloadState
 from gateway.reranker import Reranker
 from gateway.settings import GatewaySettings
 from torchless.clients.base import CapabilityClient
+from torchless.clients.cache.embedding import EmbeddingCache
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.gpu import GPUClient
 from torchless.clients.reranking import RerankingClient
 from torchless.clients.settings import ClientSettings
 
 C = TypeVar("C", bound=CapabilityClient)
+
+
+class Closable(Protocol):
+    """Holds connections."""
+
+    async def close(self) -> None:
+        """Ends them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +47,12 @@ class Services:
     """Whether the worker is on its way out."""
     reload_state: ReloadState
     """What became of the newest settings."""
+    instruments: Instruments
+    """The gateway's metrics."""
     embedding: EmbeddingClient
     """The embedding service."""
+    cache: EmbeddingCache
+    """Embeddings that the service has given before."""
     reranking: RerankingClient | None
     """The reranking service; None where none is configured."""
     gpu: GPUClient | None
@@ -58,23 +71,32 @@ class Services:
     @classmethod
     def open(cls, settings: GatewaySettings, draining: Draining) -> Self:
         """Made inside the running event loop; connects with the first call."""
-        client = EmbeddingClient(settings.embedding)
-        reranking = RerankingClient(settings.reranking) if settings.reranking.address else None
+        instruments = Instruments()
+        metrics = instruments.clients
+        client = EmbeddingClient(settings.embedding, metrics, settings.embedding.joining)
+        reranking = RerankingClient(settings.reranking, metrics) if settings.reranking.address else None
+        gpu = GPUClient(settings.gpu, metrics) if settings.gpu.address else None
+        for each in (client, reranking, gpu):
+            if each is not None:
+                each.start()
+        cache = _cache(client, settings, instruments)
         return cls(
             settings=settings,
             draining=draining,
             reload_state=ReloadState(),
+            instruments=instruments,
             embedding=client,
+            cache=cache,
             reranking=reranking,
-            gpu=GPUClient(settings.gpu) if settings.gpu.address else None,
-            embedder=Embedder(client, settings.limits, settings.models),
+            gpu=gpu,
+            embedder=Embedder(cache, settings.limits, settings.models),
             reranker=Reranker(reranking, settings.limits, settings.models),
             keys=KeyRing(settings.auth.api_keys),
             body_limit=BodyLimit(settings.limits.body_mib, settings.limits.bodies_mib),
             admission=Admission(settings.limits.concurrent_requests),
         )
 
-    async def reloaded(self, settings: GatewaySettings, leaving: Sequence[CapabilityClient] = ()) -> Self:
+    async def reloaded(self, settings: GatewaySettings, leaving: Sequence[Closable] = ()) -> Self:
         """Services with other settings, for the requests that begin from now on.
 
         Clients are changed in place, and calls in flight finish. One of a service that the settings no longer name is
@@ -90,48 +112,67 @@ class Services:
         async with AsyncExitStack() as undo:
             await _reconfigure(self.embedding, before.embedding, settings.embedding, undo)
             known = (*self.clients(), *leaving)
-            reranking = await _client(RerankingClient, known, before.reranking, settings.reranking, undo)
-            gpu = await _client(GPUClient, known, before.gpu, settings.gpu, undo)
+            reranking = await self._client(RerankingClient, known, before.reranking, settings.reranking, undo)
+            gpu = await self._client(GPUClient, known, before.gpu, settings.gpu, undo)
+            same_cache = (settings.cache, limits.deadline_s) == (before.cache, before.limits.deadline_s)
+            cache = self.cache if same_cache else _cache(self.embedding, settings, self.instruments)
             undo.pop_all()
+        self.embedding.join(settings.embedding.joining)
         self.body_limit.reconfigure(limits.body_mib, limits.bodies_mib)
         self.admission.reconfigure(limits.concurrent_requests)
         return replace(
             self,
             settings=settings,
+            cache=cache,
             reranking=reranking,
             gpu=gpu,
-            embedder=Embedder(self.embedding, limits, settings.models),
+            embedder=Embedder(cache, limits, settings.models),
             reranker=Reranker(reranking, limits, settings.models),
             keys=KeyRing(settings.auth.api_keys),
         )
 
     async def close(self) -> None:
-        """Closes every client."""
-        for client in self.clients():
-            await client.close()
+        """Closes the cache and every client."""
+        for each in self.connected():
+            await each.close()
 
     def clients(self) -> list[CapabilityClient]:
         """The clients of the services that are configured."""
         return [client for client in (self.embedding, self.reranking, self.gpu) if client is not None]
 
+    def connected(self) -> list[Closable]:
+        """Everything that is to be closed, in that order."""
+        return [self.cache, *self.clients()]
 
-async def _client(
-    kind: type[C],
-    known: Sequence[CapabilityClient],
-    before: ClientSettings,
-    after: ClientSettings,
-    undo: AsyncExitStack,
-) -> C | None:
-    """The client of a service by its new settings: one that is known, a new one, or None where they name no address."""
-    if not after.address:
-        return None
-    client = next((each for each in known if isinstance(each, kind)), None)
-    if client is None:
-        client = kind(after)
-        undo.push_async_callback(client.close)
-    else:
-        await _reconfigure(client, before, after, undo)
-    return client
+    async def _client(
+        self,
+        kind: type[C],
+        known: Sequence[Closable],
+        before: ClientSettings,
+        after: ClientSettings,
+        undo: AsyncExitStack,
+    ) -> C | None:
+        """A service's client by its new settings: one that is known, a new one, or None where they name no address."""
+        if not after.address:
+            return None
+        client = next((each for each in known if isinstance(each, kind)), None)
+        if client is None:
+            client = kind(after, self.instruments.clients)
+            client.start()
+            undo.push_async_callback(client.close)
+        else:
+            await _reconfigure(client, before, after, undo)
+        return client
+
+
+def _cache(client: EmbeddingClient, settings: GatewaySettings, instruments: Instruments) -> EmbeddingCache:
+    return EmbeddingCache(
+        client,
+        settings.cache,
+        instruments=instruments.cache,
+        is_down=client.is_down,
+        deadline_s=settings.limits.deadline_s,
+    )
 
 
 async def _reconfigure(

@@ -6,33 +6,54 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from torchless.clients.cache.settings import CacheSettings
+from torchless.clients.concurrency import ConcurrencySettings
+from torchless.clients.joining import JoiningSettings
 from torchless.clients.settings import ClientSettings
 from torchless.settings import ProgramSettings, SettingsGroup
 
 
 class EmbeddingClientSettings(ClientSettings):
-    """The gRPC channel to the embedding service."""
+    """How the embedding service is called."""
 
     address: str = "127.0.0.1:50051"
-    """Where the embedding service listens: `host:port`, or any gRPC target such as `dns:///name:port`."""
+    """Where the embedding service listens: `host:port`, several of them with commas between, or `dns:///name:port` for
+    all the addresses that a name has."""
+    concurrency: ConcurrencySettings = ConcurrencySettings()
+    """The limit on requests in flight of each worker."""
+    joining: JoiningSettings = JoiningSettings()
+    """Joining of small requests into one call."""
 
 
 class RerankingClientSettings(ClientSettings):
-    """The gRPC channel to the reranking service."""
+    """How the reranking service is called."""
 
+    is_optional = True
     address: str = "127.0.0.1:50052"
     """Where the reranking service listens, as for embedding; empty: there is none, and its routes say so."""
     deadline_s: float = Field(default=60.0, gt=0, le=3600)
     """Deadline of a request that reranks whose caller gives none, in seconds; at most `limits.max_deadline_s`."""
+    concurrency: ConcurrencySettings = ConcurrencySettings()
+    """The limit on requests in flight of each worker."""
 
 
 class GPUClientSettings(ClientSettings):
-    """The gRPC channel to the GPU service."""
+    """How the GPU service is called."""
 
+    is_optional = True
     address: str = "127.0.0.1:50056"
-    """Where the GPU service listens, as for embedding; empty: there is none, and its routes say so."""
+    """Where the GPU service listens, one `host:port`; empty: there is none, and its routes say so."""
     deadline_s: float = Field(default=10.0, gt=0, le=3600)
     """Deadline of a call whose caller gives none, in seconds."""
+    concurrency: ConcurrencySettings = ConcurrencySettings()
+    """The limit on requests in flight of each worker."""
+
+    @field_validator("address")
+    @classmethod
+    def _is_one(cls, given: str) -> str:
+        if "," in given:
+            raise ValueError("names one service: its leases are known to no other")
+        return given
 
 
 class LimitSettings(SettingsGroup):
@@ -157,11 +178,13 @@ class GatewaySettings(ProgramSettings):
     workers: int = Field(default=1, ge=1, le=64)
     """Worker processes, each with its own event loop and its own channels."""
     embedding: EmbeddingClientSettings = EmbeddingClientSettings()
-    """The channel to the embedding service."""
+    """How the embedding service is called."""
     reranking: RerankingClientSettings = RerankingClientSettings()
-    """The channel to the reranking service."""
+    """How the reranking service is called."""
     gpu: GPUClientSettings = GPUClientSettings()
-    """The channel to the GPU service."""
+    """How the GPU service is called."""
+    cache: CacheSettings = CacheSettings()
+    """The cache of embeddings."""
     limits: LimitSettings = LimitSettings()
     """How much a request may ask for."""
     models: ModelSettings = ModelSettings()

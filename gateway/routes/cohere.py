@@ -153,7 +153,7 @@ async def _embedded(
         dimensions=dimensions,
     )
     names = {"dimensions": "output_dimension"}
-    return await call.services.embedder.embed(texts, options, call.context.for_call(), field=field, renamed=names)
+    return await call.services.embedder.embed(texts, options, call.context, field=field, renamed=names)
 
 
 def _by_type(answer: Embeddings, types: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -13,6 +14,7 @@ from gateway.endpoint import Call, DirectRoute, get
 from gateway.errors import TEI
 from gateway.schemas.health import Alive, Readiness
 from torchless.clients.base import CapabilityClient
+from torchless.clients.endpoints.endpoint import EndpointState
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 router = APIRouter(route_class=DirectRoute)
@@ -33,7 +35,11 @@ async def ready(call: Call) -> Response:
     clients = call.services.clients()
     reasons = await asyncio.gather(*(_reason_it_is_not_ready(client, call) for client in clients))
     states = {
-        client.capability: {"ready": reason is None, "reason": reason}
+        client.capability: {
+            "ready": reason is None,
+            "reason": reason,
+            "endpoints": [_endpoint(state) for state in client.states()],
+        }
         for client, reason in zip(clients, reasons, strict=True)
     }
     everything = not any(reasons)
@@ -48,6 +54,20 @@ async def health(call: Call) -> Response:
     if await _reason_it_is_not_ready(call.services.embedding, call):
         raise TorchlessError(ErrorKind.UNREACHABLE, "unhealthy")
     return json_response({})
+
+
+def _endpoint(state: EndpointState) -> dict[str, Any]:
+    breaker = {
+        "state": state.breaker.value,
+        "trips": state.trips,
+        "next_trial_s": round(state.next_trial_s, 1),
+    }
+    return {
+        "address": state.address,
+        "health": state.health.value,
+        "breaker": breaker,
+        "calls_in_flight": state.calls_in_flight,
+    }
 
 
 async def _reason_it_is_not_ready(client: CapabilityClient, call: Call) -> str | None:

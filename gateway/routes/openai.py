@@ -51,7 +51,7 @@ async def embeddings(body: EmbeddingsRequest, call: Call) -> Response:
     if _token_ids(inputs) and services.settings.openai.reads_cl100k:
         inputs = _cl100k_texts(inputs, services.embedder)  # type: ignore[arg-type]
     options = EmbedOptions(model=body.model, dimensions=body.dimensions)
-    answer = await services.embedder.embed(inputs, options, call.context.for_call(), field="input")
+    answer = await services.embedder.embed(inputs, options, call.context, field="input")
     vectors = finite(answer.vectors)
     rows: Iterable[Any] = base64_rows(vectors) if body.encoding_format == "base64" else vectors
     tokens = sum(answer.token_counts)

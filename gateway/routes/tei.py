@@ -47,7 +47,7 @@ _SIMILARITY = {
 async def embed(body: EmbedRequest, call: Call) -> Response:
     """Vectors of texts or token ids: always a list of vectors, also for one input."""
     options = replace(_options(body, call), normalize=body.normalize, dimensions=body.dimensions)
-    answer = await call.services.embedder.embed(body.inputs, options, call.context.for_call(), field="inputs")
+    answer = await call.services.embedder.embed(body.inputs, options, call.context, field="inputs")
     return json_response(finite(answer.vectors), headers=_timings(answer))
 
 
@@ -55,7 +55,7 @@ async def embed(body: EmbedRequest, call: Call) -> Response:
 async def embed_all(body: EmbedAllRequest, call: Call) -> Response:
     """One vector for each token of each input, special tokens included, neither pooled nor normalised."""
     options = replace(_options(body, call), normalize=False, granularity=Granularity.TOKEN)
-    answer = await call.services.embedder.embed(body.inputs, options, call.context.for_call(), field="inputs")
+    answer = await call.services.embedder.embed(body.inputs, options, call.context, field="inputs")
     finite(answer.vectors)
     return json_response(answer.per_input(), headers=_timings(answer))
 
@@ -69,7 +69,7 @@ async def similarity(body: SimilarityRequest, call: Call) -> Response:
     answer = await call.services.embedder.embed_batch(
         [*source, *sentences],
         _options(body.parameters, call),
-        call.context.for_call(),
+        call.context,
         name=lambda index: f"inputs.sentences[{index - 1}]" if index else "inputs.source_sentence",
         renamed=inputs_are("inputs"),
     )

@@ -14,6 +14,30 @@ class Alive(AnswerModel):
     """Always `alive`."""
 
 
+class BreakerReadiness(AnswerModel):
+    """State of an endpoint's circuit breaker."""
+
+    state: Literal["closed", "half_open", "open"]
+    """Whether it lets calls through: all, one at a time as a trial, or none."""
+    trips: int
+    """How often it has opened."""
+    next_trial_s: float
+    """Seconds until an open one lets a trial through; 0: now, or it is not open."""
+
+
+class EndpointReadiness(AnswerModel):
+    """State of one endpoint of a service, as the worker that answers sees it."""
+
+    address: str
+    """Where it is."""
+    health: Literal["unknown", "serving", "not_serving", "unreachable"]
+    """What it says of itself."""
+    breaker: BreakerReadiness
+    """Its breaker."""
+    calls_in_flight: int
+    """Calls that it has now."""
+
+
 class ServiceReadiness(AnswerModel):
     """State of one service."""
 
@@ -21,6 +45,8 @@ class ServiceReadiness(AnswerModel):
     """Whether it takes calls."""
     reason: str | None
     """Why not."""
+    endpoints: list[EndpointReadiness]
+    """Its endpoints."""
 
 
 class NewestSettings(AnswerModel):

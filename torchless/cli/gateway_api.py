@@ -26,6 +26,24 @@ class KeyRefusedError(GatewayError):
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointState:
+    """What the gateway says about one endpoint of a service."""
+
+    address: str
+    """Where it is."""
+    health: str
+    """What it says of itself, for instance `serving`."""
+    breaker: str
+    """What its circuit breaker does: `closed`, `half_open` or `open`."""
+    trips: int
+    """How often the breaker has opened."""
+    next_trial_s: float
+    """Seconds until an open breaker lets a trial through."""
+    calls_in_flight: int
+    """Calls that it has now."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceState:
     """What the gateway says about one service behind it."""
 
@@ -35,6 +53,8 @@ class ServiceState:
     """Whether it answers calls now."""
     reason: str
     """Why not; empty when it is ready."""
+    endpoints: tuple[EndpointState, ...] = ()
+    """Its endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +124,7 @@ class GatewayClient:
         if not isinstance(services, dict) or not all(isinstance(state, dict) for state in services.values()):
             raise GatewayError(f"{self._url} answers, but is no torchless gateway")
         states = (
-            ServiceState(name, bool(state.get("ready")), str(state.get("reason") or ""))
+            ServiceState(name, bool(state.get("ready")), str(state.get("reason") or ""), _endpoints(state))
             for name, state in services.items()
         )
         return Readiness(response.status_code == httpx.codes.OK, tuple(states))
@@ -183,3 +203,21 @@ def _object(response: httpx.Response) -> dict[str, Any]:
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
+
+
+def _endpoints(state: dict[str, Any]) -> tuple[EndpointState, ...]:
+    """Those that a service's state lists; none where it lists none, or in a form that is not known here."""
+    try:
+        return tuple(
+            EndpointState(
+                address=str(each["address"]),
+                health=str(each["health"]),
+                breaker=str(each["breaker"]["state"]),
+                trips=int(each["breaker"]["trips"]),
+                next_trial_s=float(each["breaker"]["next_trial_s"]),
+                calls_in_flight=int(each["calls_in_flight"]),
+            )
+            for each in state.get("endpoints", [])
+        )
+    except (KeyError, TypeError, ValueError):
+        return ()

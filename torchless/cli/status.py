@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from torchless.cli.gateway_api import GatewayClient, GatewayError, Readiness
+from torchless.cli.gateway_api import EndpointState, GatewayClient, GatewayError, Readiness
 
 
 def status(url: str, console: Console, *, key: str = "") -> bool:
@@ -25,8 +25,25 @@ def status(url: str, console: Console, *, key: str = "") -> bool:
     for service in readiness.services:
         state = "[green]ready[/]" if service.ready else "[red]not ready[/]"
         table.add_row(escape(service.name), state, escape(service.reason or notes.get(service.name, "")))
+        for endpoint in service.endpoints:
+            table.add_row(f"  {escape(endpoint.address)}", _health(endpoint), escape(_breaker(endpoint)))
     console.print(table)
     return readiness.ready
+
+
+def _health(endpoint: EndpointState) -> str:
+    colour = "green" if endpoint.health == "serving" else "red"
+    return f"[{colour}]{escape(endpoint.health.replace('_', ' '))}[/]"
+
+
+def _breaker(endpoint: EndpointState) -> str:
+    """What its circuit breaker does, and how much it has to do."""
+    parts = [f"{endpoint.calls_in_flight} in flight", f"breaker {endpoint.breaker.replace('_', ' ')}"]
+    if endpoint.breaker == "open":
+        parts.append(f"next trial in {endpoint.next_trial_s:.0f} s")
+    if endpoint.trips:
+        parts.append(f"opened {endpoint.trips} time{'s' * (endpoint.trips > 1)}")
+    return ", ".join(parts)
 
 
 async def _ask(url: str, key: str) -> tuple[Readiness, dict[str, str]]:

@@ -70,6 +70,10 @@ class CapabilityClient:
         """What is known of each endpoint now: its health, its breaker, and its calls in flight."""
         return self._pool.states()
 
+    def is_down(self) -> bool:
+        """Whether no endpoint takes calls, as far as is known: each one is unwell, or its breaker is open."""
+        return self._pool.is_down()
+
     async def ready(self, context: CallContext = CallContext()) -> bool:
         """Whether an endpoint says that it is SERVING (grpc.health.v1), asked now.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -77,6 +77,8 @@ class HedgingSettings(SettingsGroup):
 class ClientSettings(SettingsGroup):
     """How one capability is called."""
 
+    is_optional: ClassVar[bool] = False
+    """Whether the service may be left out, by an empty address."""
     address: str
     """Where the service listens: `host:port`, several of them with commas between, or `dns:///name:port` for all the
     addresses that a name has."""
@@ -115,6 +117,6 @@ class ClientSettings(SettingsGroup):
 
     @model_validator(mode="after")
     def _addresses_are_told_apart(self) -> Self:
-        if self.address:
+        if self.address or not self.is_optional:
             parse(self.address)
         return self

@@ -105,13 +105,15 @@ class _Server(uvicorn.Server):
 def gateway(_loop: LoopThread) -> Gateway:
     """Starts gateways: `with gateway(limits={"items": 3}, embedding={"address": "..."}) as client`.
 
-    Of reranking and GPUs there is none unless its address is given.
+    Of reranking and GPUs there is none unless its address is given, and no cache unless it has settings.
     """
 
     @contextmanager
     def running(**settings: Any) -> Iterator[httpx.Client]:
         for service in ("reranking", "gpu"):
             settings.setdefault(service, {"address": ""})
+        # What tests provoke must reach the service, also when they ask for the same text again.
+        settings.setdefault("cache", {"enabled": False})
         server = _Server(GatewaySettings(**settings))
         url = _loop.run(server.open())
         try:

@@ -11,6 +11,8 @@ import pytest
 
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.embedding_server import EmbeddingServer
+from tests.integration.gateway.gpu_server import GpuServer
+from tests.integration.gateway.reranking_server import RerankingServer
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
@@ -19,11 +21,18 @@ def test_live_calls_no_service(gateway: Gateway, free_address: str) -> None:
         assert http.get("/health/live").json() == {"status": "alive"}
 
 
-def test_ready(http: httpx.Client) -> None:
+def test_ready(http: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer, gpu: GpuServer) -> None:
     answer = http.get("/health/ready")
     assert answer.status_code == 200
-    states = {name: {"ready": True, "reason": None} for name in ("embedding", "reranking", "gpu")}
-    assert answer.json() == {"ready": True, "services": states, "settings": {"refused": None}}
+    told = answer.json()
+    assert (told["ready"], told["settings"]) == (True, {"refused": None})
+    servers = {"embedding": embedding, "reranking": reranking, "gpu": gpu}
+    assert told["services"].keys() == servers.keys()
+    for name, state in told["services"].items():
+        assert (state["ready"], state["reason"]) == (True, None)
+        (endpoint,) = state["endpoints"]
+        assert endpoint["address"] == servers[name].address
+        assert endpoint["breaker"] == {"state": "closed", "trips": 0, "next_trial_s": 0.0}
     assert (http.get("/health").status_code, http.get("/health").json()) == (200, {})
 
 
@@ -43,8 +52,10 @@ def test_not_ready_without_the_service(gateway: Gateway, free_address: str) -> N
     with gateway(embedding={"address": free_address}) as http:
         answer = http.get("/health/ready")
     assert answer.status_code == 503
-    assert "does not answer" in answer.json()["services"]["embedding"]["reason"]
-    assert free_address not in answer.text
+    embedding = answer.json()["services"]["embedding"]
+    assert "does not answer" in embedding["reason"]
+    assert free_address not in embedding["reason"]
+    assert [endpoint["address"] for endpoint in embedding["endpoints"]] == [free_address]
 
 
 def test_health_answers_head_as_get_without_a_body(http: httpx.Client, embedding: EmbeddingServer) -> None:

@@ -35,7 +35,8 @@ class Configured:
 
     def __init__(self, path: Path, **settings: Any) -> None:
         self.path = path
-        self.settings: dict[str, Any] = {}
+        # Requests with the same text have to reach the services.
+        self.settings: dict[str, Any] = {"cache": {"enabled": False}}
         self.write(reload={"interval_s": 0.02}, reranking={"address": ""}, gpu={"address": ""}, **settings)
 
     def write(self, **settings: Any) -> None:

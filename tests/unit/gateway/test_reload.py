@@ -73,6 +73,11 @@ async def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     await one.services.close()
 
 
+def of_reload(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What reloading has logged; clients log of endpoints, which nobody listens at."""
+    return [record for record in caplog.records if record.name == "gateway.reload"]
+
+
 async def test_a_change_makes_new_services_and_leaves_the_old_as_they_were(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,7 +93,7 @@ async def test_a_change_makes_new_services_and_leaves_the_old_as_they_were(
     assert {state.address for state in after.embedding.states()} == {"127.0.0.1:1", "127.0.0.1:2"}
     assert "in force: embedding.address, limits.items, auth.api_keys" in caplog.text
     assert SECRET not in caplog.text
-    assert "127.0.0.1" not in caplog.text
+    assert not any("127.0.0.1" in record.getMessage() for record in of_reload(caplog))
     assert watched.counted() == {"applied": 1}
 
 
@@ -117,7 +122,7 @@ async def test_what_cannot_be_used_is_refused_until_it_is_mended(
     await watched.reloader.look()
     assert watched.swapped == []
     assert named in (watched.services.reload_state.refused or "")
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert [record.levelno for record in of_reload(caplog)] == [logging.ERROR]
     assert named.partition(":")[0].removeprefix("the file ") in caplog.text
     assert SECRET not in caplog.text + str(watched.services.reload_state.refused)
     assert b"torchless_gateway_settings_refused 1.0" in watched.instruments.exposition()

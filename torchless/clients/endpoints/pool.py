@@ -11,8 +11,9 @@ from typing import Any, Generic
 
 from torchless.clients.endpoints.addresses import Target, parse
 from torchless.clients.endpoints.balancing import choose
-from torchless.clients.endpoints.breaker import Ticket
+from torchless.clients.endpoints.breaker import BreakerState, Ticket
 from torchless.clients.endpoints.endpoint import Endpoint, EndpointState, Stub
+from torchless.clients.endpoints.health import Health
 from torchless.clients.settings import ClientSettings
 from torchless.clients.translate import out_of_time, unreachable
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -122,6 +123,13 @@ class EndpointPool(Generic[Stub]):
     def takers(self) -> int:
         """How many endpoints take calls now, as far as is known."""
         return sum(each.takes_calls for each in self._endpoints.values())
+
+    def is_down(self) -> bool:
+        """Whether each of them is known not to take calls."""
+        return not any(
+            each.breaker.state is BreakerState.CLOSED and each.health in {Health.SERVING, Health.UNKNOWN}
+            for each in self._endpoints.values()
+        )
 
     def endpoints(self) -> list[Endpoint[Stub]]:
         """Those that may get calls."""
