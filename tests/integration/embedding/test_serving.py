@@ -160,6 +160,30 @@ async def test_a_deadline_is_kept(bento: Bento) -> None:
         assert (await client.embed(["fine"])).vectors.shape == (1, 384)
 
 
+async def test_a_call_is_not_worked_on_past_its_deadline(bento: Bento) -> None:
+    async def ended() -> float:
+        ends = [
+            await bento.metric("torchless_calls_total", f'method="GenerateEmbeddings",outcome="{outcome}"')
+            for outcome in ("DEADLINE", "CANCELLED")  # whichever of the two sides notices first
+        ]
+        return sum(ends)
+
+    async with EmbeddingClient(bento.address) as client:
+        before, computed = await ended(), await bento.metric("torchless_batch_items_sum")
+        calls = [
+            client.embed([f"{n} {m} " * 60 for m in range(200)], context=CallContext(deadline_s=0.3)) for n in range(5)
+        ]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        kinds = [outcome.kind for outcome in outcomes if isinstance(outcome, TorchlessError)]
+        assert len(kinds) == len(calls)
+        assert set(kinds) <= {ErrorKind.DEADLINE, ErrorKind.OVERLOADED}  # the latter: it would have expired
+        assert ErrorKind.DEADLINE in kinds
+        await client.embed(["after"])  # behind whatever was under way
+        assert await ended() - before == kinds.count(ErrorKind.DEADLINE)
+        assert await bento.metric("torchless_batch_items_sum") - computed < 5 * 200 / 2
+        assert await bento.metric("torchless_waiting_tokens") == 0
+
+
 async def test_past_its_capacity_the_service_refuses_at_once_and_recovers() -> None:
     with serving(batching__max_waiting_tokens="2000") as small:
         async with EmbeddingClient(small.address) as client:
