@@ -18,7 +18,7 @@ class CacheInstruments:
     def __init__(self, registry: CollectorRegistry) -> None:
         requests = Counter(
             "torchless_cache_requests",
-            "Embedding requests by how they were answered: hit (from the cache alone), partial, miss, uncached, failed",
+            "Embedding requests by how they were answered: hit (from the cache alone), partial, miss, uncached",
             ("outcome",),
             registry=registry,
         )
@@ -28,8 +28,8 @@ class CacheInstruments:
             ("level", "outcome"),
             registry=registry,
         )
-        self.hit, self.partial, self.miss, self.uncached, self.failed = (
-            requests.labels(outcome) for outcome in ("hit", "partial", "miss", "uncached", "failed")
+        self.hit, self.partial, self.miss, self.uncached = (
+            requests.labels(outcome) for outcome in ("hit", "partial", "miss", "uncached")
         )
         self.memory_hits, self.memory_misses = lookups.labels("memory", "hit"), lookups.labels("memory", "miss")
         self.redis_hits, self.redis_misses = lookups.labels("redis", "hit"), lookups.labels("redis", "miss")

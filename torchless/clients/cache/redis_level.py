@@ -101,26 +101,40 @@ class RedisLevel:
             return {}
         return dict(filter(None, (_model_of(field, value) for field, value in table.items())))
 
-    async def newest(self, served: Served, most: int) -> AsyncGenerator[list[tuple[str, bytes, Entry]], None]:
+    async def newest(
+        self, served: Served, most: int, look_s: float
+    ) -> AsyncGenerator[list[tuple[str, bytes, Entry]], None]:
         """At most `most` entries of `served`, those written last first, each after its tenant's tag and its digest.
+
+        Args:
+            served: Whose.
+            most: How many.
+            look_s: After so many seconds the newest are those found until then.
 
         Raises:
             RedisUnavailableError: Redis failed.
         """
-        keys = await self._newest_keys(served, most)
+        keys = await self._newest_keys(served, most, look_s)
         for start in range(0, len(keys), _READ_TOGETHER):
             some = keys[start : start + _READ_TOGETHER]
             entries = self._read(some, await self.guard.get_many(some, in_background=True))
             yield [(*_parts(key), entry) for key, entry in zip(some, entries, strict=True) if entry is not None]
 
-    async def _newest_keys(self, served: Served, most: int) -> list[bytes]:
+    async def _newest_keys(self, served: Served, most: int, look_s: float) -> list[bytes]:
         # Every entry was written with the same time to live, so those that have most of it left are the newest.
         newest: list[tuple[int, bytes]] = []
+        until = time.monotonic() + look_s
         pattern = self._namespace + b"%d:%s:*" % (VERSION, served.tag.encode())
         async with aclosing(self.guard.scan(pattern)) as found:
             async for some in found:
-                newest = heapq.nlargest(most, newest + some)
-        return [key for _, key in newest]
+                for each in some:
+                    if len(newest) < most:
+                        heapq.heappush(newest, each)
+                    else:
+                        heapq.heappushpop(newest, each)
+                if time.monotonic() > until:
+                    break
+        return [key for _, key in sorted(newest, reverse=True)]
 
     def _read(self, keys: Sequence[bytes], values: Sequence[object]) -> list[Entry | None]:
         now = int(time.time())

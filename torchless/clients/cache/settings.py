@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from pydantic import Field, SecretStr, field_validator
 
 from torchless.settings import SettingsGroup
@@ -41,8 +43,22 @@ class CacheSettings(SettingsGroup):
 
     @field_validator("redis_url")
     @classmethod
-    def _known_scheme(cls, url: SecretStr) -> SecretStr:
+    def _usable(cls, url: SecretStr) -> SecretStr:
         # The value is not told: it may hold a password.
-        if url.get_secret_value() and not url.get_secret_value().startswith(_SCHEMES):
+        value = url.get_secret_value()
+        if value and not value.startswith(_SCHEMES):
             raise ValueError(f"begins with one of {', '.join(_SCHEMES)}")
+        if value and not _has_a_port(value):
+            raise ValueError(
+                "has no number where its port stands; in a password, / ? # and @ are written %2F %3F %23 %40"
+            )
         return url
+
+
+def _has_a_port(url: str) -> bool:
+    """Whether what stands where the port does is one, or nothing."""
+    try:
+        urlsplit(url).port  # noqa: B018  # reading it is what raises
+    except ValueError:
+        return False
+    return True

@@ -49,7 +49,8 @@ class Store:
             missing = [digest for digest in dict.fromkeys(digests) if digest not in found]
             from_redis = await self._redis.get(scope, missing)
             self._hold(scope, list(from_redis), list(from_redis.values()))
-            found |= from_redis
+            # What was being computed may have come while Redis was asked.
+            found |= self._memory.get(scope.tenant_tag, missing) | from_redis
         return found
 
     def put(self, scope: Scope, digests: Sequence[bytes], entries: Sequence[Entry]) -> None:

@@ -33,7 +33,9 @@ async def warm(
     Returns:
         How many entries were read.
     """
-    warming = _Warming(memory, settings, instruments)
+    # Of many millions of entries not all are looked at: half of the time is for reading some.
+    look_s = settings.warm_s / 2 / max(1, len(models))
+    warming = _Warming(memory, settings, instruments, look_s)
     started = time.monotonic()
     try:
         async with asyncio.timeout(settings.warm_s):
@@ -46,15 +48,20 @@ async def warm(
 
 
 class _Warming:
-    def __init__(self, memory: MemoryLevel, settings: CacheSettings, instruments: CacheInstruments) -> None:
+    def __init__(
+        self, memory: MemoryLevel, settings: CacheSettings, instruments: CacheInstruments, look_s: float
+    ) -> None:
         self._memory = memory
         self._room = int(min(settings.warm_mib, settings.memory_mib) * _MIB)
+        self._look_s = look_s
         self._instruments = instruments
         self.entries = 0
 
     async def read(self, redis: RedisLevel, served: Served) -> None:
         """Reads entries of `served` until there is no room."""
-        async with aclosing(redis.newest(served, self._room // OVERHEAD)) as found:
+        if self._room < OVERHEAD:
+            return
+        async with aclosing(redis.newest(served, self._room // OVERHEAD, self._look_s)) as found:
             async for some in found:
                 for each in some:
                     if not self._take(*each):
