@@ -16,14 +16,20 @@ _ROOM_FOR_UNKNOWN = 1 / 16
 
 
 class DrainRate:
-    """Tokens that the device works off in a second, as a moving average over its passes."""
+    """Tokens that the device works off in a second, as a moving average over its passes.
+
+    The first pass does not count: it pays for what is made once, and a service that took it for its speed would refuse
+    what it could well serve for as long as the average takes to forget it.
+    """
 
     def __init__(self) -> None:
         self.tokens_per_second: float | None = None
+        self._is_first = True
 
     def observe(self, tokens: int, seconds: float) -> None:
         """Takes account of one pass of `tokens` tokens that took `seconds`."""
-        if seconds <= 0:
+        if self._is_first or seconds <= 0:
+            self._is_first = False
             return
         rate = tokens / seconds
         before = rate if self.tokens_per_second is None else self.tokens_per_second

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bentos.serving.batching import BatchingSettings
-from bentos.serving.batching.admission import Admission
+from bentos.serving.batching.admission import Admission, DrainRate
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
@@ -43,3 +43,13 @@ def test_no_more_requests_are_let_in_than_may_wait() -> None:
     assert caught.value.kind is ErrorKind.OVERLOADED
     one.release_request()
     one.refuse_if_full()
+
+
+def test_the_first_pass_says_nothing_of_the_devices_speed() -> None:
+    rate = DrainRate()
+    rate.observe(6, 30.0)
+    assert rate.seconds_for(1000) == 0
+    rate.observe(1000, 0.5)
+    assert rate.seconds_for(1000) == pytest.approx(0.5)
+    rate.observe(1000, 1.0)
+    assert 0.5 < rate.seconds_for(1000) < 1.0

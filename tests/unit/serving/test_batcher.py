@@ -290,7 +290,8 @@ async def test_what_would_expire_before_its_turn_is_refused_at_once() -> None:
     now = [0.0]
     device = Device()
     async with running(device, clock=lambda: now[0]) as batcher:
-        batcher.admission.drain_rate.observe(40, 1.0)  # 40 tokens a second
+        for _ in range(2):
+            batcher.admission.drain_rate.observe(40, 1.0)  # 40 tokens a second
         plug = await plugged(device, batcher)
         waiting = [asyncio.create_task(batcher.submit(work(n))) for n in range(1, 11)]  # 40 tokens: one second
         await asyncio.sleep(0)
