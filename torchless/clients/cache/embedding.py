@@ -28,7 +28,6 @@ _FIRST_ASK_S = 1.0
 """How long the service has, at start, to say what it serves, before what Redis remembers is believed."""
 _ROUNDS = 2
 """How often a request waits for what others compute before it computes for itself."""
-_UNKNOWN = Served("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,8 @@ class EmbeddingCache:
             return await self._uncached(call)
         await self._settled(call)
         served = self._revisions.of(options.model)
-        scope = self._scopes.of(context.tenant, served or _UNKNOWN, options)
+        # What is not known yet has no revision, and so no entries; but equal requests for it still share a flight.
+        scope = self._scopes.of(context.tenant, served or Served(options.model, ""), options)
         try:
             digests = scope.digests(inputs)
         except UncacheableInputError:

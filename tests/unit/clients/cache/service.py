@@ -30,6 +30,8 @@ class HashService:
     """What every call raises."""
     gate: asyncio.Event | None = None
     """What a call waits for before it answers."""
+    others: dict[str, str] = field(default_factory=dict)
+    """Revisions of the models that it serves besides."""
     calls: list[list[str]] = field(default_factory=list)
     contexts: list[CallContext] = field(default_factory=list)
     listed: int = 0
@@ -38,7 +40,8 @@ class HashService:
     async def embed(self, inputs: Inputs, options: EmbedOptions, context: CallContext) -> Embeddings:
         self.calls.append([str(each) for each in inputs])
         self.contexts.append(context)
-        revision = self.revision
+        revision = self.others.get(options.model, self.revision)
+        model = options.model if options.model in self.others else MODEL
         if self.gate is not None:
             try:
                 async with asyncio.timeout(context.deadline_s):
@@ -53,7 +56,7 @@ class HashService:
         for index, each in enumerate(inputs):
             if each == TOO_LONG:
                 raise input_too_large(f"texts[{index}]", "is too long", index=str(index))
-        return answer_of(inputs, options, revision)
+        return answer_of(inputs, options, revision, model)
 
     async def list_models(self, context: CallContext) -> list[pb.Model]:
         self.listed += 1
@@ -62,13 +65,15 @@ class HashService:
         return [pb.Model(id=MODEL, revision=self.revision)]
 
 
-def answer_of(inputs: Inputs, options: EmbedOptions = EmbedOptions(), revision: str = "r1") -> Embeddings:
+def answer_of(
+    inputs: Inputs, options: EmbedOptions = EmbedOptions(), revision: str = "r1", model: str = MODEL
+) -> Embeddings:
     """What the service answers."""
     rows = [_vector(each, options, revision) for each in inputs]
     counts = [len(str(each)) for each in inputs]
     if options.granularity is Granularity.TOKEN:
         rows = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
-    return Embeddings(np.stack(rows), counts, MODEL, revision)
+    return Embeddings(np.stack(rows), counts, model, revision)
 
 
 def same(one: Embeddings, other: Embeddings) -> bool:

@@ -10,6 +10,7 @@ from tests.unit.clients.cache.conftest import MakeCache
 from tests.unit.clients.cache.service import TOO_LONG, HashService, answer_of, same
 from torchless.clients.cache.embedding import CachedAnswer, EmbeddingCache
 from torchless.clients.call import CallContext
+from torchless.clients.embedding import EmbedOptions
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 SHARED = [
@@ -179,6 +180,19 @@ async def test_a_defect_is_the_leaders_alone(cache: EmbeddingCache, service: Has
     errors = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(each) for each in errors] == [ValueError, ValueError]
     assert len(service.calls) == 2
+
+
+async def test_models_that_nobody_has_asked_for_yet_are_told_apart(cache: EmbeddingCache, service: HashService) -> None:
+    service.others = {"x": "of x", "y": "of y"}
+    asked = [asyncio.create_task(cache.embed(["a"], EmbedOptions(model=name))) for name in ("x", "y", "x", "")]
+    await rest()
+    gate(service).set()
+    answers = [each.embeddings for each in await asyncio.gather(*asked)]
+    assert [each.revision for each in answers] == ["of x", "of y", "of x", "r1"]
+    assert same(answers[2], answer_of(["a"], revision="of x", model="x"))
+    assert len(service.calls) == 3
+    again = await cache.embed(["a"], EmbedOptions(model="y"))
+    assert (again.hits, again.embeddings.revision) == (1, "of y")
 
 
 async def test_closing_ends_what_is_in_the_air(cache: EmbeddingCache, service: HashService) -> None:
