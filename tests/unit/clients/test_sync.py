@@ -41,6 +41,8 @@ from torchless.contracts.grpc_status import to_status
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 20.0
+UNHURRIED = {"reconnect_min_s": 5.0}
+"""The first connection has so long: on a crowded machine a process may take longer than usual to shake hands."""
 PAIRS: list[tuple[type[SyncClient[Any]], type[CapabilityClient]]] = [
     (SyncEmbeddingClient, EmbeddingClient),
     (SyncRerankingClient, RerankingClient),
@@ -92,7 +94,7 @@ def server(_server: StandIn[StreamingServicer]) -> StandIn[StreamingServicer]:
 
 @pytest.fixture
 def client(server: StandIn[StreamingServicer]) -> Iterator[SyncEmbeddingClient]:
-    with SyncEmbeddingClient(server.address) as client:
+    with SyncEmbeddingClient(ClientSettings(address=server.address, **UNHURRIED)) as client:
         yield client
 
 
@@ -126,7 +128,7 @@ def test_it_embeds_and_says_whose_fault_an_error_was(client: SyncEmbeddingClient
 
 def test_context_and_settings_are_the_asynchronous_clients(server: StandIn[StreamingServicer]) -> None:
     server.servicer.delay_s = 60
-    with SyncEmbeddingClient(ClientSettings(address=server.address, deadline_s=600)) as client:
+    with SyncEmbeddingClient(ClientSettings(address=server.address, deadline_s=600, **UNHURRIED)) as client:
         with pytest.raises(TorchlessError) as caught:
             client.embed(["a"], context=CallContext(deadline_s=0.05, tenant="t"))
         assert caught.value.kind is ErrorKind.DEADLINE
@@ -256,7 +258,7 @@ def test_ctrl_c_cancels_the_call_at_the_service(
 
 
 def test_a_closed_client_calls_nobody_and_may_be_closed_again(server: StandIn[StreamingServicer]) -> None:
-    client = SyncEmbeddingClient(server.address)
+    client = SyncEmbeddingClient(ClientSettings(address=server.address, **UNHURRIED))
     client.embed(["a"])
     client.close()
     client.close()
@@ -268,7 +270,7 @@ def test_a_closed_client_calls_nobody_and_may_be_closed_again(server: StandIn[St
 
 def test_closing_ends_what_other_threads_wait_for(server: StandIn[StreamingServicer]) -> None:
     server.servicer.delay_s = 60
-    client = SyncEmbeddingClient(server.address)
+    client = SyncEmbeddingClient(ClientSettings(address=server.address, **UNHURRIED))
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.embed, ["a"])
         assert server.servicer.begun.wait(PATIENCE_S)
@@ -281,7 +283,7 @@ def test_closing_ends_what_other_threads_wait_for(server: StandIn[StreamingServi
 def test_a_client_that_nobody_holds_is_closed(server: StandIn[StreamingServicer]) -> None:
     clients = background.current().clients
     before = len(clients)
-    client = SyncEmbeddingClient(server.address)
+    client = SyncEmbeddingClient(ClientSettings(address=server.address, **UNHURRIED))
     client.embed(["a"])
     assert len(clients) == before + 1
     del client
@@ -298,8 +300,13 @@ def test_settings_that_cannot_be_used_are_refused_as_the_client_is_made() -> Non
 
 
 def program(code: str, address: str, **options: Any) -> subprocess.Popen[str]:
-    head = "import os, signal, sys, threading\nfrom torchless.clients.sync import SyncEmbeddingClient\n"
-    command = [sys.executable, "-X", "dev", "-c", f"{head}address = {address!r}\n{code}"]
+    head = f"""
+import os, sys, threading
+from torchless.clients.settings import ClientSettings
+from torchless.clients.sync import SyncEmbeddingClient
+address = ClientSettings(address={address!r}, **{UNHURRIED!r})
+"""
+    command = [sys.executable, "-X", "dev", "-c", head + code]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
