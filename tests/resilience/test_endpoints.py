@@ -69,10 +69,18 @@ async def test_all_are_restarted_one_by_one(
     embedding: dict[str, Any] = {"address": ",".join(addresses(trio)), "slow_start_s": 1.0}
     front = await gateway(addresses(trio), embedding=embedding)
     async with Traffic(scale.rate, scale.clients, DEADLINE_S).flowing(case.tally, front.port, embedding):
+        times: list[tuple[float, ...]] = []
         for bento in trio:
-            await bento.restart()
-            await until(lambda bento=bento: _has_served(bento, 3), "it gets calls again")
+            began = time.monotonic()
+            assert await bento.terminate() == 0, bento.tail()
+            left = time.monotonic()
+            await bento.start()
+            there = time.monotonic()
+            took = await until(lambda bento=bento: _has_served(bento, 3), "it gets calls again")
+            times.append((left - began, there - left, took))
         await asyncio.sleep(scale.phase_s)
+    stop_s, start_s, took_s = (max(each) for each in zip(*times, strict=True))
+    case.figure(f"at most {stop_s:.1f} s to leave, {start_s:.1f} s to start, {took_s:.1f} s until it gets calls again")
     case.none(*BAD, Outcome.REFUSED)
     assert case.tally.seconds(0.99) < DEADLINE_S
 
