@@ -105,7 +105,7 @@ class Reloader:
         names = changed(self._services.settings, settings)
         if names:
             await self._apply(settings)
-            # A warning, so that it is seen: of this process nothing below is shown.
+            # A warning: whoever logs only those wants to see it, too.
             logger.warning("changed settings are in force: %s", ", ".join(names))
             if of_new := of_connections(names):
                 logger.warning("of these, connections that are open keep what they have: %s", ", ".join(of_new))

@@ -9,6 +9,7 @@ import bentoml
 from gateway.deferred import DeferredApplication
 from gateway.settings import GatewaySettings
 from torchless.process import leave_with_parent
+from torchless.telemetry.logs import configure_logging
 
 settings = GatewaySettings.load()
 application = DeferredApplication(settings)
@@ -34,6 +35,7 @@ class Gateway:
     async def open(self) -> None:
         """Opens the application in this worker, which is not to outlive its supervisor."""
         leave_with_parent()
+        configure_logging(settings.log_level)
         application.draining.watch(signal.SIGTERM)
         await application.open()
 

@@ -45,8 +45,6 @@ class GPUClientSettings(ClientSettings):
     """Where the GPU service listens, one `host:port`; empty: there is none, and its routes say so."""
     deadline_s: float = Field(default=10.0, gt=0, le=3600)
     """Deadline of a call whose caller gives none, in seconds."""
-    concurrency: ConcurrencySettings = ConcurrencySettings()
-    """The limit on requests in flight of each worker."""
 
     @field_validator("address")
     @classmethod
@@ -175,6 +173,8 @@ class GatewaySettings(ProgramSettings):
 
     env_prefix: ClassVar[str] = "TORCHLESS_GATEWAY_"
 
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe log lines written."""
     workers: int = Field(default=1, ge=1, le=64)
     """Worker processes, each with its own event loop and its own channels."""
     embedding: EmbeddingClientSettings = EmbeddingClientSettings()

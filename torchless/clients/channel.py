@@ -18,7 +18,8 @@ def open_channel(settings: ClientSettings, address: str | None = None) -> grpc.a
         ("grpc.keepalive_time_ms", int(settings.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
         ("grpc.initial_reconnect_backoff_ms", int(settings.reconnect_min_s * 1000)),
-        ("grpc.min_reconnect_backoff_ms", int(settings.reconnect_min_s * 1000)),
+        # Not what it is called: how long a connection may take before it is given up.
+        ("grpc.min_reconnect_backoff_ms", int(settings.connect_timeout_s * 1000)),
         ("grpc.max_reconnect_backoff_ms", int(settings.reconnect_max_s * 1000)),
         # gRPC resolves a name that is one endpoint when its connection is lost, by default twice a minute at most.
         ("grpc.dns_min_time_between_resolutions_ms", _DNS_EVERY_MS),

@@ -90,6 +90,8 @@ class ClientSettings(SettingsGroup):
     """Idle time after which the peer is asked whether it is still there, in seconds."""
     keepalive_timeout_s: float = Field(default=10.0, gt=0)
     """Time that the peer has to answer that, in seconds."""
+    connect_timeout_s: float = Field(default=5.0, gt=0, le=60)
+    """Time that a connection has to come about, in seconds."""
     reconnect_min_s: float = Field(default=0.1, gt=0)
     """First pause before connecting again, in seconds; it doubles up to `reconnect_max_s`."""
     reconnect_max_s: float = Field(default=5.0, gt=0)

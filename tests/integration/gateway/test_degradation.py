@@ -1,0 +1,244 @@
+"""What the gateway answers while services are out, slow or full, and what it says of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.integration.gateway.conftest import Gateway
+from tests.integration.gateway.embedding_server import EmbeddingServer, vector_of
+from tests.integration.gateway.loop_thread import LoopThread
+from tests.integration.gateway.reranking_server import RerankingServer
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+CACHE, DEGRADED = "x-torchless-cache", "x-torchless-degraded"
+ROUTES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "/v1/embeddings": lambda text: {"input": text, "model": ""},
+    "/embed": lambda text: {"inputs": text},
+    "/v2/embed": lambda text: {
+        "texts": [text],
+        "model": "",
+        "input_type": "search_document",
+        "embedding_types": ["float"],
+    },
+}
+EMBED = pytest.mark.parametrize("path", ROUTES)
+
+
+def until(reached: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < ends, "it did not come to that"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def another(_loop: LoopThread) -> Iterator[EmbeddingServer]:
+    """A second endpoint of the embedding service."""
+    with EmbeddingServer(_loop) as server:
+        yield server
+
+
+@pytest.fixture
+def cached(gateway: Gateway, embedding: EmbeddingServer) -> Iterator[httpx.Client]:
+    """A gateway with a cache, in front of `embedding`."""
+    with gateway(embedding={"address": embedding.address}, cache={"enabled": True}) as http:
+        yield http
+
+
+def health_of(http: httpx.Client, capability: str = "embedding") -> list[str]:
+    answer = http.get("/health/ready").json()["services"][capability]
+    return [endpoint["health"] for endpoint in answer["endpoints"]]
+
+
+def metric(http: httpx.Client, name: str) -> float:
+    lines = http.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+@EMBED
+def test_what_was_answered_before_comes_from_the_cache_and_says_so(
+    cached: httpx.Client, embedding: EmbeddingServer, path: str
+) -> None:
+    body = ROUTES[path](f"a text for {path}")
+    first, second = cached.post(path, json=body), cached.post(path, json=body)
+    assert (first.headers[CACHE], second.headers[CACHE]) == ("miss", "hit")
+    assert DEGRADED not in second.headers
+    one, two = first.json(), second.json()
+    if path == "/v2/embed":
+        one.pop("id"), two.pop("id")
+    assert one == two
+    assert [list(request.texts) for request in embedding.servicer.requests if hasattr(request, "truncation")] == [
+        [f"a text for {path}"]
+    ]
+
+
+def test_a_request_partly_in_the_cache_asks_for_the_rest_alone(
+    cached: httpx.Client, embedding: EmbeddingServer
+) -> None:
+    cached.post("/embed", json={"inputs": ["one", "two"]})
+    embedding.servicer.requests.clear()
+    answer = cached.post("/embed", json={"inputs": ["two", "three", "one"]})
+    assert answer.headers[CACHE] == "partial"
+    assert [list(each.texts) for each in embedding.servicer.requests] == [["three"]]
+    wanted = np.stack([vector_of(text) for text in ("two", "three", "one")])
+    np.testing.assert_array_equal(np.array(answer.json(), dtype=np.float32), wanted)
+
+
+def test_the_index_of_a_bad_input_is_the_requests_own(cached: httpx.Client) -> None:
+    cached.post("/embed", json={"inputs": ["one"], "truncate": False})
+    answer = cached.post("/embed", json={"inputs": ["one", " ".join("word" for _ in range(70))], "truncate": False})
+    assert answer.status_code == 413
+    assert "inputs[1]" in answer.json()["error"]
+
+
+@EMBED
+def test_while_the_service_is_out_the_cache_answers_and_says_so(
+    cached: httpx.Client, embedding: EmbeddingServer, path: str
+) -> None:
+    known = ROUTES[path]("a text that is known")
+    cached.post(path, json=known)
+    embedding.set_serving(False)
+    embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "going away", retry_after_s=2)
+    until(lambda: health_of(cached) == ["not_serving"])
+    answer = cached.post(path, json=known)
+    assert answer.status_code == 200
+    assert (answer.headers[CACHE], answer.headers[DEGRADED]) == ("hit", "embedding")
+    refused = cached.post(path, json=ROUTES[path]("a text that is new"))
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) >= 1
+    assert DEGRADED not in refused.headers
+    assert metric(cached, "torchless_cache_degraded_requests_total") >= 1
+
+
+def test_without_a_cache_nothing_is_said_of_one(http: httpx.Client) -> None:
+    assert CACHE not in http.post("/embed", json={"inputs": "a"}).headers
+
+
+def test_models_that_rerank_are_left_out_and_named_while_their_service_is_out(
+    http: httpx.Client, reranking: RerankingServer
+) -> None:
+    assert DEGRADED not in http.get("/v1/models").headers
+    reranking.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "going away")
+    answer = http.get("/v1/models")
+    assert answer.headers[DEGRADED] == "reranking"
+    assert [model["id"] for model in answer.json()["data"]] == ["tests/letters"]
+
+
+def test_a_capability_that_is_out_leaves_the_others_alone(
+    gateway: Gateway, embedding: EmbeddingServer, free_address: str
+) -> None:
+    nobody = {"address": free_address, "breaker": {"failures": 2}}
+    with gateway(embedding={"address": embedding.address}, reranking=nobody) as http:
+        for _ in range(3):
+            refused = http.post("/rerank", json={"query": "a", "texts": ["a"]})
+            assert refused.status_code == 503
+            assert int(refused.headers["retry-after"]) >= 1
+            assert http.post("/embed", json={"inputs": "a"}).status_code == 200
+
+
+def test_an_open_breaker_is_shown_and_answers_at_once(gateway: Gateway, embedding: EmbeddingServer) -> None:
+    breaker = {"failures": 3, "open_s": 0.5}
+    with gateway(embedding={"address": embedding.address, "breaker": breaker, "retry": {"attempts": 1}}) as http:
+        embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "out of order")
+        for _ in range(3):
+            assert http.post("/embed", json={"inputs": "a"}).status_code == 503
+        seen = len(embedding.servicer.requests)
+        assert http.post("/embed", json={"inputs": "a"}).status_code == 503
+        assert len(embedding.servicer.requests) == seen, "the service is not asked"
+        (endpoint,) = http.get("/health/ready").json()["services"]["embedding"]["endpoints"]
+        assert (endpoint["breaker"]["state"], endpoint["breaker"]["trips"]) == ("open", 1)
+        assert metric(http, "torchless_client_breaker_state{") == 2
+        assert metric(http, "torchless_client_breaker_trips_total{") == 1
+        embedding.servicer.failure = None
+        until(lambda: http.post("/embed", json={"inputs": "a"}).status_code == 200)
+        assert metric(http, "torchless_client_breaker_state{") == 0
+
+
+@pytest.mark.parametrize("kind", [ErrorKind.UNREACHABLE, ErrorKind.OVERLOADED, ErrorKind.GPU_UNAVAILABLE])
+def test_what_one_endpoint_refuses_another_answers(
+    gateway: Gateway, embedding: EmbeddingServer, another: EmbeddingServer, kind: ErrorKind
+) -> None:
+    embedding.servicer.failure = TorchlessError(kind, "not here")
+    with gateway(embedding={"address": f"{embedding.address},{another.address}"}) as http:
+        until(lambda: health_of(http) == ["serving", "serving"])
+        statuses = {http.post("/embed", json={"inputs": f"a {n}"}).status_code for n in range(20)}
+        refused = len(embedding.servicer.requests)
+    assert statuses == {200}
+    assert refused
+    assert len(another.servicer.requests) >= 20
+
+
+def test_without_a_device_the_caller_hears_of_it_and_no_breaker_opens(
+    gateway: Gateway, embedding: EmbeddingServer
+) -> None:
+    embedding.servicer.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "no device")
+    with gateway(embedding={"address": embedding.address, "breaker": {"failures": 2}}) as http:
+        for _ in range(5):
+            answer = http.post("/v1/embeddings", json={"input": "a", "model": ""})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "gpu_unavailable")
+        assert len([each for each in embedding.servicer.requests if getattr(each, "texts", None)]) == 5
+        assert metric(http, "torchless_client_breaker_state{") == 0
+
+
+@contextmanager
+def held_up(server: RerankingServer | EmbeddingServer, requests: int, send: Callable[[], Any]) -> Iterator[None]:
+    """So many requests wait for `server` until the end of the block."""
+    server.servicer.delay_s = 3
+    with ThreadPoolExecutor(requests) as threads:
+        futures = [threads.submit(send) for _ in range(requests)]
+        until(lambda: len(server.servicer.requests) >= requests)
+        yield
+        for future in futures:
+            future.result()
+
+
+def test_a_slow_reranker_takes_no_more_than_its_own_share(
+    gateway: Gateway, embedding: EmbeddingServer, reranking: RerankingServer
+) -> None:
+    limit = {"initial": 4, "min": 4, "max": 4}
+    settings = {"address": reranking.address, "concurrency": limit}
+    with gateway(embedding={"address": embedding.address}, reranking=settings) as http:
+
+        def rerank() -> httpx.Response:
+            return http.post("/rerank", json={"query": "a", "texts": ["a"]})
+
+        with held_up(reranking, 4, rerank):
+            refused = rerank()
+            assert refused.status_code == 429
+            assert int(refused.headers["retry-after"]) >= 1
+            assert http.post("/embed", json={"inputs": "a"}).status_code == 200
+        reranking.reset()
+        assert rerank().status_code == 200
+
+
+def test_small_requests_share_calls_and_a_bad_one_fails_alone(gateway: Gateway, embedding: EmbeddingServer) -> None:
+    too_long = " ".join("word" for _ in range(70))
+    with gateway(embedding={"address": embedding.address}) as http:
+
+        def embed(text: str) -> int:
+            return http.post("/embed", json={"inputs": text, "truncate": False}).status_code
+
+        embedding.servicer.delay_s = 0.3
+        with ThreadPoolExecutor(12) as threads:
+            texts = [f"text {n}" for n in range(11)]
+            statuses = list(threads.map(embed, [*texts[:6], too_long, *texts[6:]]))
+    assert statuses == [200] * 6 + [413] + [200] * 5
+    sizes = [len(each.texts) for each in embedding.servicer.requests]
+    assert max(sizes) > 1, "nothing was joined"
+
+
+def test_callers_of_a_service_that_dies_are_not_left_waiting(gateway: Gateway, another: EmbeddingServer) -> None:
+    another.servicer.delay_s = 30
+    with gateway(embedding={"address": another.address}) as http, ThreadPoolExecutor(8) as threads:
+        sent = [threads.submit(http.post, "/embed", json={"inputs": "a"}) for _ in range(8)]
+        until(lambda: len(another.servicer.requests) >= 2)
+        another.__exit__()
+        assert [each.result().status_code for each in sent] == [503] * 8
