@@ -36,7 +36,14 @@ def as_far_as_they_can(wanted: GatewaySettings, started: GatewaySettings) -> Gat
     return wanted.model_copy(update={"workers": started.workers, "limits": limits})
 
 
-_OF_CONNECTIONS = {"max_message_mib", "keepalive_s", "keepalive_timeout_s", "reconnect_min_s", "reconnect_max_s"}
+_OF_CONNECTIONS = {
+    "max_message_mib",
+    "connect_timeout_s",
+    "keepalive_s",
+    "keepalive_timeout_s",
+    "reconnect_min_s",
+    "reconnect_max_s",
+}
 
 
 def of_connections(names: Iterable[str]) -> list[str]:

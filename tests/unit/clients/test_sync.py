@@ -41,8 +41,6 @@ from torchless.contracts.grpc_status import to_status
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 20.0
-UNHURRIED = {"reconnect_min_s": 5.0}
-"""The first connection has so long: on a crowded machine a process may take longer than usual to shake hands."""
 PAIRS: list[tuple[type[SyncClient[Any]], type[CapabilityClient]]] = [
     (SyncEmbeddingClient, EmbeddingClient),
     (SyncRerankingClient, RerankingClient),
@@ -94,7 +92,7 @@ def server(_server: StandIn[StreamingServicer]) -> StandIn[StreamingServicer]:
 
 @pytest.fixture
 def client(server: StandIn[StreamingServicer]) -> Iterator[SyncEmbeddingClient]:
-    with SyncEmbeddingClient(ClientSettings(address=server.address, **UNHURRIED)) as client:
+    with SyncEmbeddingClient(ClientSettings(address=server.address)) as client:
         yield client
 
 
@@ -128,7 +126,7 @@ def test_it_embeds_and_says_whose_fault_an_error_was(client: SyncEmbeddingClient
 
 def test_context_and_settings_are_the_asynchronous_clients(server: StandIn[StreamingServicer]) -> None:
     server.servicer.delay_s = 60
-    with SyncEmbeddingClient(ClientSettings(address=server.address, deadline_s=600, **UNHURRIED)) as client:
+    with SyncEmbeddingClient(ClientSettings(address=server.address, deadline_s=600)) as client:
         with pytest.raises(TorchlessError) as caught:
             client.embed(["a"], context=CallContext(deadline_s=0.05, tenant="t"))
         assert caught.value.kind is ErrorKind.DEADLINE
@@ -258,7 +256,7 @@ def test_ctrl_c_cancels_the_call_at_the_service(
 
 
 def test_a_closed_client_calls_nobody_and_may_be_closed_again(server: StandIn[StreamingServicer]) -> None:
-    client = SyncEmbeddingClient(ClientSettings(address=server.address, **UNHURRIED))
+    client = SyncEmbeddingClient(ClientSettings(address=server.address))
     client.embed(["a"])
     client.close()
     client.close()
@@ -270,7 +268,7 @@ def test_a_closed_client_calls_nobody_and_may_be_closed_again(server: StandIn[St
 
 def test_closing_ends_what_other_threads_wait_for(server: StandIn[StreamingServicer]) -> None:
     server.servicer.delay_s = 60
-    client = SyncEmbeddingClient(ClientSettings(address=server.address, **UNHURRIED))
+    client = SyncEmbeddingClient(ClientSettings(address=server.address))
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.embed, ["a"])
         assert server.servicer.begun.wait(PATIENCE_S)
@@ -283,7 +281,7 @@ def test_closing_ends_what_other_threads_wait_for(server: StandIn[StreamingServi
 def test_a_client_that_nobody_holds_is_closed(server: StandIn[StreamingServicer]) -> None:
     clients = background.current().clients
     before = len(clients)
-    client = SyncEmbeddingClient(ClientSettings(address=server.address, **UNHURRIED))
+    client = SyncEmbeddingClient(ClientSettings(address=server.address))
     client.embed(["a"])
     assert len(clients) == before + 1
     del client
@@ -304,7 +302,7 @@ def program(code: str, address: str, **options: Any) -> subprocess.Popen[str]:
 import os, sys, threading
 from torchless.clients.settings import ClientSettings
 from torchless.clients.sync import SyncEmbeddingClient
-address = ClientSettings(address={address!r}, **{UNHURRIED!r})
+address = ClientSettings(address={address!r})
 """
     command = [sys.executable, "-X", "dev", "-c", head + code]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
