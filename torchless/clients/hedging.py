@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -62,15 +62,13 @@ class Hedging:
             if not tasks[0].done():
                 tasks.append(asyncio.ensure_future(_awaited(second)))
             answer = await _first_good(tasks)
+            if answer is None:
+                answer = tasks[0].result()
+                assert answer is not None  # noqa: S101  # the first attempt answers or raises
             self._learn(time.monotonic() - started)
             return answer
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            for task in tasks:
-                if not task.cancelled():
-                    task.exception()  # looked at, so that nobody warns of it
+            await _end(tasks)
             tasks.clear()  # an error's trace holds this frame: a circle, which only the garbage collector would undo
 
     def _learn(self, latency_s: float) -> None:
@@ -85,7 +83,8 @@ async def _awaited(make: Callable[[], Awaitable[T]]) -> T:
     return await make()
 
 
-async def _first_good(tasks: list[asyncio.Task[T | None]]) -> T:
+async def _first_good(tasks: Sequence[asyncio.Task[T | None]]) -> T | None:
+    """The first answer; None: there is none."""
     pending = set(tasks)
     while pending:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -94,6 +93,13 @@ async def _first_good(tasks: list[asyncio.Task[T | None]]) -> T:
                 answer = task.result()
                 if answer is not None:
                     return answer
-    answer = tasks[0].result()
-    assert answer is not None  # noqa: S101  # the first attempt answers or raises
-    return answer
+    return None
+
+
+async def _end(tasks: Sequence[asyncio.Task[T | None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody warns of it

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -40,7 +39,7 @@ _STATES = {
 
 
 class _CountedError(Exception):
-    """Stands for an error that counts, without holding on to it."""
+    """Stands for an error that counts."""
 
 
 class Ticket:
@@ -128,8 +127,10 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
             self._trial = None
         if failed is None or ticket.period != self._period:
             return
-        with suppress(_CountedError, CircuitBreakerError):
+        try:
             self._machine.call(_result, failed)
+        except (_CountedError, CircuitBreakerError) as error:
+            _let_go(error)
 
     def state_change(self, breaker: Any, old: Any, new: Any) -> None:
         """Hears of aiobreaker's changes, before `current_state` has them."""
@@ -140,6 +141,14 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
             self._opened_at = time.monotonic()
             self.trips += 1
         self._on_change(self.state)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Undoes the circles of `error`: aiobreaker's frames hold it, and it the call's own error, which is handled now."""
+    while isinstance(error, _CountedError | CircuitBreakerError):
+        following = error.__cause__
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        error = following
 
 
 def _result(failed: bool) -> None:
