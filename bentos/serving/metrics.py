@@ -5,14 +5,9 @@ BentoML's own interceptor passes over mounted servicers, so these are ours. No l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable
 from functools import cache
 from typing import NamedTuple, Protocol
-
-# BentoML sets it for its own metrics process. One worker holds the device, so its metrics need no files to be shared
-# in. The library reads this when it is imported.
-os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
