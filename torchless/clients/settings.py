@@ -37,7 +37,8 @@ class BreakerSettings(SettingsGroup):
     failures: int = Field(default=5, ge=1, le=1000)
     """Failures in a row after which an endpoint gets no calls."""
     open_s: float = Field(default=60.0, gt=0, le=3600)
-    """Time after which one call may try it again, in seconds."""
+    """Time after which one call may try it again, in seconds. It may as soon as the endpoint says that it is serving
+    after it did not."""
     deadline_counts_from_s: float = Field(default=1.0, ge=0, le=60)
     """Deadlines shorter than this, in seconds, do not count when they are missed: an impatient caller must not take an
     endpoint away from the others."""

@@ -162,6 +162,20 @@ def test_an_open_breaker_is_shown_and_answers_at_once(gateway: Gateway, embeddin
         assert metric(http, "torchless_client_breaker_state{") == 0
 
 
+def test_a_service_that_is_back_gets_calls_before_the_pause_is_over(
+    gateway: Gateway, embedding: EmbeddingServer
+) -> None:
+    embedding.set_serving(False)
+    embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "the service is still loading its model")
+    with gateway(embedding={"address": embedding.address, "breaker": {"open_s": 3600}}) as http:
+        for _ in range(5):
+            assert http.post("/embed", json={"inputs": "a"}).status_code == 503
+        assert metric(http, "torchless_client_breaker_state{") == 2
+        embedding.servicer.failure = None
+        embedding.set_serving(True)
+        until(lambda: http.post("/embed", json={"inputs": "a"}).status_code == 200)
+
+
 @pytest.mark.parametrize("kind", [ErrorKind.UNREACHABLE, ErrorKind.OVERLOADED, ErrorKind.GPU_UNAVAILABLE])
 def test_what_one_endpoint_refuses_another_answers(
     gateway: Gateway, embedding: EmbeddingServer, another: EmbeddingServer, kind: ErrorKind

@@ -7,6 +7,7 @@ ticket at a time is a trial, and the time is the monotonic clock's.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -102,6 +103,11 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
         if self.state is BreakerState.CLOSED:
             return True
         return self._trial is None and self.next_trial_s == 0
+
+    def end_pause(self) -> None:
+        """The endpoint says that it is back: an open breaker lets a trial through now."""
+        if self.state is BreakerState.OPEN:
+            self._opened_at = -math.inf
 
     def begin(self, deadline_s: float) -> Ticket | None:
         """Permission for one call that waits `deadline_s` seconds; None: not now."""

@@ -202,6 +202,9 @@ class Endpoint(Generic[Stub]):
     def _health_changed(self, health: Health) -> None:
         if health is Health.SERVING:
             self._up_since = time.monotonic()
+            # Failures before say nothing of what has been started since; without, it would stand idle for a minute.
+            self.breaker.end_pause()
+            self._metrics.breaker(self.breaker.state, self.breaker.next_trial_s)
         log = logger.info if health is Health.SERVING else logger.warning
         log("%s endpoint %s is %s", self._capability, self.address, health.value)
         self._metrics.health(serving=health is Health.SERVING)
