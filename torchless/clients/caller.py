@@ -220,11 +220,7 @@ class Caller(Generic[Stub]):
             tried.append(other)
             return await self._made(attempt, other, its_ticket)
 
-        try:
-            return await self._hedging.first_of(lambda: self._made(attempt, endpoint, ticket), second)
-        finally:
-            # A task that is cancelled before its first step never gets to end its ticket.
-            ticket.abandoned()
+        return await self._hedging.first_of(lambda: self._made(attempt, endpoint, ticket), second)
 
     def _may_retry(self) -> bool:
         if self._budget.take():

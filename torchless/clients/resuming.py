@@ -12,7 +12,10 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
+import grpc
+
 from torchless.clients.call import CallContext
+from torchless.clients.ending import Ending
 from torchless.clients.endpoints.endpoint import Endpoint, Stub
 from torchless.clients.endpoints.health import Health
 from torchless.clients.endpoints.pool import EndpointPool
@@ -103,6 +106,7 @@ class ResumingStream(Generic[Stub, Request, Response]):
             call = self._method(endpoint.stub)(
                 self._sent(source, endpoint, over), timeout=self._left_s(), metadata=self._context.metadata()
             )
+            ending = Ending(call)
             try:
                 with endpoint.stream(call):
                     async for answer in call:
@@ -110,6 +114,8 @@ class ResumingStream(Generic[Stub, Request, Response]):
                         ticket.answered()
                         self._count_answer()
                         yield answer
+            except grpc.aio.AioRpcError as error:
+                raise await ending.true(error) from None
             finally:
                 over.set_result(None)
 
