@@ -17,6 +17,8 @@ def open_channel(settings: ClientSettings, address: str | None = None) -> grpc.a
         ("grpc.max_receive_message_length", settings.max_message_mib * _MIB),
         ("grpc.keepalive_time_ms", int(settings.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
+        # A health watch is silent for hours; by default its connection would be asked twice, and then no more.
+        ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", int(settings.reconnect_min_s * 1000)),
         # Not what it is called: how long a connection may take before it is given up.
         ("grpc.min_reconnect_backoff_ms", int(settings.connect_timeout_s * 1000)),
