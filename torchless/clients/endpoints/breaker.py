@@ -14,9 +14,12 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from aiobreaker import CircuitBreaker, CircuitBreakerError, CircuitBreakerListener
-from aiobreaker.state import CircuitBreakerState
-
+from torchless.clients.endpoints.light_aiobreaker import (
+    CircuitBreaker,
+    CircuitBreakerError,
+    CircuitBreakerListener,
+    CircuitBreakerState,
+)
 from torchless.clients.settings import BreakerSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 

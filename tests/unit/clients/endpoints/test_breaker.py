@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -301,3 +303,8 @@ def _clock_is_put_back() -> Iterator[None]:
     kept = module.time
     yield
     assert module.time is kept
+
+
+def test_a_client_does_not_import_the_client_of_redis() -> None:
+    code = "import sys, torchless.clients.embedding; sys.exit('redis' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
