@@ -1,0 +1,264 @@
+"""`docs/resilience.md` says what the code does: names, defaults, errors, examples."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import yaml
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import BaseModel, SecretStr
+
+from bentos.embedding.settings import EmbeddingSettings
+from bentos.reranking.settings import RerankingSettings
+from gateway.app import compose
+from gateway.degradation import CACHE_HEADER, DEGRADED_HEADER, OUT
+from gateway.draining import Draining
+from gateway.reload_changes import as_far_as_they_can, changed, of_connections
+from gateway.request_context import TIMEOUT_HEADER
+from gateway.schemas.health import Readiness
+from gateway.services import Services
+from gateway.settings import GatewaySettings
+from torchless.clients import resuming
+from torchless.clients.call import CallContext
+from torchless.clients.concurrency import ConcurrencySettings
+from torchless.clients.endpoints.breaker import Breaker
+from torchless.clients.joining import JoiningSettings
+from torchless.clients.retry import next_attempt
+from torchless.clients.settings import BreakerSettings, ClientSettings, RetrySettings
+from torchless.contracts.errors import HTTP_STATUS, ErrorKind, TorchlessError
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "resilience.md").read_text()
+CLIENTS = ("embedding", "reranking", "gpu")
+DOCUMENTED = ("embedding.", "reranking.", "gpu.", "cache.", "reload.", "health.")
+"""Groups of the gateway whose every setting is on the page."""
+TEXT = re.sub(r"^```\w+\n.*?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL)
+"""The page without its examples."""
+NAMED = re.findall(r"`([^`\n]+)`", TEXT)
+_UNITS = ("_s", "_mib", "_bytes", "_ms")
+
+
+def settings_of(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of `model` and the groups in it."""
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from settings_of(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+GATEWAY = dict(settings_of(GatewaySettings()))
+BENTOS = [dict(settings_of(EmbeddingSettings())), dict(settings_of(RerankingSettings()))]
+
+
+def defaults_of(name: str) -> list[Any]:
+    """The default of the gateway's setting `name`, or of every service's that the page gives this short name."""
+    if name in GATEWAY:
+        return [GATEWAY[name]]
+    return [GATEWAY[f"{client}.{name}"] for client in CLIENTS if f"{client}.{name}" in GATEWAY]
+
+
+def rows(head: str) -> list[list[str]]:
+    """The cells of all tables whose head begins with `head`."""
+    found = []
+    for table in re.findall(r"(?:^\|.*\|\n)+", TEXT, flags=re.MULTILINE):
+        first, _, *others = table.splitlines()
+        if first.startswith(head):
+            found += [[cell.strip() for cell in line.strip("|").split("|")] for line in others]
+    assert found, f"no table with the head {head}"
+    return found
+
+
+def bare(cell: str) -> str:
+    assert cell.startswith("`"), cell
+    assert cell.endswith("`"), cell
+    return cell[1:-1]
+
+
+def test_the_defaults_are_the_gateways() -> None:
+    told = {bare(name): json.loads(bare(default)) for name, default, _ in rows("| setting | default |")}
+    actual = {name: defaults_of(name) for name in told}
+    assert {name: [told[name]] * max(1, len(actual[name])) for name in told} == actual
+
+
+def test_the_defaults_of_bentos_are_theirs() -> None:
+    for name, *defaults, _ in rows("| setting of the bento | embedding | reranking |"):
+        assert [json.loads(bare(default)) for default in defaults] == [bento[bare(name)] for bento in BENTOS], name
+
+
+def test_every_setting_that_is_named_is_there() -> None:
+    dotted = {name for name in NAMED if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", name)}
+    single = {name for name in NAMED if re.fullmatch(r"[a-z_]+", name) and name.endswith(_UNITS)}
+    named = {name for name in dotted | single if not name.startswith(("torchless_", "torchless."))}
+    assert {"breaker.failures", "limits.deadline_s", "keepalive_s"} <= named
+    assert [name for name in sorted(named) if not defaults_of(name) and name not in BENTOS[0]] == []
+
+
+def test_every_setting_of_the_layer_is_told() -> None:
+    told = {bare(name) for name, _, _ in rows("| setting | default |")}
+    whole = {f"{client}.{name}" for client in CLIENTS for name in told} | told
+    assert [name for name in GATEWAY if name.startswith(DOCUMENTED) and name not in whole] == []
+
+
+def _again(kind: ErrorKind) -> str:
+    again = next_attempt(TorchlessError(kind, ""), 1, RetrySettings(), repeatable=True)
+    if again is None:
+        return "no"
+    if not again.only_others:
+        return "yes"
+    assert next_attempt(TorchlessError(kind, ""), 2, RetrySettings(), repeatable=True) is None
+    return "one, elsewhere"
+
+
+def _counts(kind: ErrorKind) -> str:
+    settings = BreakerSettings()
+    breaker, error = Breaker(settings), TorchlessError(kind, "")
+    long = breaker.verdict(error, settings.deadline_counts_from_s)
+    short = breaker.verdict(error, settings.deadline_counts_from_s / 2)
+    return {(True, True): "yes", (True, None): "unless it was short", (False, False): "no"}[long, short]
+
+
+def _yes(*, truth: bool) -> str:
+    return "yes" if truth else "no"
+
+
+def test_the_table_of_errors_is_the_codes() -> None:
+    actual = [
+        [
+            kind.value,
+            str(HTTP_STATUS[kind]),
+            _again(kind),
+            _counts(kind),
+            _yes(truth=kind in resuming._PASSING),
+            _yes(truth=kind in OUT),
+        ]
+        for kind in ErrorKind
+    ]
+    assert rows("| kind | HTTP |") == actual
+
+
+def test_what_is_not_repeatable_is_tried_again_only_where_the_page_says() -> None:
+    error = {kind: TorchlessError(kind, "") for kind in ErrorKind}
+    again = {kind for kind in ErrorKind if next_attempt(error[kind], 1, RetrySettings(), repeatable=False)}
+    assert again == {ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED}
+    assert "only after OVERLOADED and RATE_LIMITED" in TEXT
+
+
+@pytest_asyncio.fixture
+async def app() -> Any:
+    nobody = {"address": "127.0.0.1:1"}
+    services = Services.open(GatewaySettings.model_validate(dict.fromkeys(CLIENTS, nobody)), Draining())
+    yield compose(services)
+    await services.close()
+
+
+def _shown(app: FastAPI) -> set[str]:
+    """Names of the metrics, as a query has them, of a gateway that has just started."""
+    exposition = app.state.services.instruments.exposition().decode()
+    families = text_string_to_metric_families(exposition)
+    return {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
+
+
+async def test_the_metrics_are_the_gateways(app: FastAPI) -> None:
+    shown = _shown(app)
+    table = {bare(name) for name, _, _ in rows("| metric | labels |")}
+    assert {name for name in NAMED if name.startswith("torchless_")} <= table
+    layers = ("torchless_client_", "torchless_cache_", "torchless_gateway_settings_")
+    # Those of when a counter was made are the library's.
+    of_layers = {name for name in shown if name.startswith(layers) and not name.endswith("_created")}
+    assert table == of_layers
+
+
+async def test_the_labels_of_metrics_are_the_gateways(app: FastAPI) -> None:
+    instruments = app.state.services.instruments
+    known: dict[str, tuple[str, ...]] = {}
+    for each in (*vars(instruments.clients).values(), *vars(instruments.cache).values(), *vars(instruments).values()):
+        if hasattr(each, "_labelnames"):
+            known[each._name] = each._labelnames
+    # Of a cache's labelled metric only the children are kept.
+    for name, labels, _ in rows("| metric | labels |"):
+        given = tuple(filter(None, labels.split(", ")))
+        metric = bare(name).removesuffix("_total")
+        if metric in known:
+            assert known[metric] == given, name
+
+
+async def test_the_routes_are_the_gateways(app: FastAPI) -> None:
+    paths = set(app.openapi()["paths"])
+    told = {path for name in NAMED for path in re.findall(r"^(?:GET )?(/[\w/]+)$", name)}
+    assert "/health/ready" in told
+    assert told <= paths
+
+
+def test_the_headers_are_the_gateways() -> None:
+    assert set(re.findall(r"\bx-[a-z-]+", TEXT)) == {TIMEOUT_HEADER, CACHE_HEADER, DEGRADED_HEADER}
+
+
+def test_what_waits_for_new_endpoints_or_a_restart_is_what_the_page_says() -> None:
+    cells = {when: re.findall(r"`([^`]+)`", what) for what, when in rows("| changed | when")}
+    new = cells["for endpoints that are new"]
+    assert of_connections(f"embedding.{name}" for name in new) == [f"embedding.{name}" for name in new]
+    assert set(of_connections(GATEWAY)) == {f"{client}.{name}" for client in CLIENTS for name in new}
+    started = GatewaySettings()
+    limits = started.limits.model_copy(update={"max_deadline_s": 600.0})
+    wanted = started.model_copy(update={"workers": 2, "limits": limits})
+    late = changed(as_far_as_they_can(wanted, started), wanted)
+    assert late == [cells["with a restart"][0], *cells["at once up to what it was at the start; more with a restart"]]
+
+
+def _examples(language: str) -> list[str]:
+    found = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    assert found, f"no example in {language}"
+    return found
+
+
+def test_the_example_of_settings_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = _examples("yaml")
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text)
+    monkeypatch.setenv("TORCHLESS_GATEWAY_CONFIG", str(file))
+    settings = GatewaySettings.load()
+    assert settings.embedding.address == yaml.safe_load(text)["embedding"]["address"]
+    assert settings.reranking.address == "reranking-a:50052,reranking-b:50052"
+
+
+def test_the_example_of_readiness_is_one() -> None:
+    (text,) = _examples("json")
+    answer = json.loads(text)
+    assert Readiness.model_validate(answer).model_dump() == answer
+
+
+def test_the_example_in_python_makes_what_it_says() -> None:
+    (code,) = _examples("py")
+    made: dict[str, Any] = {}
+    exec(code, made)
+    assert isinstance(made["settings"], ClientSettings)
+    assert made["settings"].breaker.open_s == 20
+    assert isinstance(made["context"], CallContext)
+
+
+def test_what_the_gateway_adds_is_off_in_clients() -> None:
+    assert "What the gateway adds is\noff in them" in TEXT
+    assert not ClientSettings(address="a:1").concurrency.enabled
+    assert ConcurrencySettings().enabled
+    assert JoiningSettings().enabled
+
+
+def test_every_decision_that_the_page_leans_on_is_there() -> None:
+    records = set(re.findall(r"\(decisions/([\w-]+\.md)\)", PAGE))
+    assert records
+    assert records <= {path.name for path in (ROOT / "docs" / "decisions").iterdir()}
+
+
+def test_every_target_that_the_page_names_is_there() -> None:
+    targets = set(re.findall(r"`make (\w+)`", PAGE))
+    known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert {"chaos", "soak"} <= targets <= known
