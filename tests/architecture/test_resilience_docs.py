@@ -123,7 +123,12 @@ def _counts(kind: ErrorKind) -> str:
     breaker, error = Breaker(settings), TorchlessError(kind, "")
     long = breaker.verdict(error, settings.deadline_counts_from_s)
     short = breaker.verdict(error, settings.deadline_counts_from_s / 2)
-    return {(True, True): "yes", (True, None): "unless it was short", (False, False): "no"}[long, short]
+    said: dict[tuple[bool | None, bool | None], str] = {
+        (True, True): "yes",
+        (True, None): "unless it was short",
+        (False, False): "no",
+    }
+    return said[long, short]
 
 
 def _yes(*, truth: bool) -> str:
