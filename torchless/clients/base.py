@@ -58,9 +58,9 @@ class CapabilityClient:
 
         Settings of the channel (`max_message_mib`, `keepalive_...`, `reconnect_...`) hold for endpoints that are new.
         """
+        await self._pool.reconfigure(settings)  # which refuses an address that is none, before anything is changed
         self._settings = settings
         self._caller.reconfigure(settings)
-        await self._pool.reconfigure(settings)
 
     async def close(self) -> None:
         """Closes the channels; calls in flight end with UNREACHABLE."""

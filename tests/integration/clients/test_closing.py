@@ -1,0 +1,256 @@
+"""What is left of a client that is closed, or of endpoints that are taken away; and other settings under load."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.integration.clients.conftest import Connect, Serve
+from tests.integration.clients.services import Service, kind_of, until, unused_port
+from tests.integration.clients.test_calls import all_known
+from tests.integration.clients.test_streams import answers, numbered
+from torchless.clients.embedding import EmbeddingClient
+from torchless.clients.endpoints.health import Health
+from torchless.clients.gpu import GPUClient
+from torchless.clients.settings import ClientSettings
+from torchless.contracts.errors import ErrorKind
+from torchless.contracts.gpu.v1 import gpu_pb2
+from torchless.contracts.gpu.v1.gpu_pb2_grpc import GPUServiceServicer, add_GPUServiceServicer_to_server
+
+
+def lists(*services: Service | str, **settings: Any) -> ClientSettings:
+    addresses = [each if isinstance(each, str) else each.address for each in services]
+    return ClientSettings(address=",".join(addresses), **{"slow_start_s": 0, "deadline_s": 10, **settings})
+
+
+class TestClosing:
+    @pytest.mark.parametrize("hedged", [False, True])
+    async def test_calls_in_flight_are_unreachable_and_nobody_is_cancelled(
+        self, serve: Serve, connect: Connect, hedged: bool
+    ) -> None:
+        (service,) = await serve(1)
+        service.servicer.delay_s = 30
+        client = connect(service, hedging={"enabled": hedged})
+        calls = [asyncio.ensure_future(client.embed(["a"])) for _ in range(5)]
+        await until(lambda: service.servicer.waiting == 5)
+        await client.close()
+        assert [await kind_of(call) for call in calls] == [ErrorKind.UNREACHABLE] * 5
+        await until(lambda: service.servicer.cancelled == 5)
+
+    async def test_a_caller_who_is_cancelled_meanwhile_is_cancelled(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1)
+        service.servicer.delay_s = 30
+        client = connect(service)
+        call = asyncio.ensure_future(client.embed(["a"]))
+        await until(lambda: service.servicer.waiting == 1)
+        call.cancel()
+        await client.close()
+        await asyncio.wait({call})
+        assert call.cancelled()
+
+    async def test_a_bulk_stream_ends_at_once(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1)
+        service.servicer.delay_s = 0.01
+        client = connect(service)
+        got: list[int] = []
+        stream = asyncio.ensure_future(answers(client, numbered(10_000), seen=got.append))
+        await until(lambda: len(got) > 3)
+        await client.close()
+        async with asyncio.timeout(5):  # its patience is 60 s
+            assert await kind_of(stream) is ErrorKind.UNREACHABLE
+        await until(lambda: not service.servicer.streams)
+
+    async def test_a_stream_of_answers_ends(self) -> None:
+        class Watched(GPUServiceServicer):
+            async def WatchStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
+                yield gpu_pb2.WatchStatusResponse()
+                await asyncio.Event().wait()
+
+        server = grpc.aio.server()
+        add_GPUServiceServicer_to_server(Watched(), server)  # type: ignore[abstract]
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        client = GPUClient(f"127.0.0.1:{port}")
+        seen = asyncio.Event()
+
+        async def watch() -> None:
+            async with aclosing(client.watch()) as updates:
+                async for _ in updates:
+                    seen.set()
+
+        watching = asyncio.ensure_future(watch())
+        await seen.wait()
+        await client.close()
+        async with asyncio.timeout(5):
+            assert await kind_of(watching) is ErrorKind.UNREACHABLE
+        await server.stop(None)
+
+    async def test_twice_and_before_anything_began(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1)
+        client = connect(service)
+        await client.close()
+        await client.close()
+        assert await kind_of(client.embed(["a"])) is ErrorKind.UNREACHABLE
+        await client.reconfigure(lists(service))
+        assert await kind_of(client.embed(["a"])) is ErrorKind.UNREACHABLE
+        assert await kind_of(client.ready()) is ErrorKind.UNREACHABLE
+        assert client.states() == []
+
+    async def test_while_calls_wait_to_try_again(self, connect: Connect) -> None:
+        client = connect(f"127.0.0.1:{unused_port()}", retry={"base_s": 0.3}, breaker={"failures": 1000})
+        calls = [asyncio.ensure_future(client.embed(["a"])) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        await client.close()
+        assert [await kind_of(call) for call in calls] == [ErrorKind.UNREACHABLE] * 5
+
+    async def test_an_endpoint_that_was_leaving_is_closed_as_well(self, serve: Serve, connect: Connect) -> None:
+        old, new = await serve(2)
+        old.servicer.delay_s = 30
+        client = connect(old)
+        call = asyncio.ensure_future(client.embed(["a"]))
+        await until(lambda: old.servicer.waiting == 1)
+        await client.reconfigure(lists(new))
+        await client.embed(["a"])
+        assert not call.done()
+        await client.close()
+        assert await kind_of(call) is ErrorKind.UNREACHABLE
+        await until(lambda: old.servicer.cancelled == 1)
+
+    def test_a_program_that_forgets_to_close_hears_nothing(self) -> None:
+        program = """
+import asyncio, gc
+from torchless.clients.embedding import EmbeddingClient
+
+async def main():
+    client = EmbeddingClient("127.0.0.1:1,dns:///localhost:2")
+    try:
+        await client.embed(["a"])
+    except Exception as error:
+        print(error.kind)
+
+asyncio.run(main())
+gc.collect()
+"""
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert done.stdout == "UNREACHABLE\n"
+        assert not [line for line in done.stderr.splitlines() if "unreachable" not in line]
+
+
+class TestOtherSettings:
+    async def test_endpoints_come_and_go_under_load_and_no_call_fails(self, serve: Serve, connect: Connect) -> None:
+        services: list[Service] = await serve(4)
+        for service in services:
+            service.servicer.delay_s = 0.01
+        client = connect(*services[:2])
+        await all_known(client)
+        stopped = asyncio.Event()
+
+        async def calls() -> list[ErrorKind | None]:
+            kinds = []
+            while not stopped.is_set():
+                kinds.append(await kind_of(client.embed(["a"])))
+            return kinds
+
+        load = asyncio.gather(*(calls() for _ in range(6)))
+        for chosen in ([1, 2], [3], [0, 1, 2, 3], [2], [0, 1]):
+            await client.reconfigure(lists(*(services[number] for number in chosen)))
+            await asyncio.sleep(0.1)
+        stopped.set()
+        kinds = [kind for each in await load for kind in each]
+        assert len(kinds) > 50
+        assert set(kinds) == {None}
+        assert {each.address for each in client.states()} == {services[0].address, services[1].address}
+
+    async def test_calls_at_what_is_taken_away_end_as_they_began(self, serve: Serve, connect: Connect) -> None:
+        old, new = await serve(2)
+        old.servicer.delay_s = 0.3
+        client = connect(old)
+        calls = [asyncio.ensure_future(client.embed(["a"])) for _ in range(3)]
+        await until(lambda: old.servicer.waiting == 3)
+        await client.reconfigure(lists(new))
+        assert [each.address for each in client.states()] == [new.address]
+        assert [await kind_of(call) for call in calls] == [None] * 3
+        assert new.servicer.calls == 0
+
+    async def test_what_is_taken_away_is_waited_for_so_long_and_no_longer(self, serve: Serve, connect: Connect) -> None:
+        old, new = await serve(2)
+        old.servicer.delay_s = 30
+        client = connect(old, deadline_s=20)
+        call = asyncio.ensure_future(client.embed(["a"]))
+        await until(lambda: old.servicer.waiting == 1)
+        await client.reconfigure(lists(new, deadline_s=0.2))
+        assert await kind_of(call) is None  # tried again at the new one
+        assert new.servicer.calls == 1
+        await until(lambda: old.servicer.cancelled == 1)
+
+    async def test_a_stream_moves_on(self, serve: Serve, connect: Connect) -> None:
+        old, new = await serve(2)
+        old.servicer.delay_s = new.servicer.delay_s = 0.01
+        client = connect(old)
+        got: list[int] = []
+        stream = asyncio.ensure_future(answers(client, numbered(60), seen=got.append))
+        await until(lambda: len(got) > 3)
+        await client.reconfigure(lists(new, deadline_s=0.1))
+        assert await stream == list(range(60))
+        assert new.servicer.frames
+
+    async def test_away_and_back_at_once(self, serve: Serve, connect: Connect) -> None:
+        first, second = await serve(2)
+        first.servicer.delay_s = 0.2
+        client = connect(first)
+        call = asyncio.ensure_future(client.embed(["a"]))
+        await until(lambda: first.servicer.waiting == 1)
+        await client.reconfigure(lists(second))
+        await client.reconfigure(lists(first))
+        assert await kind_of(call) is None
+        assert await kind_of(client.embed(["a"])) is None
+        assert [each.address for each in client.states()] == [first.address]
+
+    async def test_a_name_and_a_list_and_back(self, serve: Serve, connect: Connect) -> None:
+        first, second = await serve(2)
+        client = connect(first)
+        await client.embed(["a"])
+        name = lists(f"dns:///127.0.0.1:{second.port}")
+        await client.reconfigure(name)
+        assert await kind_of(client.embed(["a"])) is None
+        assert [each.address for each in client.states()] == [second.address]
+        await client.reconfigure(lists(first, name.address))
+        await until(lambda: len(client.states()) == 2)
+        await client.reconfigure(lists(first))
+        assert [each.address for each in client.states()] == [first.address]
+        assert await kind_of(client.embed(["a"])) is None
+
+    async def test_what_is_no_address_changes_nothing(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1)
+        client = connect(service)
+        with pytest.raises(ValueError, match="empty"):
+            await client.reconfigure(lists(service).model_copy(update={"address": "", "deadline_s": 0.001}))
+        assert await kind_of(client.embed(["a"])) is None
+
+    async def test_many_times_leaves_nothing(self, serve: Serve, connect: Connect) -> None:
+        first, second = await serve(2)
+        client = connect(first, second)
+        await all_known(client)
+        tasks = len(asyncio.all_tasks())
+        for _ in range(30):
+            await client.reconfigure(lists(first))
+            await client.embed(["a"])
+            await client.reconfigure(lists(first, second))
+            await client.embed(["a"])
+        await until(lambda: {each.health for each in client.states()} == {Health.SERVING})
+        await until(lambda: len(asyncio.all_tasks()) <= tasks)
+
+
+async def test_a_client_of_a_list(serve: Serve) -> None:
+    services = await serve(2)
+    async with EmbeddingClient(ClientSettings(address=[each.address for each in services])) as client:
+        await client.embed(["a"])
+        assert len(client.states()) == 2
