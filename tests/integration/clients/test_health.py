@@ -1,0 +1,284 @@
+"""How the health of endpoints is heard, told and logged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from tests.integration.clients.conftest import Connect, Serve
+from tests.integration.clients.services import Service, Told, kind_of, until, unused_port
+from tests.integration.clients.test_calls import all_known
+from tests.integration.clients.test_closing import lists
+from tests.resilience.proxy import Proxy
+from torchless.clients.embedding import EmbeddingClient
+from torchless.clients.endpoints.breaker import BreakerState
+from torchless.clients.endpoints.health import Health
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+LOGGER = "torchless.clients.endpoints"
+
+
+def health(client: EmbeddingClient, index: int = 0) -> Health:
+    return client.states()[index].health
+
+
+class TestHeard:
+    async def test_a_watch_tells_each_change(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1)
+        client = connect(service)
+        client.start()
+        for serving, said in ((True, Health.SERVING), (False, Health.NOT_SERVING), (True, Health.SERVING)):
+            await service.tell(serving=serving)
+            await until(lambda said=said: health(client) is said)
+
+    async def test_without_watch_checks_do(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1, Told.CHECK)
+        client = connect(service, endpoint_health={"interval_s": 0.05, "timeout_s": 0.5})
+        client.start()
+        await until(lambda: health(client) is Health.SERVING)
+        await service.tell(serving=False)
+        await until(lambda: health(client) is Health.NOT_SERVING)
+        await service.stop()
+        await until(lambda: health(client) is Health.UNREACHABLE)
+        await service.start()
+        await until(lambda: health(client) is Health.SERVING)
+
+    async def test_one_without_a_health_service_serves_while_it_answers(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1, Told.NOTHING)
+        client = connect(service, endpoint_health={"interval_s": 0.05})
+        client.start()
+        await until(lambda: health(client) is Health.SERVING)
+        assert await client.ready()
+        await service.stop()
+        await until(lambda: health(client) is Health.UNREACHABLE)
+
+    async def test_one_that_says_nothing_of_its_health_gets_calls_where_nobody_is_well(
+        self, serve: Serve, connect: Connect
+    ) -> None:
+        (service,) = await serve(1, Told.SILENCE)
+        client = connect(service, endpoint_health={"timeout_s": 0.05})
+        client.start()
+        await until(lambda: health(client) is Health.UNREACHABLE)
+        assert await kind_of(client.embed(["a"])) is None
+
+    async def test_one_that_is_not_there_is_unreachable_until_it_comes(self, connect: Connect) -> None:
+        port = unused_port()
+        client = connect(f"127.0.0.1:{port}", reconnect_max_s=0.1)
+        client.start()
+        await until(lambda: health(client) is Health.UNREACHABLE)
+        async with Service(port=port):
+            await until(lambda: health(client) is Health.SERVING)
+        await until(lambda: health(client) is Health.UNREACHABLE)
+
+    async def test_one_that_dies_and_comes_back(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1)
+        client = connect(service, reconnect_max_s=0.1)
+        client.start()
+        for _ in range(3):
+            await until(lambda: health(client) is Health.SERVING)
+            await service.stop()
+            await until(lambda: health(client) is Health.UNREACHABLE)
+            await service.start()
+        await until(lambda: health(client) is Health.SERVING)
+
+    async def test_ready_asks_now(self, serve: Serve, connect: Connect) -> None:
+        one, other = await serve(2)
+        client = connect(one, other)
+        assert await client.ready()
+        await one.tell(serving=False)
+        assert await client.ready()
+        await other.tell(serving=False)
+        assert not await client.ready()
+        await one.stop()
+        assert not await client.ready()
+        await other.stop()
+        assert await kind_of(client.ready()) is ErrorKind.UNREACHABLE
+
+
+class TestLogged:
+    async def test_each_change_once_and_nothing_of_the_calls(
+        self, serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (service,) = await serve(1)
+        client = connect(service, breaker={"open_s": 0.2}, reconnect_max_s=0.05, retry={"attempts": 1})
+        with caplog.at_level(logging.DEBUG, LOGGER):
+            await all_known(client)
+            await service.stop()
+            await until(lambda: health(client) is Health.UNREACHABLE)
+            for _ in range(30):
+                await kind_of(client.embed(["a secret text"]))
+            await service.start()
+            await until(lambda: health(client) is Health.SERVING)
+            await until(lambda: client.states()[0].next_trial_s == 0)
+            await client.embed(["a secret text"])
+            await asyncio.sleep(0.05)
+        said = [record.getMessage() for record in caplog.records if record.name.startswith(LOGGER)]
+        about = f"embedding endpoint {service.address}"
+        assert sorted(said) == sorted(
+            [
+                f"{about} is serving",
+                f"{about} is unreachable",
+                f"{about}: its breaker is open",
+                f"{about} is serving",
+                f"{about}: its breaker is half_open",
+                f"{about}: its breaker is closed",
+            ]
+        )
+
+    async def test_one_that_was_taken_away_says_no_more(
+        self, serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        old, new = await serve(2)
+        client = connect(old, new)
+        await all_known(client)
+        await client.reconfigure(lists(new))
+        await asyncio.sleep(0.05)
+        with caplog.at_level(logging.DEBUG, LOGGER):
+            await old.stop()
+            await asyncio.sleep(0.1)
+        assert not [record for record in caplog.records if old.address in record.getMessage()]
+
+    async def test_a_watch_that_is_hung_up_on_is_opened_ever_more_slowly(
+        self, serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (service,) = await serve(1)
+        async with Proxy(service.port) as proxy:
+            client = connect(proxy.address, reconnect_max_s=0.05, reconnect_min_s=0.01)
+            client.start()
+            with caplog.at_level(logging.DEBUG, LOGGER):
+                for _ in range(100):
+                    if health(client) is Health.SERVING:
+                        proxy.reset_all()
+                    await asyncio.sleep(0.02)
+        assert proxy.resets / 2 < 12
+
+
+class TestMetrics:
+    @staticmethod
+    def value(registry: CollectorRegistry, name: str, service: Service, **labels: str) -> float | None:
+        labels |= {"capability": "embedding", "endpoint": service.address}
+        return registry.get_sample_value(f"torchless_client_{name}", labels)
+
+    async def test_they_tell_what_is_so(self, serve: Serve, connect: Connect, registry: CollectorRegistry) -> None:
+        (service,) = await serve(1)
+        client = connect(service, breaker={"open_s": 30, "failures": 3}, retry={"attempts": 1})
+        await all_known(client)
+        assert self.value(registry, "endpoint_up", service) == 1
+        service.servicer.delay_s = 0.3
+        call = asyncio.ensure_future(client.embed(["a"]))
+        await until(lambda: service.servicer.waiting == 1)
+        assert self.value(registry, "in_flight", service) == 1
+        await call
+        assert self.value(registry, "in_flight", service) == 0
+        assert self.value(registry, "attempts_total", service, outcome="OK") == 1
+        service.servicer.delay_s = 0
+        service.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "not ready")
+        for _ in range(5):
+            await kind_of(client.embed(["a"]))
+        assert self.value(registry, "attempts_total", service, outcome="UNREACHABLE") == 3
+        assert self.value(registry, "breaker_state", service) == 2
+        assert self.value(registry, "breaker_trips_total", service) == 1
+        trial = self.value(registry, "breaker_next_trial_timestamp_seconds", service)
+        assert trial is not None
+        assert 20 < trial - time.time() <= 30.1
+        await client.reconfigure(lists(service, breaker={"open_s": 600}))
+        trial = self.value(registry, "breaker_next_trial_timestamp_seconds", service)
+        assert trial is not None
+        assert 500 < trial - time.time() <= 600.1
+        outcomes = {
+            sample.labels["outcome"]: sample.value
+            for metric in registry.collect()
+            for sample in metric.samples
+            if sample.name == "torchless_client_calls_total"
+        }
+        assert outcomes == {"OK": 1, "UNREACHABLE": 3, "CIRCUIT_OPEN": 2}
+
+    async def test_series_go_with_their_endpoint_and_stay_gone(
+        self, serve: Serve, connect: Connect, registry: CollectorRegistry
+    ) -> None:
+        old, new = await serve(2)
+        old.servicer.delay_s = 30
+        client = connect(old, breaker={"failures": 1})
+        call = asyncio.ensure_future(client.embed(["a"]))
+        await until(lambda: old.servicer.waiting == 1)
+        await client.reconfigure(lists(new, deadline_s=0.1, breaker={"failures": 1}))
+        await call
+
+        def shown() -> set[str]:
+            samples = [sample for metric in registry.collect() for sample in metric.samples]
+            return {sample.labels["endpoint"] for sample in samples if "endpoint" in sample.labels}
+
+        await until(lambda: shown() == {new.address})
+        await asyncio.sleep(0.1)
+        assert shown() == {new.address}
+        await client.close()
+        assert shown() == set()
+
+    async def test_they_are_not_taken_from_another_client_or_from_one_that_is_back(
+        self, serve: Serve, connect: Connect, registry: CollectorRegistry
+    ) -> None:
+        first, second = await serve(2)
+        one, other = connect(first), connect(first)
+        await all_known(one)
+        await all_known(other)
+        await one.close()
+        first.servicer.delay_s = 0.2
+        call = asyncio.ensure_future(other.embed(["a"]))
+        await until(lambda: first.servicer.waiting == 1)
+        assert self.value(registry, "in_flight", first) == 1
+        await other.reconfigure(lists(second))
+        await other.reconfigure(lists(first))
+        await call
+        await until(lambda: health(other) is Health.SERVING)
+        await until(lambda: self.value(registry, "in_flight", first) == 0)
+        assert self.value(registry, "endpoint_up", first) == 1
+
+    def test_several_processes(self, tmp_path: Path) -> None:
+        program = """
+import asyncio
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from tests.integration.clients.services import Service
+from torchless.clients.embedding import EmbeddingClient
+from torchless.clients.settings import ClientSettings
+
+async def main():
+    async with Service() as one, Service() as other:
+        async with EmbeddingClient(one.address) as client:
+            await client.embed(["a"])
+            await client.reconfigure(ClientSettings(address=other.address))
+            await client.embed(["a"])
+            await asyncio.sleep(0.1)
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+            text = generate_latest(registry).decode()
+            up = [line for line in text.splitlines() if line.startswith("torchless_client_endpoint_up{")]
+            print(sorted((other.address in line, float(line.split()[-1])) for line in up))
+
+asyncio.run(main())
+"""
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout == "[(False, 0.0), (True, 1.0)]\n", done.stderr
+
+    async def test_a_breaker_is_seen_in_the_states(self, connect: Connect) -> None:
+        client = connect(f"127.0.0.1:{unused_port()}", retry={"attempts": 1})
+        for _ in range(6):
+            await kind_of(client.embed(["a"]))
+        (state,) = client.states()
+        assert (state.breaker, state.trips, state.calls_in_flight) == (BreakerState.OPEN, 1, 0)
+        assert 50 < state.next_trial_s <= 60
