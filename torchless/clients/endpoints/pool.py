@@ -67,20 +67,22 @@ class EndpointPool(Generic[Stub]):
         if self.is_closed:
             return
         self._set(settings)
-        # What is being looked up belongs to the settings before.
-        await self._stop_following()
+        # What is being looked up belongs to the settings before. Calls that wait for it wait for the new names.
+        stopped = self._stop_following()
         if self._started and any(target.many for target in self._targets):
             self._follow()
+        if stopped:
+            await asyncio.wait(stopped)
 
     async def close(self) -> None:
         """Closes every endpoint, also those that were leaving; calls in flight end with UNREACHABLE."""
         self.is_closed = True
-        await self._stop_following()
         leaving = dict(self._leaving)
         for task in leaving.values():
             task.cancel()
-        if leaving:
-            await asyncio.wait(leaving.values())
+        stopped = self._stop_following() | set(leaving.values())
+        if stopped:
+            await asyncio.wait(stopped)
         endpoints, self._endpoints = [*self._endpoints.values(), *leaving], {}
         await asyncio.gather(*(endpoint.close() for endpoint in endpoints))
 
@@ -180,13 +182,13 @@ class EndpointPool(Generic[Stub]):
         self._leaving[endpoint] = task
         task.add_done_callback(lambda _: self._leaving.pop(endpoint))
 
-    async def _stop_following(self) -> None:
+    def _stop_following(self) -> set[asyncio.Task[None]]:
+        """The tasks that end now."""
         tasks = {task for task in (self._following, self._resolved_once) if task is not None}
         self._following = self._resolved_once = None
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        return tasks
 
     def _follow(self) -> None:
         loop = asyncio.get_running_loop()
