@@ -33,8 +33,9 @@ class Ending:
         if error.code() is not grpc.StatusCode.INTERNAL or error.details() != _WRITING_FAILED:
             return error
         await asyncio.wait({self._status}, timeout=_COMES_WITHIN_S)
-        if self._status.done():
+        if self._status.done() and self._status.result().code() is not grpc.StatusCode.OK:
             return self._status.result()
+        # It ended well, or nobody says how; what was being written has no answer.
         return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, error.initial_metadata(), error.trailing_metadata())
 
     def _hear(self, call: Any) -> None:
