@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.draining import Draining
 from gateway.settings import GatewaySettings
+from torchless.telemetry.logs import configure_logging
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -66,6 +67,8 @@ class DeferredApplication:
         from gateway.reload import Reloader
 
         def swap(changed: Services) -> None:
+            if changed.settings.log_level != app.state.services.settings.log_level:
+                configure_logging(changed.settings.log_level)
             app.state.services = changed
             # It says whether keys are asked for.
             app.openapi_schema = None

@@ -114,8 +114,7 @@ class Services:
             known = (*self.clients(), *leaving)
             reranking = await self._client(RerankingClient, known, before.reranking, settings.reranking, undo)
             gpu = await self._client(GPUClient, known, before.gpu, settings.gpu, undo)
-            same_cache = (settings.cache, limits.deadline_s) == (before.cache, before.limits.deadline_s)
-            cache = self.cache if same_cache else _cache(self.embedding, settings, self.instruments)
+            cache = self.cache if settings.cache == before.cache else _cache(self.embedding, settings, self.instruments)
             undo.pop_all()
         self.embedding.join(settings.embedding.joining)
         self.body_limit.reconfigure(limits.body_mib, limits.bodies_mib)
@@ -171,7 +170,6 @@ def _cache(client: EmbeddingClient, settings: GatewaySettings, instruments: Inst
         settings.cache,
         instruments=instruments.cache,
         is_down=client.is_down,
-        deadline_s=settings.limits.deadline_s,
     )
 
 

@@ -49,8 +49,8 @@ class GPUClientSettings(ClientSettings):
     @field_validator("address")
     @classmethod
     def _is_one(cls, given: str) -> str:
-        if "," in given:
-            raise ValueError("names one service: its leases are known to no other")
+        if "," in given or given.startswith("dns:"):
+            raise ValueError("names one service, by host:port: its leases are known to no other")
         return given
 
 

@@ -65,6 +65,8 @@ class Readiness:
     """Whether everything is."""
     services: tuple[ServiceState, ...]
     """The services behind the gateway."""
+    refused: str = ""
+    """Why its newest settings are not in force; empty: they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +122,16 @@ class GatewayClient:
             GatewayError: Nothing answers there, or something that is no gateway.
         """
         response = await self._send("GET", "/health/ready")
-        services = _object(response).get("services")
+        answer = _object(response)
+        services, settings = answer.get("services"), answer.get("settings")
         if not isinstance(services, dict) or not all(isinstance(state, dict) for state in services.values()):
             raise GatewayError(f"{self._url} answers, but is no torchless gateway")
         states = (
             ServiceState(name, bool(state.get("ready")), str(state.get("reason") or ""), _endpoints(state))
             for name, state in services.items()
         )
-        return Readiness(response.status_code == httpx.codes.OK, tuple(states))
+        refused = settings.get("refused") if isinstance(settings, dict) else None
+        return Readiness(response.status_code == httpx.codes.OK, tuple(states), str(refused or ""))
 
     async def gpus(self) -> str:
         """What there is of GPUs, in a few words: how many and how much of their memory is free, or why there is none.

@@ -21,7 +21,8 @@ def status(url: str, console: Console, *, key: str = "") -> bool:
     """
     readiness, notes = asyncio.run(_ask(url, key))
     table = Table("service", "state", "")
-    table.add_row("gateway", "[green]answers[/]", "")
+    refused = f"its newest settings are refused: {readiness.refused}" if readiness.refused else ""
+    table.add_row("gateway", "[green]answers[/]", escape(refused))
     for service in readiness.services:
         state = "[green]ready[/]" if service.ready else "[red]not ready[/]"
         table.add_row(escape(service.name), state, escape(service.reason or notes.get(service.name, "")))

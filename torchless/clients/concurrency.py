@@ -28,9 +28,9 @@ class ConcurrencySettings(SettingsGroup):
     """The limit at start, in calls. Two full batches of the service are a good one: less starves it."""
     min: int = Field(default=8, ge=1)
     """The limit is never less, in calls."""
-    max: int = Field(default=512, ge=1)
-    """The limit is never more, in calls. Half of `limits.concurrent_requests` leaves the other half to other
-    capabilities, however slow this one is."""
+    max: int = Field(default=384, ge=1)
+    """The limit is never more, in calls. Of the gateway's `limits.concurrent_requests` two capabilities that
+    are slow at the same time leave a quarter to the others."""
     decrease: float = Field(default=0.8, ge=0.1, lt=1)
     """What the limit is multiplied with when the service refuses a call with OVERLOADED, once a round trip. Where it
     leaves calls unanswered until their deadline, the limit loses half of their share: all of them halve it."""

@@ -13,6 +13,7 @@ from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.gpu_server import GpuServer
 from tests.integration.gateway.reranking_server import RerankingServer
 from torchless.cli.main import app
+from torchless.contracts.errors import ErrorKind, TorchlessError
 
 KEY = "the-key-of-the-gateway"
 CALLS = [["embed", "one"], ["rerank", "one", "two", "three"]]
@@ -84,3 +85,15 @@ def test_help_does_not_show_the_key(command: str) -> None:
     assert status == 0
     assert "TORCHLESS_API_KEY" in printed
     assert KEY not in printed
+
+
+def test_status_tells_of_endpoints_and_their_breakers(gateway: Gateway, embedding: EmbeddingServer) -> None:
+    settings = {"address": embedding.address, "breaker": {"failures": 1}, "retry": {"attempts": 1}}
+    with gateway(embedding=settings) as client:
+        _, printed = told(str(client.base_url), "status")
+        assert f"{embedding.address} │ serving │ 0 in flight, breaker closed" in printed
+        embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "out of order")
+        assert client.post("/embed", json={"inputs": "a"}).status_code == 503
+        _, printed = told(str(client.base_url), "status")
+    assert "0 in flight, breaker open, next trial in " in printed
+    assert "opened 1 time" in printed
