@@ -123,7 +123,8 @@ async def outcome(service: Miscounting, frames: int, **retry: Any) -> int | Erro
         for _ in range(frames):
             yield ["a"]
 
-    settings = ClientSettings(address=f"127.0.0.1:{port}", retry={"base_s": 0.001, **retry})  # type: ignore[arg-type]
+    address, retries = f"127.0.0.1:{port}", {"base_s": 0.001, **retry}
+    settings = ClientSettings(address=address, retry=retries, breaker={"failures": 1000})  # type: ignore[arg-type]
     try:
         async with EmbeddingClient(settings) as client:
             return len([each async for each in client.embed_stream(source())])
