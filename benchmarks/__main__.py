@@ -10,23 +10,24 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks import machine
-from benchmarks.aims import verdicts
+from benchmarks.aims import layer_verdicts, verdicts
 from benchmarks.chart import to_svg
 from benchmarks.collection import COLLECTION, NoCollectionError
 from benchmarks.contestants import DIRECT
 from benchmarks.footprint import memory, start_seconds
 from benchmarks.inputs import Pools, make_pools
+from benchmarks.layer import LayerResults, measure_layer
 from benchmarks.measure import WrongAnswersError, fidelity, idle_cores, measure
-from benchmarks.plan import FULL, QUICK, RERANKING, SHORT, Capability, Plan
+from benchmarks.plan import FULL, QUICK, RERANKING, SHORT, LayerPlan, Part, Plan
 from benchmarks.processes import ROOT, ChildFailedError
-from benchmarks.report import to_markdown
-from benchmarks.results import Results, to_json, warning
+from benchmarks.report import layer_to_markdown, to_markdown
+from benchmarks.results import LayerRun, Results, to_json, warning
 from benchmarks.samples import rows
 from benchmarks.stack import LOAD, Interpreters, Layout, stack_up
-from benchmarks.summary import summary
+from benchmarks.summary import layer_summary, summary
 from torchless.cli.errors import StackError
 
 _CHARTED = (SHORT, RERANKING)
@@ -34,7 +35,7 @@ _CHARTED = (SHORT, RERANKING)
 
 def bench(  # noqa: PLR0917  # each is an option of the command line
     quick: Annotated[bool, typer.Option(help="One short round: under three minutes.")] = False,
-    only: Annotated[Capability | None, typer.Option(help="Measure one capability alone.")] = None,
+    only: Annotated[Part | None, typer.Option(help="Measure one part alone.")] = None,
     no_peer: Annotated[bool, typer.Option("--no-peer", help="Leave infinity out.")] = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, in place of the plan's.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.2, help="Seconds of a window, in place of the plan's.")] = None,
@@ -48,31 +49,52 @@ def bench(  # noqa: PLR0917  # each is an option of the command line
     peers_python: Annotated[Path, typer.Option(help="Python with infinity.")] = ROOT / ".venv/peers/bin/python",
 ) -> None:
     """Measure the stack beside the direct call and infinity, on this machine, with the same texts and weights."""
-    plan = QUICK if quick else FULL
-    plan = replace(plan, rounds=rounds or plan.rounds, seconds=seconds or plan.seconds, peer=not no_peer)
+    plan = replace(QUICK if quick else FULL, peer=not no_peer).sized(rounds, seconds)
     plan = plan if only is None else plan.only(only)
     console = Console()
+    results: Results | LayerRun
     with tempfile.TemporaryDirectory() as logs:
         try:
-            interpreters = Interpreters(gateway_python, bentos_python, gpu_python, peers_python)
-            results = run(plan, Layout(interpreters, Path(logs)), make_pools(collection), console)
+            if plan.cases:
+                interpreters = Interpreters(gateway_python, bentos_python, gpu_python, peers_python)
+                results = run(plan, Layout(interpreters, Path(logs)), make_pools(collection), console)
+            else:
+                results = run_layer(plan, gateway_python, Path(logs), console)
         except (ChildFailedError, NoCollectionError, StackError, WrongAnswersError) as error:
             console.print(f"[red]The benchmark stopped:[/] {error}", highlight=False)
             raise typer.Exit(1) from error
-    # A run of one capability leaves the figures of a whole one alone.
+    # A run of one part leaves the figures of a whole one alone.
     name = "-".join(["quick" if quick else "bench", *([only] if only else [])])
     output.mkdir(parents=True, exist_ok=True)
-    (output / f"{name}.json").write_bytes(to_json(results))
-    (output / f"{name}.svg").write_text(to_svg(results.rows, [some for some in _CHARTED if some[0] in plan.cases]))
-    (output / f"{name}.md").write_text(to_markdown(results, chart=f"{name}.svg"))
-    for table in summary(results):
+    written = write(results, plan, output, name)
+    for table in summary(results) if isinstance(results, Results) else layer_summary(results):
         console.print(table)
     console.print(f"[red]{warning(results)}[/]")
-    console.print(f"Written: {output / name}.md, .json and .svg", highlight=False)
+    console.print(f"Written: {', '.join(map(str, written))}", highlight=False)
 
 
-def run(plan: Plan, layout: Layout, pools: Pools, console: Console) -> Results:
-    """The whole run, with a progress bar."""
+def write(results: Results | LayerRun, plan: Plan, folder: Path, name: str) -> list[Path]:
+    """Writes everything into `folder`, and says where it is."""
+    page, figures, chart = (folder / f"{name}.{kind}" for kind in ("md", "json", "svg"))
+    figures.write_bytes(to_json(results))
+    if isinstance(results, LayerRun):
+        page.write_text(layer_to_markdown(results))
+        return [page, figures]
+    chart.write_text(to_svg(results.rows, [some for some in _CHARTED if some[0] in plan.cases]))
+    page.write_text(to_markdown(results, chart=chart.name))
+    return [page, figures, chart]
+
+
+def run_layer(plan: Plan, gateway_python: Path, logs: Path, console: Console) -> LayerRun:
+    """The run of the client layer alone, with a progress bar."""
+    assert plan.layer is not None  # a plan has cases or the layer
+    with _progress(console) as progress:
+        layer = _layer(plan.layer, logs, progress, progress.add_task("the client layer", total=None))
+    versions = {"gateway": machine.versions("gateway", gateway_python)}
+    return LayerRun(machine.facts(), versions, layer, layer_verdicts(layer))
+
+
+def _progress(console: Console) -> Progress:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -80,10 +102,20 @@ def run(plan: Plan, layout: Layout, pools: Pools, console: Console) -> Results:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, refresh_per_second=2) as progress:
+    return Progress(*columns, console=console, refresh_per_second=2)
+
+
+def _layer(plan: LayerPlan, logs: Path, progress: Progress, task: TaskID) -> LayerResults:
+    return measure_layer(plan, logs, lambda next_up: progress.update(task, description=next_up))
+
+
+def run(plan: Plan, layout: Layout, pools: Pools, console: Console) -> Results:
+    """The whole run, with a progress bar."""
+    with _progress(console) as progress:
         task = progress.add_task("timing the gateway's start", total=None)
         port = layout.settings.gateway_port
         starts = [start_seconds(layout.gateway, port, layout.logs / "start.log") for _ in range(plan.starts)]
+        layer = _layer(plan.layer, layout.logs, progress, task) if plan.layer else None
         progress.update(task, description="starting everybody")
         with stack_up(layout, peer=plan.peer) as stack:
             memory_idle = memory(stack.trees["gateway"])
@@ -91,7 +123,7 @@ def run(plan: Plan, layout: Layout, pools: Pools, console: Console) -> Results:
             near = {what: fidelity(stack, pools, what) for what in plan.tasks}
             facts = stack.direct.ask({"do": "facts"}, timeout_s=60)
             tokens = stack.direct.ask({"do": "tokens", "texts": pools.by_name()}, timeout_s=60)
-            processes = {(case.name, c.name): c.processes for case in plan.cases for c in stack.contestants[case.task]}
+            processes = {(case.name, c.name): c.processes for case in plan.cases for c in stack.contestants_of(case)}
             progress.update(task, total=plan.rounds * len(processes))
             announce = partial(progress.update, task, advance=1)
             samples = measure(stack, plan, pools, lambda next_up: announce(description=next_up))
@@ -114,7 +146,8 @@ def run(plan: Plan, layout: Layout, pools: Pools, console: Console) -> Results:
         idle_cores=idle_cores(samples, processes),
         samples=samples,
         rows=table,
-        verdicts=verdicts(table, starts, memory_used),
+        layer=layer,
+        verdicts=[*verdicts(table, starts, memory_used), *(layer_verdicts(layer) if layer else [])],
     )
 
 

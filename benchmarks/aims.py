@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.contestants import GRPC, RERANKING_GRPC
+from benchmarks.contestants import GRPC, JOINED, NOT_JOINED, RERANKING_GRPC
 from benchmarks.footprint import Memory
+from benchmarks.layer import ALONE, LayerResults
+from benchmarks.layer_ways import BARE, CLIENT
 from benchmarks.samples import Row
 
-HTTP = ("gateway, base64", "gateway, float")
+HTTP = (JOINED, "gateway, float")
 RERANKING_HTTP = ("gateway, /v2/rerank", "gateway, TEI /rerank")
 PEER = {
     GRPC: "infinity, base64",
-    "gateway, base64": "infinity, base64",
+    JOINED: "infinity, base64",
     "gateway, float": "infinity, float",
     RERANKING_GRPC: "infinity, /rerank",
     "gateway, /v2/rerank": "infinity, /rerank",
@@ -47,12 +49,21 @@ class Verdict:
 def verdicts(rows: Sequence[Row], starts_s: Sequence[float], memory: Sequence[Memory]) -> list[Verdict]:
     """Every aim that this run can speak about."""
     by_place = {(row.case, row.contestant): row for row in rows}
-    found = [*_overhead(by_place), *_throughput(by_place), *_ahead(by_place)]
+    found = [*_overhead(by_place), *_throughput(by_place), *_joining(by_place), *_ahead(by_place)]
     start = median(starts_s)
     found.append(Verdict("gateway answers /health/live within 1.5 s of its start", f"{start:.2f} s", start < 1.5))
     worker = max(process.resident_mib for process in memory if process.role == "worker")
     found.append(Verdict("gateway under 150 MiB resident a worker", f"{worker:.0f} MiB", worker < 150))
     return found
+
+
+def layer_verdicts(layer: LayerResults) -> list[Verdict]:
+    """The aim of the client layer."""
+    client, bare = layer.row(CLIENT, ALONE), layer.row(BARE, ALONE)
+    added = client.added_p95_ms.median
+    measured = f"{added:+.2f} ms: {client.p95_ms.median:.2f} against {bare.p95_ms.median:.2f} ms"
+    aim = f"client layer, {ALONE}: the layer adds under 1 ms at p95 over a bare stub"
+    return [Verdict(aim, measured, added < 1)]
 
 
 def _overhead(rows: _Places) -> Iterator[Verdict]:
@@ -69,6 +80,15 @@ def _throughput(rows: _Places) -> Iterator[Verdict]:
             ratio = row.ratio.median
             aim = f"{case}: {name} has at least {least} of the direct call's {row.unit}/s"
             yield Verdict(aim, f"{ratio:.2f}", ratio >= least)
+
+
+def _joining(rows: _Places) -> Iterator[Verdict]:
+    for case in (f"embedding, {count} in flight" for count in (32, 64)):
+        joined, alone = rows.get((case, JOINED)), rows.get((case, NOT_JOINED))
+        if joined and alone:
+            with_it, without = joined.items_per_second.median, alone.items_per_second.median
+            aim = f"{case}: the gateway that joins requests is ahead of the one that does not"
+            yield Verdict(aim, f"{with_it:.0f} against {without:.0f} {joined.unit}/s", with_it > without)
 
 
 def _ahead(rows: _Places) -> Iterator[Verdict]:

@@ -12,7 +12,9 @@ from benchmarks.samples import Row, Spread
 
 _COLOURS = ("#444444", "#0072b2", "#009e73", "#56b4e9", "#d55e00", "#e69f00", "#cc79a7")
 """Told apart by colour-blind readers, too (Okabe and Ito, "Color Universal Design", 2008)."""
-_WIDTH, _HEIGHT, _LEFT, _TOP, _LEGEND = 460, 300, 52, 36, 60
+_WIDTH, _HEIGHT, _LEFT, _TOP, _LEGEND = 460, 300, 52, 36, 78
+_IN_A_LINE = 4
+"""Names of the legend that stand beside one another."""
 _LINE_HEIGHT = _TOP + _HEIGHT + _LEGEND
 
 
@@ -48,7 +50,7 @@ def _line(rows: Sequence[Row], cases: Sequence[Case], top: int) -> list[str]:
         parts.append(f'<g transform="translate({number * (_WIDTH + _LEFT) + _LEFT} {top + _TOP})">')
         parts += _panel(panel, rows, labels, names)
         parts.append("</g>")
-    return [*parts, *_legend(names, top + _LINE_HEIGHT - 14)]
+    return [*parts, *_legend(names, top + _LINE_HEIGHT - 32)]
 
 
 def _panel(panel: _Panel, rows: Sequence[Row], labels: Mapping[str, str], names: Sequence[str]) -> list[str]:
@@ -86,8 +88,9 @@ def _bar(value: Spread, x: float, width: float, top: float, colour: str) -> list
 def _legend(names: Sequence[str], y: float) -> list[str]:
     parts = []
     for place, name in enumerate(names):
-        x = _LEFT + place * 150
+        line, column = divmod(place, _IN_A_LINE)
+        x, base = _LEFT + column * 240, y + 18 * line
         colour = _COLOURS[place % len(_COLOURS)]
-        parts.append(f'<rect x="{x}" y="{y - 10}" width="12" height="12" fill="{colour}"/>')
-        parts.append(f'<text x="{x + 18}" y="{y}">{escape(name)}</text>')
+        parts.append(f'<rect x="{x}" y="{base - 10}" width="12" height="12" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 18}" y="{base}">{escape(name)}</text>')
     return parts

@@ -17,6 +17,8 @@ from benchmarks.station import Station
 
 DIRECT = "direct call"
 GRPC = "embedding, gRPC"
+JOINED = "gateway, base64"
+NOT_JOINED = "gateway, base64, not joined"
 RERANKING_GRPC = "reranking, gRPC"
 _PATIENCE_S = 180.0
 
@@ -31,6 +33,9 @@ class Contestant(Protocol):
     @property
     def processes(self) -> frozenset[str]:
         """Names of the process trees that do its work; the load generator not among them."""
+
+    def takes_part(self, case: Case) -> bool:
+        """Whether it is measured under `case`, which is of its task."""
 
     def answer(self, requests: Sequence[Request]) -> NDArray[np.float32]:
         """Its answer: vectors, shape (texts, dimensions), or raw scores, shape (documents, 1)."""
@@ -52,6 +57,10 @@ class Direct:
     """Where `benchmarks.direct` runs."""
     name: str = DIRECT
     processes: frozenset[str] = frozenset({DIRECT})
+
+    def takes_part(self, case: Case) -> bool:
+        """See `Contestant`: always, as it is what the others are compared with."""
+        return True
 
     def answer(self, requests: Sequence[Request]) -> NDArray[np.float32]:
         """See `Contestant`."""
@@ -82,6 +91,12 @@ class Served:
     """Where `benchmarks.load` runs."""
     target: dict[str, Any]
     """Where and how it is reached; see `benchmarks.senders.open_sender`."""
+    cases: Sequence[Case] | None = None
+    """The cases it takes part in; None: all of its task."""
+
+    def takes_part(self, case: Case) -> bool:
+        """See `Contestant`."""
+        return self.cases is None or case in self.cases
 
     def answer(self, requests: Sequence[Request]) -> NDArray[np.float32]:
         """See `Contestant`."""

@@ -10,6 +10,8 @@ import psutil
 
 from benchmarks.processes import tree
 
+OWN = "benchmark"
+"""Name for this process, which reads and shows: its children are trees, or strangers."""
 STRANGERS = "strangers"
 """Name for all processes that are not of the benchmark."""
 STOLEN = "stolen"
@@ -23,7 +25,7 @@ class Reading:
     at: float
     """The moment, in seconds."""
     used: Mapping[str, float]
-    """Seconds of each tree, of strangers, and those stolen."""
+    """Seconds of each tree, of this process, of strangers, and those stolen."""
 
 
 def read(trees: Mapping[str, int]) -> Reading:
@@ -31,6 +33,7 @@ def read(trees: Mapping[str, int]) -> Reading:
     busy = psutil.cpu_times()
     total = busy.user + busy.system + busy.nice
     used = {name: sum(_seconds(process) for process in tree(pid)) for name, pid in trees.items()}
+    used[OWN] = time.process_time()
     return Reading(time.perf_counter(), {**used, STRANGERS: total - sum(used.values()), STOLEN: busy.steal})
 
 

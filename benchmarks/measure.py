@@ -73,7 +73,7 @@ def measure(stack: Stack, plan: Plan, pools: Pools, announce: Announce) -> list[
     samples = []
     for number in range(1, plan.rounds + 1):
         for case in plan.cases:
-            contestants = stack.contestants[case.task]
+            contestants = stack.contestants_of(case)
             for contestant in contestants if number % 2 else reversed(contestants):
                 announce(f"round {number} of {plan.rounds}: {contestant.name}, {case.name}")
                 samples.append(_sample(stack, contestant, case, pools=pools, plan=plan, number=number))

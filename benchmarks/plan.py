@@ -8,11 +8,13 @@ from enum import StrEnum
 from benchmarks.texts import Length
 
 
-class Capability(StrEnum):
-    """What the stack can do."""
+class Part(StrEnum):
+    """What can be measured alone."""
 
     EMBEDDING = "embedding"
     RERANKING = "reranking"
+    LAYER = "layer"
+    """The client layer, over a bare gRPC stub."""
 
 
 class Task(StrEnum):
@@ -26,9 +28,9 @@ class Task(StrEnum):
     """The same by a cross-encoder."""
 
     @property
-    def capability(self) -> Capability:
-        """Whose task it is; also the name of the service that does it."""
-        return Capability.EMBEDDING if self is Task.EMBEDDING else Capability.RERANKING
+    def part(self) -> Part:
+        """What it belongs to; also the name of the service that does it."""
+        return Part.EMBEDDING if self is Task.EMBEDDING else Part.RERANKING
 
     @property
     def unit(self) -> str:
@@ -86,6 +88,18 @@ CROSS_ENCODER = tuple(Case(Task.CROSS_ENCODER, f"{count} in flight", in_flight=c
 
 
 @dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """How much of the client layer is measured: many short windows, since a call takes less than a millisecond."""
+
+    rounds: int
+    """How often every way to call is measured under every load."""
+    seconds: float
+    """Length of a window."""
+    warm_up_s: float
+    """Load before the window opens, at least."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How much is measured."""
 
@@ -101,15 +115,25 @@ class Plan:
     """How often the gateway is started to time it."""
     peer: bool
     """Whether infinity takes part."""
+    layer: LayerPlan | None = None
+    """The client layer; None: it is left out."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         """What is to be done, in order."""
         return tuple(dict.fromkeys(case.task for case in self.cases))
 
-    def only(self, capability: Capability) -> Plan:
-        """The part that measures one capability."""
-        return replace(self, cases=tuple(case for case in self.cases if case.task.capability is capability))
+    def only(self, part: Part) -> Plan:
+        """What of it measures one part."""
+        cases = tuple(case for case in self.cases if case.task.part is part)
+        return replace(self, cases=cases, layer=self.layer if part is Part.LAYER else None)
+
+    def sized(self, rounds: int | None, seconds: float | None) -> Plan:
+        """The same with another number of rounds and another length of windows; None: the plan's own."""
+        layer = self.layer and replace(
+            self.layer, rounds=rounds or self.layer.rounds, seconds=seconds or self.layer.seconds
+        )
+        return replace(self, rounds=rounds or self.rounds, seconds=seconds or self.seconds, layer=layer)
 
 
 FULL = Plan(
@@ -119,7 +143,16 @@ FULL = Plan(
     warm_up_s=0.6,
     starts=5,
     peer=True,
+    layer=LayerPlan(rounds=7, seconds=0.25, warm_up_s=0.03),
 )
-"""Under a quarter of an hour on two cores."""
-QUICK = Plan(cases=SHORT + RERANKING + CROSS_ENCODER[:1], rounds=1, seconds=1.0, warm_up_s=0.3, starts=3, peer=True)
+"""Under 14 minutes on two cores."""
+QUICK = Plan(
+    cases=SHORT + RERANKING + CROSS_ENCODER[:1],
+    rounds=1,
+    seconds=1.0,
+    warm_up_s=0.3,
+    starts=3,
+    peer=True,
+    layer=LayerPlan(rounds=1, seconds=0.2, warm_up_s=0.03),
+)
 """Under three minutes: shows that everything works, and roughly how fast."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
+from benchmarks.aims import Verdict
 from benchmarks.cpu import STOLEN, STRANGERS
 from benchmarks.footprint import Memory
+from benchmarks.layer_report import TITLE, section
+from benchmarks.markdown import table
 from benchmarks.plan import Task
-from benchmarks.results import Results, warning
+from benchmarks.results import LayerRun, Results, warning
 from benchmarks.samples import Row, Spread
 
 _HEAD = (
@@ -31,8 +34,9 @@ def to_markdown(results: Results, chart: str) -> str:
         *([f"**{warning(results)}**"] if warning(results) else []),
         f"![Throughput and latency]({chart})",
         *_cases(results.rows),
+        *([f"## {TITLE}", section(results.layer)] if results.layer else []),
         "## Aims",
-        _table(("aim", "measured", ""), ((v.aim, v.measured, "met" if v.met else "missed") for v in results.verdicts)),
+        _aims(results.verdicts),
         "## Batches that the device saw",
         _batches(results.rows),
         "## The gateway by itself",
@@ -43,7 +47,22 @@ def to_markdown(results: Results, chart: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def layer_to_markdown(run: LayerRun) -> str:
+    """The same for a run of the client layer alone."""
+    disturbed = [f"**{warning(run)}**"] if warning(run) else []
+    parts = [f"# {TITLE}", f"{_machine(run)}.", *disturbed, section(run.layer), "## Aims", _aims(run.verdicts)]
+    return "\n\n".join(parts) + "\n"
+
+
 def _setting(results: Results) -> str:
+    return (
+        f"{_machine(results)}. Weights: all-MiniLM-L6-v2, and for `cross-encoder` random ones of its size; float32, "
+        f"{results.threads} threads."
+    )
+
+
+def _machine(results: Results | LayerRun) -> str:
+    """Machine, code and versions."""
     machine = results.machine
     changes = ", with uncommitted changes" if machine["uncommitted_changes"] else ""
     versions = "; ".join(
@@ -52,16 +71,19 @@ def _setting(results: Results) -> str:
     )
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}, "
-        f"Python {machine['python']}, commit {machine['commit']}{changes}. Weights: all-MiniLM-L6-v2, and for "
-        f"`cross-encoder` random ones of its size; float32, {results.threads} threads. {versions}."
+        f"Python {machine['python']}, commit {machine['commit']}{changes}. {versions}"
     )
+
+
+def _aims(verdicts: Sequence[Verdict]) -> str:
+    return table(("aim", "measured", ""), ((v.aim, v.measured, "met" if v.met else "missed") for v in verdicts))
 
 
 def _cases(rows: Sequence[Row]) -> Iterable[str]:
     for case in dict.fromkeys(row.case for row in rows):
         of_case = [row for row in rows if row.case == case]
         yield f"## {case.capitalize()}"
-        yield _table(("contestant", f"{of_case[0].unit}/s", *_HEAD), map(_cells, of_case))
+        yield table(("contestant", f"{of_case[0].unit}/s", *_HEAD), map(_cells, of_case))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -83,7 +105,7 @@ def _batches(rows: Sequence[Row]) -> str:
         if row.batches is not None:
             shares = ", ".join(f"{size}: {share:.0%}" for size, share in row.batches.items())
             cells.append((row.case, row.contestant, f"{row.mean_batch:.1f}", shares))
-    return _table(("load", "contestant", "mean", "share of the passes by items in a pass"), cells)
+    return table(("load", "contestant", "mean", "share of the passes by items in a pass"), cells)
 
 
 def _footprint(results: Results) -> str:
@@ -95,7 +117,7 @@ def _footprint(results: Results) -> str:
     head = ("process", "resident MiB, idle", "after all load", "proportional MiB, idle", "after all load")
     idle, used = _by_role(results.memory_idle), _by_role(results.memory_used)
     cells = ((role, *(f"{mib:.0f}" for mib in _figures(idle[role], used[role]))) for role in idle if role in used)
-    return f"{text}\n\n{_table(head, cells)}"
+    return f"{text}\n\n{table(head, cells)}"
 
 
 def _figures(idle: Memory, used: Memory) -> tuple[float, ...]:
@@ -112,6 +134,9 @@ def _method(results: Results) -> str:
         "brackets the least and the most; a comparison with the direct call is made within a round.",
         f"Tokens of a text, special ones included: {tokens}. Everybody gets the same texts in the same order. Queries "
         f"and documents are {results.documents}.",
+        "Texts repeat, so the gateway's cache of embeddings is off; its start alone is timed with it, as it comes. The "
+        "gateway joins small requests that come together into one call of the service; `not joined` is a second "
+        "gateway before the same services that makes a call of each.",
         "`in flight`: each answered request is followed by the next at once. The direct call gets all that is in "
         "flight in one call, at a batch size of at most 64 and to rerank 32, so its latency is that of all answers "
         "together; to rerank, it encodes each query once, and the documents of all queries together. Load and "
@@ -147,8 +172,3 @@ def _spread(value: Spread, digits: int) -> str:
     if value.least == value.most:
         return f"{value.median:.{digits}f}"
     return f"{value.median:.{digits}f} ({value.least:.{digits}f}-{value.most:.{digits}f})"
-
-
-def _table(head: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *cells]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

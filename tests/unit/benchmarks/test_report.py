@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.aims import HTTP, RERANKING_HTTP, verdicts
+from benchmarks.aims import HTTP, RERANKING_HTTP, layer_verdicts, verdicts
 from benchmarks.batches import Passes
 from benchmarks.chart import to_svg
-from benchmarks.contestants import DIRECT, GRPC, RERANKING_GRPC
+from benchmarks.contestants import DIRECT, GRPC, JOINED, NOT_JOINED, RERANKING_GRPC, Served
 from benchmarks.cpu import STOLEN, STRANGERS
 from benchmarks.footprint import Memory
-from benchmarks.plan import CROSS_ENCODER, RERANKING, SHORT, Case, Plan, Task
-from benchmarks.report import to_markdown
-from benchmarks.results import Results, to_json, warning
+from benchmarks.layer import ALONE, CROWDED, LayerResults
+from benchmarks.layer_ways import BARE, CLIENT
+from benchmarks.plan import CROSS_ENCODER, OTHER, RERANKING, SHORT, Case, LayerPlan, Plan, Task
+from benchmarks.report import layer_to_markdown, to_markdown
+from benchmarks.results import LayerRun, Results, to_json, warning
 from benchmarks.samples import Sample, rows
 from benchmarks.spans import Numbers
+from benchmarks.station import Station
+from benchmarks.summary import layer_summary, summary
 
 LOAD = "load generator"
 CASES = SHORT + RERANKING + CROSS_ENCODER
@@ -38,7 +43,8 @@ def samples() -> list[Sample]:
     embedding = {
         DIRECT: 100.0,
         GRPC: 90.0,
-        HTTP[0]: 80.0,
+        JOINED: 80.0,
+        NOT_JOINED: 75.0,
         HTTP[1]: 70.0,
         "infinity, base64": 75.0,
         "infinity, float": 60.0,
@@ -83,6 +89,62 @@ def test_aims_say_what_was_missed(samples: Sequence[Sample]) -> None:
     assert found["gateway under 150 MiB resident a worker"]
 
 
+def test_joining_is_judged_where_many_requests_come_at_once(samples: Sequence[Sample]) -> None:
+    memory = [Memory("worker", 120, 90)]
+    aim = "the gateway that joins requests is ahead of the one that does not"
+    found = {v.aim: v for v in verdicts(rows(samples, DIRECT, LOAD), [1.0], memory) if v.aim.endswith(aim)}
+    assert list(found) == [f"embedding, {count} in flight: {aim}" for count in (32, 64)]
+    assert all(verdict.met for verdict in found.values())
+    assert found[f"embedding, 32 in flight: {aim}"].measured == "40 against 38 texts/s"
+    slower = [replace(s, items_per_second=1.0) if s.contestant == JOINED else s for s in samples]
+    judged = verdicts(rows(slower, DIRECT, LOAD), [1.0], memory)
+    assert not any(verdict.met for verdict in judged if verdict.aim.endswith(aim))
+
+
+def test_a_contestant_of_some_cases_takes_part_in_no_other(tmp_path: Path) -> None:
+    station = Station(Path("python"), "nothing", tmp_path / "log")
+    short = Served(NOT_JOINED, frozenset(), station, {}, SHORT)
+    assert all(short.takes_part(case) for case in SHORT)
+    assert not any(short.takes_part(case) for case in OTHER)
+    assert Served(JOINED, frozenset(), station, {}).takes_part(OTHER[0])
+
+
+def layer_results(added_ms: float) -> LayerResults:
+    def window(way: str, load: str, number: int, p95_ms: float) -> Sample:
+        calls = Numbers(per_second=3000.0, p50_ms=p95_ms / 2, p95_ms=p95_ms, p99_ms=2 * p95_ms, requests=700)
+        return Sample(way, load, number, "calls", 3000.0, calls, {STRANGERS: 0.0, STOLEN: 0.0})
+
+    # Rounds differ by more than what is added: it is compared within each.
+    samples = [
+        window(way, load, number, 5.0 * number + more)
+        for number in (1, 2, 3)
+        for load in (ALONE, CROWDED)
+        for way, more in ((BARE, 0.0), (CLIENT, added_ms))
+    ]
+    cpu_us = [100.0 if sample.contestant == BARE else 150.0 + sample.round for sample in samples]
+    found = rows(samples, BARE, "caller")
+    return LayerResults(LayerPlan(3, 0.25, 0.05), samples, cpu_us, found, has_redis=False)
+
+
+@pytest.mark.parametrize(("added_ms", "met"), [(0.25, True), (1.25, False)])
+def test_the_aim_of_the_client_layer_gives_both_numbers(added_ms: float, met: bool) -> None:
+    (verdict,) = layer_verdicts(layer_results(added_ms))
+    assert verdict.met is met
+    assert verdict.measured == f"+{added_ms:.2f} ms: {10 + added_ms:.2f} against 10.00 ms"
+
+
+def test_a_run_of_the_client_layer_alone_is_written_in_all_forms(results: Results) -> None:
+    layer = layer_results(0.25)
+    run = LayerRun(results.machine, results.versions, layer, layer_verdicts(layer))
+    text = layer_to_markdown(run)
+    assert "| EmbeddingClient | 5.125 | 10.250 | +0.125 | +0.250 | 3000 | 5.12 | 10.25 | 152 |" in text
+    assert "+0.25 ms: 10.25 against 10.00 ms | met |" in text
+    assert warning(run) == ""
+    assert len(json.loads(to_json(run))["layer"]["samples"]) == len(layer.samples)
+    (figures, aims) = layer_summary(run)
+    assert (figures.row_count, aims.row_count) == (2, 1)
+
+
 @pytest.fixture
 def results(samples: Sequence[Sample]) -> Results:
     table = rows(samples, DIRECT, LOAD)
@@ -102,6 +164,7 @@ def results(samples: Sequence[Sample]) -> Results:
         idle_cores=[0.0, 0.01],
         samples=samples,
         rows=table,
+        layer=layer_results(0.25),
         verdicts=verdicts(table, [1.25], memory),
     )
 
@@ -114,7 +177,11 @@ def test_a_run_is_written_in_all_forms(results: Results) -> None:
     assert "| reranking, gRPC | 22.5 (15.0-45.0) | 44.4 |" in text
     assert "raw scores, reranking: reranking, gRPC 2.5e-07." in text
     assert "| missed |" in text
+    assert "## The client layer\n\n| call by |" in text
+    assert "cache of embeddings is off" in text
     assert len(json.loads(to_json(results))["samples"]) == len(results.samples)
+    assert "The client layer" in [table.title for table in summary(results)]
+    assert "The client layer" not in [table.title for table in summary(replace(results, layer=None))]
     picture = ElementTree.fromstring(to_svg(results.rows, [SHORT, RERANKING]))
     assert len(picture.findall(".//{*}g")) == 4
 
