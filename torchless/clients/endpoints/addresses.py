@@ -20,22 +20,21 @@ class Target:
     many: bool
     """Whether every address that the name has is an endpoint of its own."""
 
-    async def endpoints(self, timeout_s: float) -> list[str]:
+    async def endpoints(self) -> list[str]:
         """The `host:port` of each endpoint, in a fixed order.
 
         Of a name with addresses of both families, those of the family that the system prefers (RFC 6724): the same host
         must not count twice.
 
         Raises:
-            OSError: The name is not known (now), or was not resolved within `timeout_s` seconds.
+            OSError: The name is not known (now).
         """
         if not self.many:
             return [self.text]
         host, port = _host_and_port(self.text)
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(timeout_s):
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except UnicodeError as error:  # a name that cannot be one
             raise OSError("the name is malformed") from error
         family = found[0][0]

@@ -42,6 +42,7 @@ class EndpointPool(Generic[Stub]):
         self._make_endpoint = make_endpoint
         self._endpoints: dict[str, Endpoint[Stub]] = {}
         self._known: dict[Target, list[str]] = {}
+        self._lookups: dict[Target, asyncio.Task[list[str]]] = {}
         self._wanted = asyncio.Event()
         self._resolved_once: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
@@ -80,7 +81,9 @@ class EndpointPool(Generic[Stub]):
         leaving = dict(self._leaving)
         for task in leaving.values():
             task.cancel()
-        stopped = self._stop_following() | set(leaving.values())
+        for lookup in self._lookups.values():
+            lookup.cancel()
+        stopped: set[asyncio.Task[Any]] = {*self._stop_following(), *leaving.values(), *self._lookups.values()}
         if stopped:
             await asyncio.wait(stopped)
         endpoints, self._endpoints = [*self._endpoints.values(), *leaving], {}
@@ -160,6 +163,8 @@ class EndpointPool(Generic[Stub]):
         self._known = {
             target: self._known.get(target, []) if target.many else [target.text] for target in self._targets
         }
+        for target in self._lookups.keys() - set(self._targets):
+            self._lookups.pop(target).cancel()
         for endpoint in self._endpoints.values():
             endpoint.reconfigure(settings)
         self._adjust()
@@ -208,7 +213,7 @@ class EndpointPool(Generic[Stub]):
     async def _resolve(self) -> None:
         for target in [each for each in self._targets if each.many]:
             try:
-                self._known[target] = await target.endpoints(self._settings.discovery.timeout_s)
+                self._known[target] = await self._look_up(target)
             except OSError:  # a TimeoutError is one
                 if target not in self._unresolved:
                     logger.warning("%s: a name of its address is not resolved", self._capability)
@@ -216,3 +221,28 @@ class EndpointPool(Generic[Stub]):
             else:
                 self._unresolved.discard(target)
         self._adjust()
+
+    async def _look_up(self, target: Target) -> list[str]:
+        """The endpoints of `target`.
+
+        One lookup at a time: each that hangs holds a thread of the few that the whole process has. What one finds after
+        its time is taken the next time.
+
+        Raises:
+            OSError: As `Target.endpoints`; TimeoutError after `discovery.timeout_s`.
+        """
+        lookup = self._lookups.get(target)
+        if lookup is None:
+            self._lookups[target] = lookup = asyncio.get_running_loop().create_task(target.endpoints())
+            lookup.add_done_callback(_looked_at)
+        done, _ = await asyncio.wait({lookup}, timeout=self._settings.discovery.timeout_s)
+        if not done:
+            raise TimeoutError
+        self._lookups.pop(target, None)
+        return lookup.result()
+
+
+def _looked_at(lookup: asyncio.Task[list[str]]) -> None:
+    """Nobody may come to ask for its error."""
+    if not lookup.cancelled():
+        lookup.exception()

@@ -156,6 +156,19 @@ async def test_a_lookup_that_hangs_ends_and_does_not_end_the_following(client: E
     await until_hosts(client, 2)
 
 
+async def test_a_lookup_slower_than_its_time_is_not_made_twice_and_counts_in_the_end(
+    client: EmbeddingClient, names: Names
+) -> None:
+    await client.reconfigure(settings(discovery={"interval_s": 0.03, "timeout_s": 0.01}))
+    names.hang = True
+    client.start()
+    await asyncio.sleep(0.2)
+    assert names.asked == ["name"]
+    names.set("name", 2)
+    names.hang = False
+    await until_hosts(client, 2)
+
+
 async def test_what_was_looked_up_for_other_settings_does_not_come(client: EmbeddingClient, names: Names) -> None:
     names.set("name", 2)
     names.set("other", 3)
