@@ -37,6 +37,8 @@ class Process:
 
     starts_within_s: ClassVar[float] = 30.0
     """Time after which one that does not serve yet never will, in seconds."""
+    gave_up: ClassVar[bytes] = b"Traceback"
+    """What its log holds if it never will."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -45,6 +47,7 @@ class Process:
         self.log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._frozen = False
+        self._log_began = 0
 
     def command(self) -> list[str]:
         """What starts it."""
@@ -73,6 +76,7 @@ class Process:
         """Starts it, without waiting until it serves."""
         assert not self.alive, f"{self.name} runs already"
         with self.log.open("ab") as output:
+            self._log_began = output.tell()
             self._process = subprocess.Popen(
                 self.command(),
                 cwd=ROOT,
@@ -93,6 +97,7 @@ class Process:
         until = time.monotonic() + self.starts_within_s
         while not await self.answers():
             assert self.alive, f"{self.name} ended on its own:\n{self.tail()}"
+            assert self.gave_up not in self.log.read_bytes()[self._log_began :], self.tail()
             assert time.monotonic() < until, f"{self.name} does not serve:\n{self.tail()}"
             await asyncio.sleep(_LOOK_S)
 

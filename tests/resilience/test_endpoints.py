@@ -231,9 +231,10 @@ async def test_one_is_slow(case: Case, scale: Scale, trio: Sequence[StubBento], 
     p95 = "p95 {:.0f} ms before, {:.0f} as it slows, {:.0f} after; {:.1%} of calls go there"
     case.figure(p95.format(*(each.seconds(0.95) * 1000 for each in (before, shift, after)), share))
     case.none(*BAD, Outcome.REFUSED)
-    assert share < 1 / 6, "half of an even share"
-    # Fewer than one in twenty wait for it.
-    assert after.seconds(0.95) < TEXT_MS / 1000 * factor
+    # Fewer than one in twenty wait for it, so that the 95th percentile is that of the others.
+    assert share < 0.05
+    windows = [case.tally.between(at, at + scale.phase_s / 2) for at in (seen_at, seen_at + scale.phase_s)]
+    assert min(window.seconds(0.95) for window in windows) < TEXT_MS / 1000 * factor
 
 
 @pytest.mark.case("6. one of three loses its GPU")
