@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -286,6 +287,12 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.5, 5.0, 10.0]))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
+
+    @rule()
+    def end_pause(self) -> None:
+        self.breaker.end_pause()
+        if self.model.state is BreakerState.OPEN:
+            self.model.opened_at = -math.inf
 
     @invariant()
     def is_as_the_model(self) -> None:
