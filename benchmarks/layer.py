@@ -15,7 +15,7 @@ from statistics import median
 from benchmarks.cpu import cores_between, read
 from benchmarks.layer_ways import BARE
 from benchmarks.plan import LayerPlan
-from benchmarks.processes import free_port
+from benchmarks.processes import free_ports_in_a_row
 from benchmarks.samples import Row, Sample, rows
 from benchmarks.spans import Numbers
 from benchmarks.stack import servers_up
@@ -88,9 +88,10 @@ def measure_layer(plan: LayerPlan, logs: Path, announce: Callable[[str], None]) 
 @contextmanager
 def _caller_up(logs: Path) -> Iterator[tuple[Station, list[str], Mapping[str, int]]]:
     """The caller, the names of its ways, and the process trees; the service and Redis run meanwhile."""
-    ports = [free_port() for _ in range(_ENDPOINTS)]
+    first = free_ports_in_a_row(_ENDPOINTS + 1)
+    ports, redis_port = range(first, first + _ENDPOINTS), first + _ENDPOINTS
     addresses = [f"127.0.0.1:{port}" for port in ports]
-    redis, redis_port = shutil.which("redis-server"), free_port()
+    redis = shutil.which("redis-server")
     services = [_service(ports), *([_redis(redis, redis_port, logs)] if redis else [])]
     caller = Station(Path(sys.executable), "benchmarks.layer_load", logs / "layer-load.log")
     with servers_up(services, logs) as servers, caller:

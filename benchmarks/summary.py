@@ -46,7 +46,7 @@ def _layer(layer: LayerResults) -> Table:
     figures = Table(title=TITLE, title_justify="left")
     figures.add_column(HEAD[0], min_width=20)
     for name in HEAD[1:_COLUMNS]:
-        figures.add_column(name, justify="right")
+        figures.add_column(name, justify="right", min_width=6, max_width=8)
     for line in cells(layer):
         figures.add_row(*line[:_COLUMNS])
     return figures

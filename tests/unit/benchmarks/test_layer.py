@@ -34,7 +34,7 @@ from benchmarks.layer_ways import (
 )
 from benchmarks.load import drive
 from benchmarks.plan import LayerPlan
-from benchmarks.processes import free_port
+from benchmarks.processes import free_ports_in_a_row
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 
@@ -43,7 +43,8 @@ WITHOUT_REDIS = [BARE, CLIENT, THREE, HEDGING, JOINING, LIMIT, MISS, HIT]
 
 @pytest.fixture
 async def addresses() -> AsyncIterator[list[str]]:
-    ports = [free_port() for _ in range(3)]
+    first = free_ports_in_a_row(3)
+    ports = range(first, first + 3)
     service = asyncio.create_task(serve(ports))
     yield [f"127.0.0.1:{port}" for port in ports]
     service.cancel()
