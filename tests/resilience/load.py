@@ -6,10 +6,10 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from benchmarks.http_connection import HTTPConnection
 from tests.resilience.outcomes import Outcome, Record, Tally
@@ -243,8 +243,8 @@ async def arrivals(target: Target, texts: Texts, tally: Tally, rate: float) -> A
 
 
 @asynccontextmanager
-async def _running(load: Load, target: Target, work: object) -> AsyncIterator[None]:
-    task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+async def _running(load: Load, target: Target, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
     try:
         yield
         load.stop()

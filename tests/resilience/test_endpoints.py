@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ async def test_all_are_restarted_one_by_one(
             left = time.monotonic()
             await bento.start()
             there = time.monotonic()
-            took = await until(lambda bento=bento: _has_served(bento, 3), "it gets calls again")
+            took = await until(partial(_has_served, bento, 3), "it gets calls again")
             times.append((left - began, there - left, took))
         await asyncio.sleep(scale.phase_s)
     stop_s, start_s, took_s = (max(each) for each in zip(*times, strict=True))
@@ -103,7 +104,7 @@ async def test_all_are_down_and_come_back(
         for bento in trio:
             await asyncio.to_thread(bento.kill)
         for bento in trio:
-            await until(lambda bento=bento: _is_open(front, bento), "its breaker opens")
+            await until(partial(_is_open, front, bento), "its breaker opens")
         open_at = time.monotonic()
         await asyncio.sleep(max(scale.phase_s, open_s))
         down_until = time.monotonic()
@@ -335,6 +336,6 @@ async def test_kills_at_random(case: Case, scale: Scale, trio: Sequence[StubBent
             await asyncio.to_thread(victim.kill)
             await asyncio.sleep(chance.uniform(0.0, 2.0))
             await victim.start()
-            await until(lambda victim=victim: _has_served(victim, 1), "it gets calls again")
+            await until(partial(_has_served, victim, 1), "it gets calls again")
     case.none(*BAD, Outcome.REFUSED)
     assert case.tally.seconds(0.99) < DEADLINE_S

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -125,7 +124,7 @@ async def _until_idle(front: Gateway, bentos: Sequence[StubBento]) -> float:
 _REQUESTS = "torchless_gateway_requests_in_flight"
 
 
-async def _bentos_are_idle(bentos: Sequence[Any]) -> bool:
+async def _bentos_are_idle(bentos: Sequence[StubBento]) -> bool:
     waiting = [await bento.metric("torchless_waiting_tokens") for bento in bentos]
     embedding = 'method="GenerateEmbeddings"'
     return sum(waiting) == 0 and sum([await b.metric("torchless_calls_in_flight", embedding) for b in bentos]) == 0

@@ -62,9 +62,12 @@ async def answering(how: Answer) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-async def outcomes_of(how: Answer, **target: bool) -> Tally:
+async def outcomes_of(how: Answer, *, refused_with_503: bool = False) -> Tally:
     tally = Tally()
-    async with answering(how) as port, clients(HttpTarget(port, deadline_s=0.2, **target), FreshTexts(), tally, 2):
+    async with (
+        answering(how) as port,
+        clients(HttpTarget(port, deadline_s=0.2, refused_with_503=refused_with_503), FreshTexts(), tally, 2),
+    ):
         await asyncio.sleep(0.1)
     assert tally.sent > 0
     assert sum(tally.counts().values()) == tally.sent

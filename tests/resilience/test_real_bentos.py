@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ async def test_both_are_restarted(case: Case, scale: Scale, pair: Sequence[RealB
     async with Traffic(rate=10, clients=6, deadline_s=DEADLINE_S).flowing(case.tally, front.port, embedding, texts):
         for bento in pair:
             await bento.restart()
-            await until(lambda bento=bento: _serves(bento), "it gets calls again")
+            await until(partial(_serves, bento), "it gets calls again")
         await asyncio.sleep(scale.phase_s)
     case.none(Outcome.FAILED, Outcome.LOST, Outcome.REFUSED)
     assert case.tally.seconds(0.99) < DEADLINE_S

@@ -41,7 +41,7 @@ async def test_nothing_grows(
     front = await gateway(addresses(stubs), limits=limits, cache={"memory_mib": 0.25, "warm_mib": 0})
     watched = (front, *stubs)
     memory: list[list[float]] = [[] for _ in watched]
-    descriptors: list[list[int]] = [[] for _ in watched]
+    descriptors: list[list[float]] = [[] for _ in watched]
     rate = SHARE * len(stubs) * 1000 / TEXT_MS
     began = time.monotonic()
     async with arrivals(HttpTarget(front.port), FreshTexts("soak"), case.tally, rate):
@@ -62,11 +62,11 @@ async def test_nothing_grows(
         assert _end(of) - _half(of) <= DESCRIPTORS
 
 
-def _half(samples: list[float] | list[int]) -> float:
+def _half(samples: list[float]) -> float:
     """Level once all that fills up is full: the second quarter of the time before the last half begins."""
     return statistics.median(samples[len(samples) // 4 : len(samples) // 2])
 
 
-def _end(samples: list[float] | list[int]) -> float:
+def _end(samples: list[float]) -> float:
     """Level at the end: the last quarter."""
     return statistics.median(samples[3 * len(samples) // 4 :])
