@@ -2,7 +2,8 @@
 
 A call costs both ends about as much as a short text costs the device, so at many small requests at a time one call with
 all of their texts is answered sooner than a call each. Nobody waits for others to come: while fewer calls are under way
-than keep a service busy, a request is a call of its own.
+than keep a service busy, a request is a call of its own. So it is when as many wait as the next calls can take: the
+service then sees how much there is to do, and refuses what it cannot.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torchless.settings import SettingsGroup
 
 Answer = TypeVar("Answer")
 Key = TypeVar("Key")
+_SMOOTHING = 0.2
 _ITS_OWN = CALLERS_FAULT | {ErrorKind.INTERNAL}
 """Errors that one request of several may be to blame for."""
 
@@ -31,15 +33,19 @@ class JoiningSettings(SettingsGroup):
 
     enabled: bool = True
     """Whether small requests to embed are joined."""
-    calls: int = Field(default=2, ge=1, le=64)
-    """Calls under way at each endpoint from which on requests are joined: one at work and one that waits."""
+    calls: int = Field(default=1, ge=1, le=64)
+    """Calls under way at each endpoint from which on requests are joined. With 1, all that comes meanwhile is one pass;
+    a device that is done in a few milliseconds may want 2, so that one waits while one is at work."""
     small: int = Field(default=8, ge=1, le=1024)
     """Most texts of a request that is joined."""
     most: int = Field(default=64, ge=2, le=4096)
     """Most texts of a joined call; a full batch of the service is a good one."""
+    longest_s: float = Field(default=0.5, gt=0, le=60)
+    """Time that a joined call is to take at most, in seconds, as far as the last ones tell: a slow service gets fewer
+    texts in a call."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Member(Generic[Answer]):
     """A request that waits."""
 
@@ -80,6 +86,7 @@ class Joining(Generic[Key, Answer]):
         self.settings = settings
         self._groups: defaultdict[tuple[Key, str], _Group[Answer]] = defaultdict(_Group)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._seconds_a_text = 0.0
 
     def takes(self, texts: Sequence[object]) -> bool:
         """Whether a request with `texts` is small enough."""
@@ -98,12 +105,15 @@ class Joining(Generic[Key, Answer]):
             TorchlessError: As the call; what another request is to blame for is never raised.
         """
         group = self._groups[key, context.tenant]
-        if group.calls < self.settings.calls * max(1, self._endpoints()):
+        calls = self.settings.calls * max(1, self._endpoints())
+        if group.calls < calls:
             group.calls += 1
             try:
-                return await self._call(texts, key, replace(context, deadline_s=timeout_s))
+                return await self._timed(texts, key, replace(context, deadline_s=timeout_s))
             finally:
                 self._ended(group, key, context.tenant)
+        if sum(len(each.texts) for each in group.waiting) + len(texts) > calls * self._most():
+            return await self._call(texts, key, replace(context, deadline_s=timeout_s))
         member: _Member[Answer] = _Member(texts, context, time.monotonic() + timeout_s)
         group.waiting.append(member)
         try:
@@ -113,6 +123,8 @@ class Joining(Generic[Key, Answer]):
             raise TorchlessError(ErrorKind.DEADLINE, "the request waited for its turn until its deadline") from None
         finally:
             member.answer.cancel()
+            if member in group.waiting:
+                group.waiting.remove(member)
 
     async def close(self) -> None:
         """Cancels the calls under way for several requests."""
@@ -136,11 +148,10 @@ class Joining(Generic[Key, Answer]):
     def _next(self, group: _Group[Answer]) -> list[_Member[Answer]]:
         """Those that have waited longest, as many as fit into one call; they wait no longer."""
         members: list[_Member[Answer]] = []
-        texts = 0
-        group.waiting = [each for each in group.waiting if not each.answer.done()]
+        texts, most = 0, self._most()
         for each in group.waiting:
             texts += len(each.texts)
-            if members and texts > self.settings.most:
+            if members and texts > most:
                 break
             members.append(each)
         del group.waiting[: len(members)]
@@ -177,7 +188,7 @@ class Joining(Generic[Key, Answer]):
         # It is worth going on while anybody waits.
         left_s = max(each.expires for each in members) - time.monotonic()
         try:
-            answer = await self._call(texts, key, replace(members[0].context, deadline_s=max(left_s, 0.001)))
+            answer = await self._timed(texts, key, replace(members[0].context, deadline_s=max(left_s, 0.001)))
         except TorchlessError as error:
             if error.kind in _ITS_OWN and len(members) > 1:
                 await asyncio.gather(*(self._alone(each, key) for each in members))
@@ -190,6 +201,21 @@ class Joining(Generic[Key, Answer]):
             if not each.answer.done():
                 each.answer.set_result(self._part(answer, start, start + len(each.texts)))
             start += len(each.texts)
+
+    async def _timed(self, texts: Sequence[str], key: Key, context: CallContext) -> Answer:
+        """Makes a call, and learns from its end how long a text takes."""
+        started = time.monotonic()
+        answer = await self._call(texts, key, context)
+        seconds = (time.monotonic() - started) / len(texts)
+        self._seconds_a_text += _SMOOTHING * (seconds - self._seconds_a_text) if self._seconds_a_text else seconds
+        return answer
+
+    def _most(self) -> int:
+        """Texts of the next call."""
+        if not self._seconds_a_text:
+            return self.settings.most
+        in_time = int(self.settings.longest_s / self._seconds_a_text)
+        return max(self.settings.small, min(self.settings.most, in_time))
 
     async def _alone(self, member: _Member[Answer], key: Key) -> None:
         left_s = member.expires - time.monotonic()

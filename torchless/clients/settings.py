@@ -95,8 +95,9 @@ class ClientSettings(SettingsGroup):
     """Time that a connection has to come about, in seconds."""
     reconnect_min_s: float = Field(default=0.1, gt=0)
     """First pause before connecting again, in seconds; it doubles up to `reconnect_max_s`."""
-    reconnect_max_s: float = Field(default=5.0, gt=0)
-    """Longest pause before connecting again, in seconds."""
+    reconnect_max_s: float = Field(default=1.0, gt=0)
+    """Longest pause before connecting again, in seconds. So long may it take until
+    an endpoint that is back is noticed."""
     slow_start_s: float = Field(default=10.0, ge=0, le=600)
     """Time over which an endpoint that has just come up gets its full share of calls, in seconds; 0: at once."""
     discovery: DiscoverySettings = DiscoverySettings()

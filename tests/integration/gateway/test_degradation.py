@@ -253,6 +253,6 @@ def test_callers_of_a_service_that_dies_are_not_left_waiting(gateway: Gateway, a
     another.servicer.delay_s = 30
     with gateway(embedding={"address": another.address}) as http, ThreadPoolExecutor(8) as threads:
         sent = [threads.submit(http.post, "/embed", json={"inputs": "a"}) for _ in range(8)]
-        until(lambda: len(another.servicer.requests) >= 2)
+        until(lambda: len(another.servicer.requests) >= 1)
         another.__exit__()
         assert [each.result().status_code for each in sent] == [503] * 8

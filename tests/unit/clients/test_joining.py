@@ -42,9 +42,9 @@ class Service:
 class Client:
     """Requests to embed by one `Joining` over one endpoint, at most one call at a time without joining."""
 
-    def __init__(self, **settings: int) -> None:
+    def __init__(self, **settings: float) -> None:
         self.service = Service()
-        joining = JoiningSettings(**{"calls": 1, "small": 2, "most": 4, **settings})
+        joining = JoiningSettings.model_validate({"calls": 1, "small": 2, "most": 4, **settings})
         self.joining: Joining[str, Answer] = Joining(
             self.service.call, lambda answer, start, stop: answer[start:stop], lambda: 1, joining
         )
@@ -85,7 +85,30 @@ async def test_a_joined_call_holds_no_more_than_most_and_the_oldest_go_first() -
     await settle()
     client.service.gate.set()
     await asyncio.gather(*tasks)
-    assert client.service.calls == [["a"], ["0", "0", "1", "1"], ["2", "2"]]
+    assert client.service.calls[-1] == ["0", "0", "1", "1"]
+
+
+async def test_past_what_the_next_call_takes_the_service_decides() -> None:
+    client = Client()
+    tasks = [client.ask("a")]
+    await settle()
+    tasks += [client.ask(f"{n}", f"{n}") for n in range(4)]
+    await settle()
+    assert client.service.calls == [["a"], ["2", "2"], ["3", "3"]]
+    client.service.gate.set()
+    assert await asyncio.gather(*tasks) == [["A"], *([f"{n}", f"{n}"] for n in range(4))]
+
+
+async def test_a_slow_service_gets_fewer_texts_in_a_call() -> None:
+    client = Client(most=100, longest_s=0.05)
+    task = client.ask("a")
+    await asyncio.sleep(0.02)
+    client.service.gate.set()
+    await task
+    assert client.joining._most() == 2
+    for _ in range(30):
+        await client.ask("a", "b")
+    assert client.joining._most() == 100
 
 
 @pytest.mark.parametrize("difference", [{"key": "other"}, {"tenant": "other"}])

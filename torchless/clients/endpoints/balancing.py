@@ -1,7 +1,8 @@
 """Which endpoint gets the next call: power of two choices.
 
 Two are drawn, and the one with fewer calls in flight gets it (Mitzenmacher, The Power of Two Choices in Randomized Load
-Balancing, 2001): nearly as even as asking all of them, without everybody running to the same one.
+Balancing, 2001): nearly as even as asking all of them, without everybody running to the same one. Calls in flight weigh
+as much as they take, as in Finagle's balancers: one call at an endpoint that is twenty times as slow counts as twenty.
 """
 
 from __future__ import annotations
@@ -47,4 +48,7 @@ def _of_two(endpoints: Sequence[Endpoint[Stub]]) -> Endpoint[Stub]:
     if len(endpoints) == 1:
         return endpoints[0]
     first, second = random.sample(endpoints, 2)
-    return min(first, second, key=lambda each: each.load())
+    one, other = first.share_in_flight, second.share_in_flight
+    if first.latency_s is not None and second.latency_s is not None:
+        one, other = one * first.latency_s, other * second.latency_s
+    return first if one <= other else second

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 Stub = TypeVar("Stub")
 _LATENCY_MEMORY_S = 10.0
+_SMOOTHING = 0.1
+_SHORTEST_S = 1e-6
 _LEAST_WEIGHT = 0.1
 
 
@@ -74,7 +76,7 @@ class Endpoint(Generic[Stub]):
         self._metrics = metrics
         self._slow_start_s = settings.slow_start_s
         self._up_since = -math.inf
-        self._latency_s = 0.0
+        self._log_latency: float | None = None
         self._latency_seen = time.monotonic()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -134,11 +136,21 @@ class Endpoint(Generic[Stub]):
         await self._channel.close()
         self._metrics.gone()
 
-    def load(self) -> tuple[float, float]:
-        """What calls are balanced by: calls in flight for its weight, then how slow it has been lately."""
+    @property
+    def share_in_flight(self) -> float:
+        """Its calls in flight and the next one, for the weight that it has as yet."""
+        return (self.calls_in_flight + 1) / self._weight()
+
+    @property
+    def latency_s(self) -> float | None:
+        """How long its answers took lately, in seconds; None: nothing is known of that.
+
+        Halved every seven seconds that nobody asks it: it must not be passed over for ever because it was slow once.
+        """
+        if self._log_latency is None:
+            return None
         age_s = time.monotonic() - self._latency_seen
-        # What nobody has tried for long must not be passed over for ever because it was slow once.
-        return (self.calls_in_flight + 1) / self._weight(), self._latency_s * math.exp(-age_s / _LATENCY_MEMORY_S)
+        return math.exp(self._log_latency - age_s / _LATENCY_MEMORY_S)
 
     @contextmanager
     def call(self, ticket: Ticket, *, timed: bool = True) -> Iterator[None]:
@@ -187,12 +199,10 @@ class Endpoint(Generic[Stub]):
             call.cancel()  # a caller who leaves early is not computed for
 
     def _learn(self, latency_s: float) -> None:
-        now = time.monotonic()
-        kept = math.exp(-(now - self._latency_seen) / _LATENCY_MEMORY_S)
-        # The first answers count fully; after that an average over the last ten seconds or ten answers.
-        kept = min(kept, 0.9) if self._latency_s else 0.0
-        self._latency_s = kept * self._latency_s + (1 - kept) * latency_s
-        self._latency_seen = now
+        # Of logarithms, so that one large request among small ones does not make it slow.
+        latest, before = math.log(max(latency_s, _SHORTEST_S)), self._log_latency
+        self._log_latency = latest if before is None else before + _SMOOTHING * (latest - before)
+        self._latency_seen = time.monotonic()
 
     def _weight(self) -> float:
         if not self._slow_start_s:

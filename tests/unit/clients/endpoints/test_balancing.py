@@ -147,7 +147,7 @@ async def test_one_that_has_just_come_up_gets_its_share_over_time(
     old._up_since = -math.inf
     old.calls_in_flight = 7
     for load in (10, 2, 1, 1):
-        assert new.load()[0] == load
+        assert new.share_in_flight == load
         now = next(times)
     now = 1000.0
     assert choose([old, new]) is old  # 8 calls against one that counts as ten
@@ -159,12 +159,35 @@ async def test_a_closed_breaker_starts_slowly_too(endpoints: Endpoints, monkeypa
     one = endpoints.one(slow_start_s=10, breaker={"open_s": 0.001})
     one._up_since = -math.inf
     trip(one)
-    assert one.load()[0] == 1
+    assert one.share_in_flight == 1
     await asyncio.sleep(0.002)
     ticket = one.breaker.begin(30)
     assert ticket is not None
     ticket.answered()
-    assert one.load()[0] > 9
+    assert one.share_in_flight > 9
+
+
+async def test_calls_weigh_as_much_as_they_take(endpoints: Endpoints) -> None:
+    quick, slow = endpoints(Health.SERVING, Health.SERVING)
+    quick._log_latency, slow._log_latency = math.log(0.01), math.log(0.2)
+    quick._latency_seen = slow._latency_seen = module.time.monotonic()
+    quick.calls_in_flight = 15
+    assert shares([quick, slow]) == [1, 0]
+    quick.calls_in_flight = 25
+    assert shares([quick, slow]) == [0, 1]
+
+
+async def test_one_large_request_makes_nobody_slow(endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    (one,) = endpoints(Health.SERVING)
+    for latency in (*[0.01] * 20, 1.0):
+        ticket = one.breaker.begin(30)
+        assert ticket is not None
+        with one.call(ticket):
+            now += latency
+    assert one.latency_s is not None
+    assert one.latency_s < 0.02
 
 
 async def test_of_equally_busy_ones_the_quicker_gets_it_but_the_slow_one_is_not_forgotten(
@@ -180,7 +203,7 @@ async def test_of_equally_busy_ones_the_quicker_gets_it_but_the_slow_one_is_not_
             now += latency
     assert choose([quick, slow]) is quick
     now += 100
-    quick._latency_s, quick._latency_seen = 0.01, now  # it has had all the calls since
+    quick._log_latency, quick._latency_seen = math.log(0.01), now  # it has had all the calls since
     assert choose([quick, slow]) is slow
 
 
