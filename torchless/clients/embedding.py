@@ -150,11 +150,10 @@ class EmbeddingClient(CapabilityClient):
             context: For whom, and how long they wait.
         """
         with self._caller.admitted():
-            by_text = options.granularity is Granularity.TEXT and bool(inputs) and isinstance(inputs[0], str)
-            if by_text and self._joining.takes(inputs):
+            texts = _joinable(inputs, options)
+            if self._joining.takes(texts):
                 # A text that cannot be sent must not keep those from being sent that it is joined with.
-                texts = _texts(inputs)  # type: ignore[arg-type]
-                return await self._joining.answer(texts, options, context, self._timeout(context))
+                return await self._joining.answer(_texts(texts), options, context, self._timeout(context))
             return await self._embed(inputs, options, context)
 
     async def _embed(
@@ -269,6 +268,12 @@ def _token_ids(sequences: Sequence[Sequence[int]]) -> list[TokenIds]:
         return [TokenIds(ids=ids) for ids in sequences]
     except ValueError as error:  # past the range of an unsigned 32-bit number
         raise invalid_input("token_ids", "each id is a whole number from 0 to 4294967295") from error
+
+
+def _joinable(inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOptions) -> Sequence[str]:
+    """`inputs`, if they can share a call with others: texts, each with one vector; else none."""
+    is_text = bool(inputs) and isinstance(inputs[0], str)
+    return inputs if is_text and options.granularity is Granularity.TEXT else []  # type: ignore[return-value]
 
 
 def _part(whole: Embeddings, start: int, stop: int) -> Embeddings:

@@ -38,6 +38,8 @@ class JoiningSettings(SettingsGroup):
     a device that is done in a few milliseconds may want 2, so that one waits while one is at work."""
     small: int = Field(default=8, ge=1, le=1024)
     """Most texts of a request that is joined."""
+    small_characters: int = Field(default=4096, ge=1)
+    """Most characters of all texts of a request that is joined: whoever is joined with a long one waits for it."""
     most: int = Field(default=64, ge=2, le=4096)
     """Most texts of a joined call; a full batch of the service is a good one."""
     longest_s: float = Field(default=0.5, gt=0, le=60)
@@ -88,9 +90,12 @@ class Joining(Generic[Key, Answer]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._seconds_a_text = 0.0
 
-    def takes(self, texts: Sequence[object]) -> bool:
+    def takes(self, texts: Sequence[str]) -> bool:
         """Whether a request with `texts` is small enough."""
-        return self.settings.enabled and 0 < len(texts) <= self.settings.small
+        settings = self.settings
+        return (
+            settings.enabled and 0 < len(texts) <= settings.small and sum(map(len, texts)) <= settings.small_characters
+        )
 
     async def answer(self, texts: Sequence[str], key: Key, context: CallContext, timeout_s: float) -> Answer:
         """The answer to one request.

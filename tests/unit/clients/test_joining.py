@@ -229,3 +229,8 @@ async def test_closing_ends_calls_and_those_who_wait_hear_of_it() -> None:
     with pytest.raises(TorchlessError):
         await waiting
     assert not client.joining._tasks
+
+
+@pytest.mark.parametrize(("texts", "takes"), [(["a"], True), ([], False), (["a"] * 3, False), (["a" * 11], False)])
+async def test_only_small_requests_are_taken(texts: list[str], takes: bool) -> None:
+    assert Client(small_characters=10).joining.takes(texts) is takes

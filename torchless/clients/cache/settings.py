@@ -16,8 +16,9 @@ class CacheSettings(SettingsGroup):
 
     enabled: bool = True
     """Whether there is a cache. Without one, every request goes to the service."""
-    memory_mib: float = Field(default=64.0, ge=0, le=65536)
-    """Memory that entries may take in each process, their overhead included, in MiB; 0: no memory level."""
+    memory_mib: float = Field(default=16.0, ge=0, le=65536)
+    """Memory that entries may take in each process, their overhead included, in MiB; 0: no memory level. 16 hold about
+    8,000 vectors of 384 dimensions."""
     ttl_s: int = Field(default=86_400, ge=1, le=31_536_000)
     """Seconds that an entry is served after it was computed, in either level."""
     revision_interval_s: float = Field(default=15.0, gt=0, le=3600)
@@ -34,7 +35,7 @@ class CacheSettings(SettingsGroup):
     """Connections to Redis that each process holds at most."""
     redis_queue_mib: float = Field(default=8.0, gt=0, le=1024)
     """Entries that wait to be written to Redis, in MiB of each process; past that they are dropped, and counted."""
-    warm_mib: float = Field(default=16.0, ge=0, le=65536)
+    warm_mib: float = Field(default=8.0, ge=0, le=65536)
     """Most that is read from Redis into memory at start, in MiB, the newest entries first; 0: nothing."""
     warm_s: float = Field(default=10.0, gt=0, le=3600)
     """Most time that this takes, in seconds; requests are served meanwhile."""
