@@ -18,15 +18,21 @@ ON_CI = os.environ.get("CI", "").lower() in ("1", "true")
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leaves out files whose imports the running environment does not have.
 
-    With torch, the gateway's packages are missing: only files with a test marked `torch` are read. Without it, files
-    that are marked as a whole are left out.
+    With torch, the gateway's packages are missing: only files with a test marked `torch` are read, and folders with such
+    a file. Without it, files that are marked as a whole are left out.
     """
+    if collection_path.is_dir():
+        return (HAS_TORCH and not any(map(_wants_torch, collection_path.rglob("test_*.py")))) or None
     if not collection_path.name.startswith("test_"):
         return None
-    text = collection_path.read_text(encoding="utf-8")
     if HAS_TORCH:
-        return "mark.torch" not in text or None
+        return not _wants_torch(collection_path) or None
+    text = collection_path.read_text(encoding="utf-8")
     return re.search(r"^pytestmark\b.*\bmark\.torch\b", text, flags=re.MULTILINE) is not None or None
+
+
+def _wants_torch(file: Path) -> bool:
+    return "mark.torch" in file.read_text(encoding="utf-8")
 
 
 def missing(reason: str) -> NoReturn:
