@@ -18,8 +18,8 @@ ON_CI = os.environ.get("CI", "").lower() in ("1", "true")
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leaves out files whose imports the running environment does not have.
 
-    With torch, the gateway's packages are missing: only files with a test marked `torch` are read, and folders with such
-    a file. Without it, files that are marked as a whole are left out.
+    With torch, the gateway's packages are missing: only files with a test marked `torch` are read, and folders with
+    such a file. Without it, files that are marked as a whole are left out.
     """
     if collection_path.is_dir():
         return (HAS_TORCH and not any(map(_wants_torch, collection_path.rglob("test_*.py")))) or None
