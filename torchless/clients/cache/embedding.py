@@ -245,7 +245,7 @@ class EmbeddingCache:
     async def _followed(self, flight: Flight, digests: Sequence[bytes], call: Call, computed: _Computed) -> None:
         remaining = call.remaining_s()
         try:
-            landed = await flight.followed(self._deadline_s if remaining is None else remaining)
+            landed = await flight.followed(digests, self._deadline_s if remaining is None else remaining)
         except LeaderFailedError:
             return
         self._instruments.joined.inc(len(digests))

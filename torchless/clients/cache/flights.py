@@ -25,7 +25,8 @@ _SHARED = frozenset(
         ErrorKind.INTERNAL,
     }
 )
-"""Kinds that say nothing about who asked: whoever waits would have met them as well."""
+"""Kinds that say nothing about who asked: whoever waits would have met them as well. INTERNAL may come of one of the
+inputs, so it does only for those who wait for all of them."""
 
 
 class LeaderFailedError(Exception):
@@ -83,8 +84,12 @@ class Flight:
             raise closed_error()
         return self._task.result()
 
-    async def followed(self, timeout_s: float) -> Landed:
+    async def followed(self, digests: Sequence[bytes], timeout_s: float) -> Landed:
         """What lands, for those who joined.
+
+        Args:
+            digests: What they wait for; of a flight, each once.
+            timeout_s: How long.
 
         Raises:
             TorchlessError: A fault of the service, as a new exception; or DEADLINE after `timeout_s`.
@@ -97,7 +102,9 @@ class Flight:
         if error is None:
             return self._task.result()
         if isinstance(error, TorchlessError) and error.kind in _SHARED:
-            raise error.again()
+            if error.kind is not ErrorKind.INTERNAL or len(digests) == len(self.rows):
+                raise error.again()
+            raise LeaderFailedError from None
         if self._flights.closed:
             raise closed_error()
         raise LeaderFailedError from None

@@ -18,6 +18,7 @@ from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_larg
 
 MODEL = "tests/hashes"
 TOO_LONG = "too long"
+POISON = "poison"
 DIMENSIONS = 16
 
 
@@ -56,6 +57,8 @@ class HashService:
         for index, each in enumerate(inputs):
             if each == TOO_LONG:
                 raise input_too_large(f"texts[{index}]", "is too long", index=str(index))
+            if each == POISON:
+                raise TorchlessError(ErrorKind.INTERNAL, "the model failed on this request")
         return answer_of(inputs, options, revision, model)
 
     async def list_models(self, context: CallContext) -> list[pb.Model]:

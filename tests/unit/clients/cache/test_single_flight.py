@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.unit.clients.cache.conftest import MakeCache
-from tests.unit.clients.cache.service import TOO_LONG, HashService, answer_of, same
+from tests.unit.clients.cache.service import POISON, TOO_LONG, HashService, answer_of, same
 from torchless.clients.cache.embedding import CachedAnswer, EmbeddingCache
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbedOptions
@@ -141,6 +141,23 @@ async def test_a_leaders_bad_input_is_not_its_followers(cache: EmbeddingCache, s
     for answer in await asyncio.gather(*followers):
         assert same(answer.embeddings, answer_of(["a", "b"]))
     assert service.calls == [["a", TOO_LONG], ["b"], ["a"]]
+
+
+async def test_what_one_input_makes_the_service_fail_on_is_not_that_of_others(
+    cache: EmbeddingCache, service: HashService
+) -> None:
+    leader = ask(cache, "a", POISON)
+    await rest()
+    followers, equal = [ask(cache, "a") for _ in range(3)], ask(cache, POISON, "a")
+    await rest()
+    gate(service).set()
+    for failed in (leader, equal):
+        with pytest.raises(TorchlessError) as caught:
+            await failed
+        assert caught.value.kind is ErrorKind.INTERNAL
+    for answer in await asyncio.gather(*followers):
+        assert same(answer.embeddings, answer_of(["a"]))
+    assert service.calls == [["a", POISON], ["a"]]
 
 
 @pytest.mark.parametrize("kind", SHARED)
