@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -77,7 +78,8 @@ class Instruments:
     def exposition(self) -> bytes:
         """The metrics of all workers in Prometheus' text format."""
         registry = self._registry
-        if os.environ.get(_MULTIPROCESS):
+        if folder := os.environ.get(_MULTIPROCESS):
+            _forget_the_dead(Path(folder))
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
@@ -86,6 +88,29 @@ class Instruments:
         """Takes this process out of what is told of those alive, such as the requests in flight."""
         if os.environ.get(_MULTIPROCESS):
             mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Takes workers out of what is told of those alive that were killed, and so could not do it themselves."""
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = path.stem.rpartition("_")[2]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            path.unlink(missing_ok=True)  # another worker may have come first
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether it runs; one that was killed may stay an entry for as long as its supervisor does not collect it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:  # there is no /proc, or it has just gone
+        return True
+    return state[:1] != ["Z"]
 
 
 class InstrumentsMiddleware:
