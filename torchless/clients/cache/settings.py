@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
 from torchless.settings import SettingsGroup
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
+_OPTIONS = frozenset({"db", "username", "password"})
+_TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
 
 
 class CacheSettings(SettingsGroup):
@@ -53,6 +55,11 @@ class CacheSettings(SettingsGroup):
             raise ValueError(
                 "has no number where its port stands; in a password, / ? # and @ are written %2F %3F %23 %40"
             )
+        if value and not _has_only_known_options(value):
+            raise ValueError(
+                "takes no options behind its ? but db, a number, username and password; with rediss://, also "
+                "ssl_ca_certs, ssl_ca_path, ssl_certfile, ssl_keyfile and ssl_check_hostname"
+            )
         return url
 
 
@@ -63,3 +70,10 @@ def _has_a_port(url: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _has_only_known_options(url: str) -> bool:
+    """Whether its options are of those that say where Redis is; others would win over how it is called."""
+    known = _OPTIONS | (_TLS_OPTIONS if url.startswith("rediss://") else frozenset())
+    options = parse_qsl(urlsplit(url).query, keep_blank_values=True)
+    return all(name in known and (name != "db" or value.isdecimal()) for name, value in options)

@@ -9,13 +9,35 @@ from torchless.clients.cache.settings import CacheSettings
 
 
 @pytest.mark.parametrize(
-    "url", ["", "redis://h", "redis://:pw@h:6379/0", "rediss://u:p%2F@h:1/2", "unix:///run/r.sock"]
+    "url",
+    [
+        "",
+        "redis://h",
+        "redis://:pw@h:6379/0",
+        "rediss://u:p%2F@h:1/2",
+        "rediss://h?ssl_ca_certs=/run/ca.pem",
+        "unix:///run/r.sock",
+        "unix:///run/r.sock?db=2&username=u&password=p",
+    ],
 )
 def test_urls_of_redis_are_taken(url: str) -> None:
     assert CacheSettings.model_validate({"redis_url": url}).redis_url.get_secret_value() == url
 
 
-@pytest.mark.parametrize("url", ["http://:hidden@h", "h:6379", "redis://:hidden/x@h:6379", "redis://h:hidden"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://:hidden@h",
+        "h:6379",
+        "redis://:hidden/x@h:6379",
+        "redis://h:hidden",
+        "redis://h?decode_responses=hidden",
+        "redis://h?max_connections=1",
+        "redis://h?ssl_ca_certs=hidden",
+        "redis://h?db=hidden",
+        "redis://h?hidden",
+    ],
+)
 def test_others_are_refused_without_showing_them(url: str) -> None:
     with pytest.raises(ValidationError) as caught:
         CacheSettings.model_validate({"redis_url": url})
