@@ -88,7 +88,7 @@ class Reloader:
             wanted = SettingsError(*_EMPTY)
         if isinstance(wanted, SettingsError):
             logger.error("the changed settings are refused, those before stay in force: %s", wanted)
-            self._refuse("; ".join(wanted.faults) or "the gateway's log says why")
+            self._refuse("; ".join(dict.fromkeys(wanted.faults)) or "the gateway's log says why")
         else:
             await self._take(wanted)
 

@@ -133,6 +133,11 @@ async def test_what_cannot_be_used_is_refused_until_it_is_mended(
     assert b"torchless_gateway_settings_refused 0.0" in watched.instruments.exposition()
 
 
+async def test_a_fault_is_told_once_however_often_it_is_made(watched: Watched) -> None:
+    await watched.look_at("".join(f"unknown_{number}: 1\n" for number in range(100)))
+    assert watched.services.reload_state.refused == "settings: Extra inputs are not permitted"
+
+
 async def test_going_back_to_what_is_in_force_mends_as_well(watched: Watched) -> None:
     await watched.look_at("limits: [")
     await watched.look_at(START)
