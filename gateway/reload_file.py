@@ -16,6 +16,8 @@ def fingerprint(path: Path) -> str:
     was only touched says nothing new. Links are followed each time, because Kubernetes swaps the one that leads to a
     ConfigMap's files.
     """
+    if path.exists() and not path.is_file():
+        return "NotAFile"  # reading a pipe would never end
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -177,7 +177,7 @@ class Caller(Generic[Stub]):
         """Where the next attempt is made; raises `failure` if there is nobody for another one."""
         try:
             only_others = again is not None and again.only_others
-            picked = await self._pool.pick(attempt.left_s, tried, only_others=only_others)
+            picked = await self._pool.pick(attempt.left_s, tried, only_others=only_others, size=attempt.size)
         except TorchlessError:
             if failure is None:
                 raise
@@ -210,7 +210,7 @@ class Caller(Generic[Stub]):
 
         async def second() -> Response | None:
             try:
-                other, its_ticket = await self._pool.pick(attempt.left_s, tried, only_others=True)
+                other, its_ticket = await self._pool.pick(attempt.left_s, tried, only_others=True, size=attempt.size)
             except TorchlessError:
                 return None
             if not self._may_retry():
@@ -239,6 +239,8 @@ class _Attempt(Generic[Stub, Request, Response]):
         self._request = request
         self._metadata = context.metadata()
         self._expires = expires
+        self.size = request.ByteSize()
+        """Size of the request, in bytes."""
 
     @property
     def left_s(self) -> float:

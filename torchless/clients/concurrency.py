@@ -10,7 +10,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.errors import TOO_LATE, ErrorKind, TorchlessError
 from torchless.settings import SettingsGroup
 
 _SMOOTHING = 0.1
@@ -55,8 +55,10 @@ class AdaptiveLimit:
       afterwards (congestion avoidance). Only calls that found half of the limit in use count, so that a limit that is
       not used does not grow (RFC 7661): it gets to twice what was in flight, and no further.
     - OVERLOADED, by which the service refuses before it has done anything, multiplies it with `decrease`; at once, and
-      once a round trip. Calls begun before the last decrease say nothing about the limit that it made (RFC 6582), and
-      since a refusal takes no time, an answer's time has to pass as well.
+      once a round trip. One that is about the caller's own deadline counts only while half of the limit is used: else a
+      few who want the impossible would take the service from everybody. Calls begun before the last decrease say
+      nothing about the limit that it made (RFC 6582), and since a refusal takes no time, an answer's time has to pass
+      as well.
     - DEADLINE, which is work lost, is counted over a round trip, at whose end half of the share of calls that met it is
       taken off: where all did, the limit is halved; where one in a hundred did, because a caller wants the impossible,
       it loses 0.5 percent (as DCTCP does with marks, RFC 8257). It is not counted where the deadline was shorter than
@@ -132,7 +134,7 @@ class AdaptiveLimit:
             self._answered(now - began, in_use)
             self._count(began, now, missed=False)
         elif isinstance(error, TorchlessError):
-            self._failed(error.kind, began, now, in_use)
+            self._failed(error, began, now, in_use)
 
     def _answered(self, seconds: float, in_use: int) -> None:
         before = seconds if self._service_s is None else self._service_s
@@ -145,8 +147,10 @@ class AdaptiveLimit:
     def _is_used(self, in_flight: int) -> bool:
         return 2 * in_flight >= self._limit
 
-    def _failed(self, kind: ErrorKind, began: float, now: float, in_use: int) -> None:
-        usual = self._service_s or 0.0
+    def _failed(self, error: TorchlessError, began: float, now: float, in_use: int) -> None:
+        kind, usual = error.kind, self._service_s or 0.0
+        if error.metadata.get("reason") == TOO_LATE and not self._is_used(in_use):
+            return
         if kind is ErrorKind.OVERLOADED and began >= self._decreased_at and now - self._decreased_at >= usual:
             self._decrease(self._settings.decrease, now)
         elif kind is ErrorKind.DEADLINE and now - began >= usual and self._is_used(in_use):

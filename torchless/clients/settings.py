@@ -40,8 +40,8 @@ class BreakerSettings(SettingsGroup):
     """Time after which one call may try it again, in seconds. It may as soon as the endpoint says that it is serving
     after it did not."""
     deadline_counts_from_s: float = Field(default=1.0, ge=0, le=60)
-    """Deadlines shorter than this, in seconds, do not count when they are missed: an impatient caller must not take an
-    endpoint away from the others."""
+    """Deadlines shorter than this, in seconds for each started 4 KiB of the request, do not count when they are missed:
+    an impatient caller must not take an endpoint away from the others."""
 
 
 class RetrySettings(SettingsGroup):

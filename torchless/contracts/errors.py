@@ -16,6 +16,11 @@ ERROR_DOMAIN = "torchless"
 """Domain of the `google.rpc.ErrorInfo` that carries a kind."""
 
 
+TOO_LATE = "too_late"
+"""`metadata["reason"]` of an OVERLOADED that is about the caller's own deadline: there is room, but what is asked for
+would not be done in time."""
+
+
 class ErrorKind(StrEnum):
     """Why a call was not answered; the value is what travels."""
 

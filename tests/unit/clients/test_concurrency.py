@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from torchless.clients.concurrency import AdaptiveLimit, ConcurrencySettings, Permit
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.errors import TOO_LATE, ErrorKind, TorchlessError
 
 OVERLOADED = TorchlessError(ErrorKind.OVERLOADED, "busy")
 DEADLINE = TorchlessError(ErrorKind.DEADLINE, "late")
@@ -445,3 +445,18 @@ def test_callers_who_want_the_impossible_do_not_take_the_service_from_others() -
     seconds = simulation.run(120, load=0.7)
     assert sum(each.missed for each in seconds) > 150
     assert share(seconds, refused) < 0.01
+
+
+def test_refusals_for_ones_own_deadline_count_only_where_the_limit_is_used() -> None:
+    too_late = TorchlessError(ErrorKind.OVERLOADED, "too late", metadata={"reason": TOO_LATE})
+    limit = AdaptiveLimit(ConcurrencySettings(initial=100, min=1), "embedding")
+    for _ in range(50):
+        with pytest.raises(TorchlessError), limit.call():
+            raise too_late
+    assert limit.value == 100
+    with ExitStack() as others:
+        for _ in range(60):
+            others.enter_context(limit.call())
+        with pytest.raises(TorchlessError), limit.call():
+            raise too_late
+        assert limit.value == 80

@@ -121,3 +121,9 @@ def test_what_callers_are_told_names_settings_alone(file: Path, content: str, fa
         GatewaySettings.load()
     assert [each.startswith(fault) for each in caught.value.faults] == [True]
     assert SECRET not in str(caught.value.faults)
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "gateway.yaml"
+    os.mkfifo(pipe)
+    assert fingerprint(pipe) == "NotAFile"

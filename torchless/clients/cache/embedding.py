@@ -26,6 +26,8 @@ from torchless.contracts.types.v1.types_pb2 import Timings
 
 _FIRST_ASK_S = 1.0
 """How long the service has, at start, to say what it serves, before what Redis remembers is believed."""
+_SMALL_FLIGHT, _LARGER_FLIGHT = 8, 4
+"""A request waits for a flight of as many inputs, or of so many times as many as it has itself."""
 _ROUNDS = 2
 """How often a request waits for what others compute before it computes for itself."""
 
@@ -193,7 +195,7 @@ class EmbeddingCache:
         own: list[bytes] = []
         for digest in left:
             flight = self._flights.find(digest) if follow else None
-            if flight is None:
+            if flight is None or not _is_worth_waiting_for(flight, call):
                 own.append(digest)
             else:
                 followed.setdefault(flight, []).append(digest)
@@ -280,6 +282,11 @@ class EmbeddingCache:
     def _remember(self, models: Mapping[str, Served]) -> None:
         if self._store is not None:
             self._store.remember(models)
+
+
+def _is_worth_waiting_for(flight: Flight, call: Call) -> bool:
+    """Whether what it computes beside is not so much that one's own call would be answered long before."""
+    return len(flight.rows) <= max(_SMALL_FLIGHT, _LARGER_FLIGHT * len(call.inputs))
 
 
 def _first_places(digests: Sequence[bytes], found: Mapping[bytes, Entry]) -> dict[bytes, int]:

@@ -14,7 +14,7 @@ from typing import Any
 from torchless.clients.cache.call import deadline_error
 from torchless.clients.cache.entry import Entry
 from torchless.clients.embedding import Embeddings
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.errors import TOO_LATE, ErrorKind, TorchlessError
 
 _SHARED = frozenset(
     {
@@ -101,13 +101,17 @@ class Flight:
         error = LeaderFailedError() if self._task.cancelled() else self._task.exception()
         if error is None:
             return self._task.result()
-        if isinstance(error, TorchlessError) and error.kind in _SHARED:
-            if error.kind is not ErrorKind.INTERNAL or len(digests) == len(self.rows):
-                raise error.again()
-            raise LeaderFailedError from None
-        if self._flights.closed:
+        if isinstance(error, TorchlessError) and self._is_theirs(error, digests):
+            raise error.again()
+        if self._flights.closed and not isinstance(error, TorchlessError):
             raise closed_error()
         raise LeaderFailedError from None
+
+    def _is_theirs(self, error: TorchlessError, digests: Sequence[bytes]) -> bool:
+        """Whether those who wait for `digests` would have met `error` as well."""
+        if error.kind is ErrorKind.INTERNAL:
+            return len(digests) == len(self.rows)
+        return error.kind in _SHARED and error.metadata.get("reason") != TOO_LATE
 
     def _ended(self, task: asyncio.Task[Landed]) -> None:
         self._flights.ended(self)
@@ -134,7 +138,7 @@ class Flights:
         return self._by_digest.get(digest)
 
     def begin(self, digests: Sequence[bytes], call: Coroutine[Any, Any, Landed], *, listed: bool) -> Flight:
-        """A new flight for `digests`; `listed`: others may join it, and none of them is in the air.
+        """A new flight for `digests`; `listed`: others may join it, in place of those that compute them already.
 
         Raises:
             TorchlessError: UNREACHABLE, after `close`.

@@ -35,6 +35,8 @@ class BreakerState(StrEnum):
     """It lets none through."""
 
 
+_ONE_PORTION = 4096
+"""Bytes of a request that `deadline_counts_from_s` is for: large ones may take long at a service that is well."""
 _STATES = {
     CircuitBreakerState.CLOSED: BreakerState.CLOSED,
     CircuitBreakerState.HALF_OPEN: BreakerState.HALF_OPEN,
@@ -112,13 +114,13 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
         if self.state is BreakerState.OPEN:
             self._opened_at = -math.inf
 
-    def begin(self, deadline_s: float) -> Ticket | None:
-        """Permission for one call that waits `deadline_s` seconds; None: not now."""
+    def begin(self, deadline_s: float, size: int = 0) -> Ticket | None:
+        """Permission for one call that waits `deadline_s` seconds, with a request of `size` bytes; None: not now."""
         if not self.admits:
             return None
         if self.state is BreakerState.OPEN:
             self._machine.half_open()
-        ticket = Ticket(self, self._period, deadline_s)
+        ticket = Ticket(self, self._period, deadline_s / (1 + size // _ONE_PORTION))
         if self.state is BreakerState.HALF_OPEN:
             self._trial = ticket
         return ticket

@@ -131,9 +131,7 @@ class HealthWatch:
             self._become(Health.UNREACHABLE)
 
     def _ended(self) -> None:
-        # One that said that it leaves has left.
-        if self.state is not Health.NOT_SERVING:
-            self._become(Health.UNREACHABLE)
+        self._become(Health.UNREACHABLE)
 
     def _become(self, state: Health) -> None:
         if state is not self.state:

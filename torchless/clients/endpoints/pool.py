@@ -90,9 +90,20 @@ class EndpointPool(Generic[Stub]):
         await asyncio.gather(*(endpoint.close() for endpoint in endpoints))
 
     async def pick(
-        self, deadline_s: float, tried: Collection[Endpoint[Any]] = (), *, only_others: bool = False
+        self,
+        deadline_s: float,
+        tried: Collection[Endpoint[Any]] = (),
+        *,
+        only_others: bool = False,
+        size: int = 0,
     ) -> tuple[Endpoint[Stub], Ticket]:
-        """An endpoint, and its breaker's permission for one call that waits `deadline_s` seconds.
+        """An endpoint, and its breaker's permission for one call.
+
+        Args:
+            deadline_s: How long the call waits, in seconds.
+            tried: Endpoints that it has met.
+            only_others: Whether only a healthy one that it has not met will do.
+            size: Size of its request, in bytes.
 
         Raises:
             TorchlessError: UNREACHABLE when no endpoint is known, CIRCUIT_OPEN when no breaker lets a call through,
@@ -104,7 +115,7 @@ class EndpointPool(Generic[Stub]):
         await self.known(deadline_s)
         endpoints = list(self._endpoints.values())
         endpoint = choose(endpoints, tried, only_others=only_others)
-        ticket = endpoint.breaker.begin(deadline_s) if endpoint is not None else None
+        ticket = endpoint.breaker.begin(deadline_s, size) if endpoint is not None else None
         if endpoint is None or ticket is None:
             raise self._nobody(endpoints)
         return endpoint, ticket

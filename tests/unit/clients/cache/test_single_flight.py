@@ -11,7 +11,7 @@ from tests.unit.clients.cache.service import POISON, TOO_LONG, HashService, answ
 from torchless.clients.cache.embedding import CachedAnswer, EmbeddingCache
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbedOptions
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.errors import TOO_LATE, ErrorKind, TorchlessError
 
 SHARED = [
     ErrorKind.UNREACHABLE,
@@ -233,3 +233,26 @@ async def test_what_is_left_of_the_time_is_what_the_service_is_told(
     assert 0 < told < 5.0
     await ask(cache, "b")
     assert service.contexts[-1].deadline_s is None
+
+
+async def test_a_small_request_does_not_wait_for_a_huge_one(cache: EmbeddingCache, service: HashService) -> None:
+    huge = ask(cache, "a", *(f"{n}" for n in range(40)))
+    await rest()
+    small, another = ask(cache, "a"), ask(cache, "a")
+    await rest()
+    assert [len(call) for call in service.calls] == [41, 1], "the second small one waits for the first"
+    gate(service).set()
+    for task in (huge, small, another):
+        await task
+    assert same((await small).embeddings, answer_of(["a"]))
+
+
+async def test_a_refusal_for_the_leaders_deadline_is_the_leaders_alone(
+    cache: EmbeddingCache, service: HashService
+) -> None:
+    leader, follower = ask(cache, "a", deadline_s=0.3), ask(cache, "a")
+    await rest()
+    service.failure = TorchlessError(ErrorKind.OVERLOADED, "too late", metadata={"reason": TOO_LATE})
+    gate(service).set()
+    await asyncio.gather(leader, follower, return_exceptions=True)
+    assert service.calls == [["a"], ["a"]], "the follower asks for itself"

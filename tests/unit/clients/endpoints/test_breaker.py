@@ -315,3 +315,13 @@ def _clock_is_put_back() -> Iterator[None]:
 def test_a_client_does_not_import_the_client_of_redis() -> None:
     code = "import sys, torchless.clients.embedding; sys.exit('redis' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_large_request_is_given_more_time_before_its_deadline_counts() -> None:
+    breaker = Breaker(BreakerSettings(failures=1, deadline_counts_from_s=1))
+    late = TorchlessError(ErrorKind.DEADLINE, "late")
+    for size, deadline_s, state in ((16_000, 3.0, BreakerState.CLOSED), (16_000, 4.0, BreakerState.OPEN)):
+        ticket = breaker.begin(deadline_s, size)
+        assert ticket is not None
+        ticket.failed(late)
+        assert breaker.state is state
