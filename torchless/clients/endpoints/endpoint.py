@@ -24,7 +24,7 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 logger = logging.getLogger(__name__)
 
 Stub = TypeVar("Stub")
-_LATENCY_MEMORY_S = 10.0
+_LATENCY_MEMORY_S = 2.0
 _SMOOTHING = 0.1
 _SHORTEST_S = 1e-6
 _LEAST_WEIGHT = 0.1
@@ -77,6 +77,8 @@ class Endpoint(Generic[Stub]):
         self._slow_start_s = settings.slow_start_s
         self._up_since = -math.inf
         self._log_latency: float | None = None
+        self._answers = 0
+        self._begun: dict[Ticket, float] = {}
         self._latency_seen = time.monotonic()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -143,14 +145,15 @@ class Endpoint(Generic[Stub]):
 
     @property
     def latency_s(self) -> float | None:
-        """How long its answers took lately, in seconds; None: nothing is known of that.
+        """How long its answers took lately, or one takes already, in seconds; None: nothing is known of that.
 
-        Halved every seven seconds that nobody asks it: it must not be passed over for ever because it was slow once.
+        What is known fades within seconds: nobody must be passed over for ever who was slow once, or at its first call.
         """
-        if self._log_latency is None:
-            return None
-        age_s = time.monotonic() - self._latency_seen
-        return math.exp(self._log_latency - age_s / _LATENCY_MEMORY_S)
+        now = time.monotonic()
+        waited = [now - next(iter(self._begun.values()))] if self._begun else []
+        if self._log_latency is not None:
+            waited.append(math.exp(self._log_latency - (now - self._latency_seen) / _LATENCY_MEMORY_S))
+        return max(waited, default=None)
 
     @contextmanager
     def call(self, ticket: Ticket, *, timed: bool = True) -> Iterator[None]:
@@ -159,6 +162,8 @@ class Endpoint(Generic[Stub]):
         self._idle.clear()
         self._metrics.in_flight(self.calls_in_flight)
         started = time.monotonic()
+        if timed:
+            self._begun[ticket] = started
         try:
             yield
         except TorchlessError as error:
@@ -184,6 +189,7 @@ class Endpoint(Generic[Stub]):
                 self._learn(time.monotonic() - started)
         finally:
             self.calls_in_flight -= 1
+            self._begun.pop(ticket, None)
             self._metrics.in_flight(self.calls_in_flight)
             if not self.calls_in_flight:
                 self._idle.set()
@@ -201,7 +207,9 @@ class Endpoint(Generic[Stub]):
     def _learn(self, latency_s: float) -> None:
         # Of logarithms, so that one large request among small ones does not make it slow.
         latest, before = math.log(max(latency_s, _SHORTEST_S)), self._log_latency
-        self._log_latency = latest if before is None else before + _SMOOTHING * (latest - before)
+        self._answers += 1
+        share = max(_SMOOTHING, 1 / self._answers)
+        self._log_latency = latest if before is None else before + share * (latest - before)
         self._latency_seen = time.monotonic()
 
     def _weight(self) -> float:
