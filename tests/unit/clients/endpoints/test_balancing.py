@@ -256,11 +256,9 @@ async def test_one_that_does_not_answer_gets_ever_less(endpoints: Endpoints, mon
     quick._log_latency, quick._latency_seen = math.log(0.01), now
     ticket = hung.breaker.begin(30)
     assert ticket is not None
-    with pytest.raises(TorchlessError), hung.call(ticket):
+    with hung.call(ticket):
         now += 1.0
         quick._latency_seen = now
         assert hung.latency_s == 1.0
         quick.calls_in_flight = 50
         assert shares([quick, hung]) == [1, 0]
-        raise TorchlessError(ErrorKind.DEADLINE, "late")
-    assert hung.latency_s is None
