@@ -118,7 +118,9 @@ async def test_all_are_down_and_come_back(
     case.figure(f"503 in {fast_s * 1000:.1f} ms (p99 {while_open.seconds(0.99, Outcome.REFUSED) * 1000:.1f})")
     case.figure(f"answers again {max(recovered_s, 0):.2f} s after all serve, trials every {open_s:g} s")
     case.none(*BAD)
-    assert case.tally.between(0, whole_until).count(Outcome.REFUSED) == 0
+    # Those that were under way when the last of the three was killed may be refused.
+    before = case.tally.where(lambda record: record.sent_at + record.seconds <= whole_until)
+    assert before.count(Outcome.REFUSED) == 0 < before.sent
     assert while_open.count(Outcome.REFUSED) == while_open.sent > 0
     assert fast_s < 0.05
     assert recovered_s <= open_s + MARGIN_S
