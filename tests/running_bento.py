@@ -20,6 +20,7 @@ import pytest
 from tests.running_stack import ROOT, free_ports
 from torchless.clients.base import CapabilityClient
 from torchless.clients.call import CallContext
+from torchless.clients.settings import BreakerSettings, ClientSettings
 from torchless.contracts.errors import TorchlessError
 
 START_S = 60
@@ -82,6 +83,11 @@ def serving(capability: str, *, prefix: tuple[str, ...] = (), **environment: str
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 process.wait(30)
+
+
+def patient(address: str) -> ClientSettings:
+    """A client's settings with which it asks again and again while a model loads."""
+    return ClientSettings(address=address, breaker=BreakerSettings(failures=1000))
 
 
 async def until_health(client: CapabilityClient, bento: Bento, *, ready: bool) -> None:

@@ -14,9 +14,9 @@ import pytest
 from tests.conftest import missing
 from tests.integration.gpu.conftest import Bento, client_of, serving, until
 from tests.integration.gpu.stand_in import Gpu, Machine
+from tests.running_bento import patient
 from tests.running_stack import BENTOS_PYTHON, ROOT, free_ports
 from torchless.clients.embedding import EmbeddingClient
-from torchless.clients.settings import BreakerSettings, ClientSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 pytestmark = pytest.mark.slow
@@ -82,9 +82,7 @@ async def test_without_room_the_model_is_not_loaded_and_calls_hear_why(machine: 
     with serving(machine) as gpu:
         async with client_of(gpu):
             with embedding(gpu, tmp_path) as bento:
-                # Asked again and again while it starts.
-                patient = ClientSettings(address=bento.address, breaker=BreakerSettings(failures=1000))
-                async with EmbeddingClient(patient) as client:
+                async with EmbeddingClient(patient(bento.address)) as client:
 
                     async def refused() -> bool:
                         try:

@@ -17,10 +17,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from tests.conftest import require_program
 from tests.integration.embedding.conftest import serving
-from tests.running_bento import Bento, until_health
+from tests.running_bento import Bento, patient, until_health
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import SERVICE_NAME, EmbeddingClient, EmbedOptions, Truncation
-from torchless.clients.settings import BreakerSettings, ClientSettings
 from torchless.clients.translate import translate
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -272,11 +271,6 @@ async def test_cuda_without_a_gpu_is_said_and_never_served_from_the_cpu() -> Non
                 await client.embed(["a"])
             assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
             assert "cuda:7" in caught.value.message
-
-
-def patient(address: str) -> ClientSettings:
-    """A client's settings with which it asks again and again while a model loads."""
-    return ClientSettings(address=address, breaker=BreakerSettings(failures=1000))
 
 
 async def wait_for_verdict(client: EmbeddingClient) -> None:

@@ -20,11 +20,11 @@ from sentence_transformers import CrossEncoder
 
 from tests.integration.reranking.conftest import serving
 from tests.integration.reranking.small_models import save_cross_encoder
-from tests.running_bento import Bento, until_health
+from tests.running_bento import Bento, patient, until_health
 from torchless.clients.call import CallContext
 from torchless.clients.channel import open_channel
 from torchless.clients.reranking import SERVICE_NAME, LongDocuments, Query, RerankingClient, RerankOptions, ScoreForm
-from torchless.clients.settings import BreakerSettings, ClientSettings
+from torchless.clients.settings import ClientSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.contracts.reranking.v1 import reranking_pb2 as pb
 from torchless.contracts.reranking.v1.reranking_pb2_grpc import RerankingServiceStub
@@ -322,11 +322,6 @@ async def test_without_its_device_or_model_it_says_so_and_never_serves(
             assert unsaid not in verdict.message
             health = [await health_of(without.address, name) for name in (SERVICE_NAME, "")]
             assert health == [NOT_SERVING, NOT_SERVING]
-
-
-def patient(address: str) -> ClientSettings:
-    """A client's settings with which it asks again and again while a model loads."""
-    return ClientSettings(address=address, breaker=BreakerSettings(failures=1000))
 
 
 async def verdict_of(client: RerankingClient) -> TorchlessError:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torchless.clients.cache.keys import Inputs
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbedOptions
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.clients.translate import out_of_time
 
 
 class Call:
@@ -47,10 +47,5 @@ class Call:
         if remaining is None:
             return self.context
         if not remaining:
-            raise deadline_error()
+            raise out_of_time("embedding")
         return replace(self.context, deadline_s=remaining)
-
-
-def deadline_error() -> TorchlessError:
-    """The caller's time is over."""
-    return TorchlessError(ErrorKind.DEADLINE, "the embedding service did not answer within the deadline")

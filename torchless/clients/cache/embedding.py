@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
-from torchless.clients.cache.call import Call, deadline_error
+from torchless.clients.cache.call import Call
 from torchless.clients.cache.entry import Entry, entries_of, matrix_of
 from torchless.clients.cache.flights import Flight, Flights, Landed, LeaderFailedError
 from torchless.clients.cache.instruments import CacheInstruments
@@ -21,6 +21,7 @@ from torchless.clients.cache.store import Store
 from torchless.clients.cache.tasks import end, spawn
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity
+from torchless.clients.translate import out_of_time
 from torchless.contracts.errors import TorchlessError
 from torchless.contracts.types.v1.types_pb2 import Timings
 
@@ -260,7 +261,7 @@ class EmbeddingCache:
             async with asyncio.timeout(call.remaining_s()):
                 await self._revisions.settled()
         except TimeoutError:
-            raise deadline_error() from None
+            raise out_of_time("embedding") from None
 
     async def _watch(self, store: Store) -> None:
         recall = asyncio.create_task(store.remembered())

@@ -11,9 +11,9 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torchless.clients.cache.call import deadline_error
 from torchless.clients.cache.entry import Entry
 from torchless.clients.embedding import Embeddings
+from torchless.clients.translate import out_of_time, unreachable
 from torchless.contracts.errors import TOO_LATE, ErrorKind, TorchlessError
 
 _SHARED = frozenset(
@@ -81,7 +81,7 @@ class Flight:
         """What lands, for whoever began the flight; raises what the call raised."""
         await asyncio.wait((self._task,))
         if self._task.cancelled():
-            raise closed_error()
+            raise unreachable("embedding")
         return self._task.result()
 
     async def followed(self, digests: Sequence[bytes], timeout_s: float) -> Landed:
@@ -97,14 +97,14 @@ class Flight:
         """
         done, _ = await asyncio.wait((self._task,), timeout=timeout_s)
         if not done:
-            raise deadline_error()
+            raise out_of_time("embedding")
         error = LeaderFailedError() if self._task.cancelled() else self._task.exception()
         if error is None:
             return self._task.result()
         if isinstance(error, TorchlessError) and self._is_theirs(error, digests):
             raise error.again()
         if self._flights.closed and not isinstance(error, TorchlessError):
-            raise closed_error()
+            raise unreachable("embedding")
         raise LeaderFailedError from None
 
     def _is_theirs(self, error: TorchlessError, digests: Sequence[bytes]) -> bool:
@@ -145,7 +145,7 @@ class Flights:
         """
         if self.closed:
             call.close()
-            raise closed_error()
+            raise unreachable("embedding")
         flight = Flight(self, digests, call)
         self._all.add(flight)
         if listed:
@@ -168,8 +168,3 @@ class Flights:
         self.closed = True
         for flight in [*self._all]:
             await flight.closed()
-
-
-def closed_error() -> TorchlessError:
-    """The cache was closed, as this process is going away."""
-    return TorchlessError(ErrorKind.UNREACHABLE, "the embedding service does not answer; try again shortly")

@@ -49,6 +49,7 @@ def _of_two(endpoints: Sequence[Endpoint[Stub]]) -> Endpoint[Stub]:
         return endpoints[0]
     first, second = random.sample(endpoints, 2)
     one, other = first.share_in_flight, second.share_in_flight
-    if first.latency_s is not None and second.latency_s is not None:
-        one, other = one * first.latency_s, other * second.latency_s
+    takes, other_takes = first.latency_s, second.latency_s
+    if takes is not None and other_takes is not None:
+        one, other = one * takes, other * other_takes
     return first if one <= other else second
