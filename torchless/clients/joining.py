@@ -132,8 +132,12 @@ class Joining(Generic[Key, Answer]):
                 group.waiting.remove(member)
 
     async def close(self) -> None:
-        """Cancels the calls under way for several requests."""
-        for task in list(self._tasks):
+        """Cancels the calls under way for several requests; those who wait hear that the client is closed."""
+        for group in self._groups.values():
+            for each in group.waiting:
+                _fail(each, TorchlessError(ErrorKind.INTERNAL, "the client is closed"))
+            group.waiting.clear()
+        for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -144,9 +148,7 @@ class Joining(Generic[Key, Answer]):
         members = self._next(group)
         if members:
             group.calls += 1
-            task = asyncio.get_running_loop().create_task(self._together(group, members, key, tenant))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._together(group, members, key, tenant)
         elif not group.calls:
             self._groups.pop((key, tenant), None)
 
@@ -162,8 +164,10 @@ class Joining(Generic[Key, Answer]):
         del group.waiting[: len(members)]
         return members
 
-    async def _together(self, group: _Group[Answer], members: list[_Member[Answer]], key: Key, tenant: str) -> None:
-        call = asyncio.ensure_future(self._shared(members, key))
+    def _together(self, group: _Group[Answer], members: list[_Member[Answer]], key: Key, tenant: str) -> None:
+        """Begins a call for `members`."""
+        task = asyncio.get_running_loop().create_task(self._shared(members, key))
+        self._tasks.add(task)
         left = len(members)
 
         def gone(_: object) -> None:
@@ -171,21 +175,18 @@ class Joining(Generic[Key, Answer]):
             nonlocal left
             left -= 1
             if not left:
-                call.cancel()
+                task.cancel()
+
+        def done(_: object) -> None:
+            self._tasks.discard(task)
+            for each in members:
+                # A defect, or this client is closed: nobody must wait for ever.
+                _fail(each, TorchlessError(ErrorKind.INTERNAL, "the request could not be sent with others"))
+            self._ended(group, key, tenant)
 
         for each in members:
             each.answer.add_done_callback(gone)
-        try:
-            await call
-        except BaseException as defect:
-            # A defect, or this client is closed: nobody must wait for ever.
-            for each in members:
-                _fail(each, TorchlessError(ErrorKind.INTERNAL, "the request could not be sent with others"))
-            if not isinstance(defect, asyncio.CancelledError):
-                raise
-        finally:
-            call.cancel()
-            self._ended(group, key, tenant)
+        task.add_done_callback(done)
 
     async def _shared(self, members: list[_Member[Answer]], key: Key) -> None:
         """Answers all of them by one call, or each by its own where the fault may be one's alone."""

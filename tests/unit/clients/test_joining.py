@@ -231,6 +231,35 @@ async def test_closing_ends_calls_and_those_who_wait_hear_of_it() -> None:
     assert not client.joining._tasks
 
 
+async def test_closing_before_a_call_has_begun_keeps_nobody_waiting() -> None:
+    client = Client()
+    first = client.ask("a")
+    await settle()
+    joined = [client.ask("b", "c"), client.ask("d", "e")]
+    await settle()
+    # The next call is due at the next turn of the loop, and the client is closed before it.
+    client.joining._ended(next(iter(client.joining._groups.values())), "", "")
+    await client.joining.close()
+    for waiting in joined:
+        with pytest.raises(TorchlessError):
+            await waiting
+    assert client.service.calls == [["a"]]
+    first.cancel()
+
+
+async def test_closing_before_the_next_call_keeps_nobody_waiting() -> None:
+    client = Client()
+    first, waiting = client.ask("a"), client.ask("b")
+    await settle()
+    await client.joining.close()
+    with pytest.raises(TorchlessError, match="closed"):
+        await waiting
+    client.service.gate.set()
+    assert await first == ["A"]
+    assert client.service.calls == [["a"]]
+    assert not client.joining._groups
+
+
 @pytest.mark.parametrize(("texts", "takes"), [(["a"], True), ([], False), (["a"] * 3, False), (["a" * 11], False)])
 async def test_only_small_requests_are_taken(texts: list[str], takes: bool) -> None:
     assert Client(small_characters=10).joining.takes(texts) is takes

@@ -335,8 +335,8 @@ def test_a_program_ends_though_it_closes_nothing(code: str, server: StandIn[Stre
     process = program(code + "print('done')", server.address)
     printed, complaints = process.communicate(timeout=60)
     assert (printed, process.returncode) == ("done\n", 0), complaints
-    # The thread that streams is told so; nothing else complains.
-    assert complaints.count("Traceback") == ("thread" in code)
+    # The thread that streams is told so, unless the program is gone first; nothing else complains.
+    assert complaints.count("Traceback") <= ("thread" in code)
     assert "Warning" not in complaints
 
 

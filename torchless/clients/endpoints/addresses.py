@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 
 _DNS = "dns:///"
-_AS_THEY_ARE = ("unix:", "ipv4:", "ipv6:")
-"""Targets that gRPC reads itself, and that name one endpoint."""
+_SOCKET = "unix:"
+_NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
+_NUMBERS = re.compile(r"(.*\.)?[0-9]+")
+"""What looks like an IPv4 address is one: no top-level domain is a number (RFC 3696, section 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def parse(address: str) -> list[Target]:
 
 
 def _target(entry: str, place: int) -> Target:
-    if entry.startswith(_AS_THEY_ARE):
+    if entry.startswith(_SOCKET) and entry != _SOCKET:
         return Target(entry, many=False)
     text = entry.removeprefix(_DNS)
     try:
@@ -70,8 +74,22 @@ def _host_and_port(text: str) -> tuple[str, int]:
         raise ValueError("is a URL or a kind of target that is not known")
     if not colon or not host or not (port.isascii() and port.isdecimal()):
         raise ValueError("has no port")
-    if not 0 < int(port) < 2**16:
+    if len(port) > 5 or not 0 < int(port) < 2**16:
         raise ValueError("has a port that there is not")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("has an IPv6 address without brackets")
-    return host.strip("[]"), int(port)
+    return _checked(host), int(port)
+
+
+def _checked(host: str) -> str:
+    """A name or an IP address, without its brackets."""
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            return str(ipaddress.IPv6Address(host[1:-1]))
+        if ":" in host:
+            raise ValueError("has a colon in its host, and an IPv6 address goes in brackets")
+        if _NUMBERS.fullmatch(host):
+            return str(ipaddress.IPv4Address(host))
+    except ipaddress.AddressValueError:
+        raise ValueError("has an IP address that cannot be one") from None
+    if not _NAME.fullmatch(host):
+        raise ValueError("has a host that cannot be one")
+    return host
