@@ -36,6 +36,7 @@ class Told(StrEnum):
     CHECK = "Check, and no Watch"
     NOTHING = "no health service"
     SILENCE = "both, that never answer"
+    ONCE = "both, and its Watch ends after each answer"
 
 
 class _CheckOnly(health_aio.HealthServicer):
@@ -49,6 +50,14 @@ class _Silent(health_aio.HealthServicer):
 
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
         await asyncio.Event().wait()
+
+
+class _Once(health_aio.HealthServicer):
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
+        await context.write(await self.Check(request, context))
+
+
+_HEALTH = {Told.ALL: health_aio.HealthServicer, Told.CHECK: _CheckOnly, Told.SILENCE: _Silent, Told.ONCE: _Once}
 
 
 class Servicer(EmbeddingServiceServicer):
@@ -151,8 +160,7 @@ class Service:
         self._server = grpc.aio.server(options=options)
         add_EmbeddingServiceServicer_to_server(self.servicer, self._server)  # type: ignore[no-untyped-call, unused-ignore]
         if self._told is not Told.NOTHING:
-            kinds = {Told.ALL: health_aio.HealthServicer, Told.CHECK: _CheckOnly, Told.SILENCE: _Silent}
-            self._health = kinds[self._told]()
+            self._health = _HEALTH[self._told]()
             await self._health.set(SERVICE_NAME, SERVING)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")

@@ -51,6 +51,23 @@ class TestHeard:
         await service.start()
         await until(lambda: health(client) is Health.SERVING)
 
+    async def test_one_whose_watch_ends_in_order_is_what_it_last_said_while_it_is_there(
+        self, serve: Serve, connect: Connect
+    ) -> None:
+        (service,) = await serve(1, Told.ONCE)
+        client = connect(service, endpoint_health={"interval_s": 0.1})
+        seen: list[Health] = []
+        client.start()
+        await until(lambda: health(client) is Health.SERVING)
+        for _ in range(50):
+            seen.append(health(client))
+            await asyncio.sleep(0.01)
+        assert set(seen) == {Health.SERVING}
+        await service.tell(serving=False)
+        await until(lambda: health(client) is Health.NOT_SERVING)
+        await service.stop()
+        await until(lambda: health(client) is Health.UNREACHABLE)
+
     async def test_one_without_a_health_service_serves_while_it_answers(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1, Told.NOTHING)
         client = connect(service, endpoint_health={"interval_s": 0.05})

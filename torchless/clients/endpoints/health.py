@@ -65,9 +65,10 @@ class HealthWatch:
     async def run(self) -> None:
         """Follows until cancelled."""
         pause_s = _FIRST_PAUSE_S
-        self.suspect()  # Watch waits for a connection, and so does not tell that there is nobody
         try:
             while True:
+                if self.state is not Health.UNREACHABLE:
+                    self.suspect()  # Watch waits for a connection, and so does not tell that there is nobody
                 began = time.monotonic()
                 heard = await self._listen()
                 # One that answers and hangs up again and again is not asked ever faster.
@@ -95,7 +96,7 @@ class HealthWatch:
             return Health.UNREACHABLE
 
     async def _listen(self) -> bool:
-        """Whether something was heard before the stream ended."""
+        """Whether something was heard before the stream ended. After an end in order its last word stands."""
         heard = False
         # While there is no connection it waits for one, as slowly as the channel connects anew.
         self._stream = self._stub.Watch(self._request, wait_for_ready=True)
@@ -104,11 +105,10 @@ class HealthWatch:
                 heard = True
                 self._heard += 1
                 self._become(_state_of(response.status))
-            self._ended()
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 await self._poll()
-            self._ended()
+            self._become(Health.UNREACHABLE)
         except asyncio.CancelledError:
             if is_this_task_cancelled():
                 raise
@@ -129,9 +129,6 @@ class HealthWatch:
             # A new stream is answered as soon as the endpoint is back.
             self._stream.cancel()
             self._become(Health.UNREACHABLE)
-
-    def _ended(self) -> None:
-        self._become(Health.UNREACHABLE)
 
     def _become(self, state: Health) -> None:
         if state is not self.state:
