@@ -39,9 +39,9 @@ class BreakerSettings(SettingsGroup):
     open_s: float = Field(default=60.0, gt=0, le=3600)
     """Time after which one call may try it again, in seconds. It may as soon as the endpoint says that it is serving
     after it did not."""
-    deadline_counts_from_s: float = Field(default=1.0, ge=0, le=60)
-    """Deadlines shorter than this, in seconds for each started 4 KiB of the request, do not count when they are missed:
-    an impatient caller must not take an endpoint away from the others."""
+    deadline_counts_from_s: float = Field(default=0.5, ge=0, le=60)
+    """Deadlines shorter than this, in seconds for each started 4 KiB of the request up to 80 KiB, do not count when
+    they are missed: an impatient caller must not take an endpoint away from the others."""
 
 
 class RetrySettings(SettingsGroup):

@@ -37,6 +37,9 @@ class BreakerState(StrEnum):
 
 _ONE_PORTION = 4096
 """Bytes of a request that `deadline_counts_from_s` is for: large ones may take long at a service that is well."""
+_MOST_PORTIONS = 20
+"""Portions that a request counts as at most: a service refuses in advance what would not be done by its deadline, so
+who waits that long in vain has been kept waiting."""
 _STATES = {
     CircuitBreakerState.CLOSED: BreakerState.CLOSED,
     CircuitBreakerState.HALF_OPEN: BreakerState.HALF_OPEN,
@@ -120,7 +123,7 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
             return None
         if self.state is BreakerState.OPEN:
             self._machine.half_open()
-        ticket = Ticket(self, self._period, deadline_s / (1 + size // _ONE_PORTION))
+        ticket = Ticket(self, self._period, deadline_s / min(1 + size // _ONE_PORTION, _MOST_PORTIONS))
         if self.state is BreakerState.HALF_OPEN:
             self._trial = ticket
         return ticket

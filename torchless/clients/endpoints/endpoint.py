@@ -27,6 +27,10 @@ Stub = TypeVar("Stub")
 _LATENCY_MEMORY_S = 2.0
 _SMOOTHING = 0.1
 _SHORTEST_S = 1e-6
+_FAULTS = {ErrorKind.INTERNAL, ErrorKind.GPU_UNAVAILABLE, ErrorKind.UNREACHABLE}
+_FAULT_S = 10.0
+"""A fault of its own counts as an answer that takes so long, in seconds: what fails at once would otherwise be the
+least busy and the quickest, and draw the calls of all the others."""
 _LEAST_WEIGHT = 0.1
 
 
@@ -149,10 +153,9 @@ class Endpoint(Generic[Stub]):
 
         What is known fades within seconds: nobody must be passed over for ever who was slow once, or at its first call.
         """
-        now = time.monotonic()
-        waited = [now - next(iter(self._begun.values()))] if self._begun else []
+        waited = [time.monotonic() - next(iter(self._begun.values()))] if self._begun else []
         if self._log_latency is not None:
-            waited.append(math.exp(self._log_latency - (now - self._latency_seen) / _LATENCY_MEMORY_S))
+            waited.append(math.exp(self._faded(self._log_latency)))
         return max(waited, default=None)
 
     @contextmanager
@@ -171,6 +174,8 @@ class Endpoint(Generic[Stub]):
             ticket.failed(error)
             if error.kind is ErrorKind.DEADLINE and not self._is_leaving:
                 self.watch.suspect()
+            if timed and error.kind in _FAULTS:
+                self._learn(_FAULT_S)
             raise
         except asyncio.CancelledError:
             ticket.abandoned()
@@ -206,11 +211,18 @@ class Endpoint(Generic[Stub]):
 
     def _learn(self, latency_s: float) -> None:
         # Of logarithms, so that one large request among small ones does not make it slow.
-        latest, before = math.log(max(latency_s, _SHORTEST_S)), self._log_latency
+        latest = math.log(max(latency_s, _SHORTEST_S))
         self._answers += 1
-        share = max(_SMOOTHING, 1 / self._answers)
-        self._log_latency = latest if before is None else before + share * (latest - before)
+        if self._log_latency is None:
+            self._log_latency = latest
+        else:
+            # One that is still slow is known for it at once; of what a quicker answer disproves, what faded is gone.
+            before = min(self._log_latency, max(latest, self._faded(self._log_latency)))
+            self._log_latency = before + max(_SMOOTHING, 1 / self._answers) * (latest - before)
         self._latency_seen = time.monotonic()
+
+    def _faded(self, log_latency: float) -> float:
+        return log_latency - (time.monotonic() - self._latency_seen) / _LATENCY_MEMORY_S
 
     def _weight(self) -> float:
         if not self._slow_start_s:
@@ -220,8 +232,9 @@ class Endpoint(Generic[Stub]):
     def _health_changed(self, health: Health) -> None:
         if health is Health.SERVING:
             self._up_since = time.monotonic()
-            # Failures before say nothing of what has been started since; without, it would stand idle for a minute.
+            # What was before says nothing of what has been started since; without, it would stand idle for a minute.
             self.breaker.end_pause()
+            self._log_latency, self._answers = None, 0
             self._metrics.breaker(self.breaker.state, self.breaker.next_trial_s)
         log = logger.info if health is Health.SERVING else logger.warning
         log("%s endpoint %s is %s", self._capability, self.address, health.value)

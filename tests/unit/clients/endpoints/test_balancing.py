@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -205,6 +205,39 @@ async def test_of_equally_busy_ones_the_quicker_gets_it_but_the_slow_one_is_not_
     now += 100
     quick._log_latency, quick._latency_seen = math.log(0.01), now  # it has had all the calls since
     assert choose([quick, slow]) is slow
+
+
+async def test_one_that_fails_at_once_draws_no_calls_and_comes_back(
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    three = endpoints(*[Health.SERVING] * 3)
+
+    def to_bad_one(calls: int, error: TorchlessError | None) -> int:
+        """Of calls one after another, those that go to the first, while each of the others has three more."""
+        nonlocal now
+        for each in three[1:]:
+            each.calls_in_flight = 3
+        met = 0
+        for _ in range(calls):
+            chosen = choose(three)
+            assert chosen is not None
+            ticket = chosen.breaker.begin(30)
+            assert ticket is not None
+            fails = error if chosen is three[0] else None
+            met += chosen is three[0]
+            with suppress(TorchlessError), chosen.call(ticket):
+                now += 0.001 if fails else 0.02
+                if fails:
+                    raise fails
+        return met
+
+    assert to_bad_one(300, None) > 150  # it has the fewest calls
+    assert to_bad_one(300, TorchlessError(ErrorKind.INTERNAL, "no")) < 50
+    assert to_bad_one(300, TorchlessError(ErrorKind.INTERNAL, "no")) < 5
+    now += 20
+    assert to_bad_one(300, None) > 150
 
 
 class TestCalls:

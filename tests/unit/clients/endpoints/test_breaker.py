@@ -19,7 +19,7 @@ from torchless.clients.settings import BreakerSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 COUNTING = (ErrorKind.UNREACHABLE, ErrorKind.DEADLINE)
-LONG_S, SHORT_S = 30.0, 0.5
+LONG_S, SHORT_S = 30.0, 0.25
 
 
 class Clock:
@@ -325,3 +325,13 @@ def test_a_large_request_is_given_more_time_before_its_deadline_counts() -> None
         assert ticket is not None
         ticket.failed(late)
         assert breaker.state is state
+
+
+@pytest.mark.parametrize("size", [100_000, 10_000_000])
+def test_no_request_is_so_large_that_waiting_ten_seconds_in_vain_does_not_count(size: int) -> None:
+    breaker = Breaker(BreakerSettings())
+    for _ in range(5):
+        ticket = breaker.begin(10.0, size)
+        assert ticket is not None
+        ticket.failed(TorchlessError(ErrorKind.DEADLINE, "late"))
+    assert breaker.state is BreakerState.OPEN
