@@ -64,7 +64,9 @@ class Reloader:
                 logger.error("a change of the settings failed: %s\n%s", type(error).__name__, where)
                 self._refuse("a defect of the gateway; its log says where")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), self._services.settings.reload.interval_s or None)
+                # Not asyncio.wait_for: on 3.11 it loses a cancellation that comes as the event is set.
+                async with asyncio.timeout(self._services.settings.reload.interval_s or None):
+                    await self._asked.wait()
             if self._asked.is_set():
                 self._asked.clear()
                 self._seen = ""

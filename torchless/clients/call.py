@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torchless.contracts.errors import invalid_input
+
 TENANT_KEY = "x-tenant-id"
 REQUEST_ID_KEY = "x-request-id"
 TRACEPARENT_KEY = "traceparent"
@@ -11,7 +13,11 @@ TRACEPARENT_KEY = "traceparent"
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """Facts about a call that are not part of its request."""
+    """Facts about a call that are not part of its request.
+
+    Raises:
+        TorchlessError: INVALID_INPUT, when one of them cannot be sent.
+    """
 
     request_id: str = ""
     """Id that logs of every hop carry; empty: none."""
@@ -21,6 +27,13 @@ class CallContext:
     """W3C trace context (https://www.w3.org/TR/trace-context/); empty: none."""
     deadline_s: float | None = None
     """Seconds that the caller waits from now on; None: the client's own default."""
+
+    def __post_init__(self) -> None:
+        for name in ("request_id", "tenant", "traceparent"):
+            text = getattr(self, name)
+            # Told of here, because in a call that several share it would be everybody's error.
+            if not (text.isascii() and text.isprintable()):
+                raise invalid_input(name, "holds what metadata of gRPC cannot carry: only printable ASCII goes")
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """gRPC metadata, without the keys that are empty."""

@@ -197,10 +197,10 @@ class EmbeddingClient(CapabilityClient):
     ) -> list[int]:
         """Tokens of each text before any truncation, prompt and special tokens included."""
         request = pb.CountTokensRequest(
-            model=options.model,
+            model=valid_text(options.model, "model"),
             texts=_texts(texts),
             input_type=pb.InputType.ValueType(options.input_type),
-            prompt_name=options.prompt_name,
+            prompt_name=valid_text(options.prompt_name, "prompt_name"),
         )
         response = await self._caller.unary(lambda stub: stub.CountTokens, request, context)
         return list(response.token_counts)
@@ -216,7 +216,10 @@ class EmbeddingClient(CapabilityClient):
     ) -> list[list[pb.Token]]:
         """The tokens of each text; see `Token` in the contract for their fields."""
         request = pb.TokenizeRequest(
-            model=model, texts=_texts(texts), add_special_tokens=add_special_tokens, prompt_name=prompt_name
+            model=valid_text(model, "model"),
+            texts=_texts(texts),
+            add_special_tokens=add_special_tokens,
+            prompt_name=valid_text(prompt_name, "prompt_name"),
         )
         response = await self._caller.unary(lambda stub: stub.Tokenize, request, context)
         return [list(text.tokens) for text in response.texts]
@@ -231,7 +234,9 @@ class EmbeddingClient(CapabilityClient):
     ) -> list[str]:
         """The text of each sequence of ids."""
         request = pb.DetokenizeRequest(
-            model=model, token_ids=_token_ids(token_ids), skip_special_tokens=skip_special_tokens
+            model=valid_text(model, "model"),
+            token_ids=_token_ids(token_ids),
+            skip_special_tokens=skip_special_tokens,
         )
         response = await self._caller.unary(lambda stub: stub.Detokenize, request, context)
         return list(response.texts)
@@ -243,10 +248,12 @@ class EmbeddingClient(CapabilityClient):
 
 
 def _request(inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOptions) -> pb.GenerateEmbeddingsRequest:
+    if not 0 <= options.dimensions < 2**32:
+        raise invalid_input("dimensions", "is a whole number from 0 to 4294967295")
     request = pb.GenerateEmbeddingsRequest(
-        model=options.model,
+        model=valid_text(options.model, "model"),
         input_type=pb.InputType.ValueType(options.input_type),
-        prompt_name=options.prompt_name,
+        prompt_name=valid_text(options.prompt_name, "prompt_name"),
         normalize=options.normalize,
         dimensions=options.dimensions,
         truncation=pb.Truncation.ValueType(options.truncation),

@@ -26,6 +26,8 @@ Key = TypeVar("Key")
 _SMOOTHING = 0.2
 _ITS_OWN = CALLERS_FAULT | {ErrorKind.INTERNAL}
 """Errors that one request of several may be to blame for."""
+_CLOSED = TorchlessError(ErrorKind.UNREACHABLE, "the client was closed")
+_DEFECT = TorchlessError(ErrorKind.INTERNAL, "the request could not be sent with others")
 
 
 class JoiningSettings(SettingsGroup):
@@ -112,11 +114,11 @@ class Joining(Generic[Key, Answer]):
         group = self._groups[key, context.tenant]
         calls = self.settings.calls * max(1, self._endpoints())
         if group.calls < calls:
-            group.calls += 1
+            end = self._begin(group, key, context.tenant)
             try:
                 return await self._timed(texts, key, replace(context, deadline_s=timeout_s))
             finally:
-                self._ended(group, key, context.tenant)
+                end()
         if sum(len(each.texts) for each in group.waiting) + len(texts) > calls * self._most():
             return await self._call(texts, key, replace(context, deadline_s=timeout_s))
         member: _Member[Answer] = _Member(texts, context, time.monotonic() + timeout_s)
@@ -135,20 +137,37 @@ class Joining(Generic[Key, Answer]):
         """Cancels the calls under way for several requests; those who wait hear that the client is closed."""
         for group in self._groups.values():
             for each in group.waiting:
-                _fail(each, TorchlessError(ErrorKind.INTERNAL, "the client is closed"))
+                _fail(each, _CLOSED)
             group.waiting.clear()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    def _begin(self, group: _Group[Answer], key: Key, tenant: str) -> Callable[[], None]:
+        """Counts a call as under way until the function is called, or for twice the time that one is to take.
+
+        One that hangs, at an endpoint that is lost, must not keep those waiting whom another endpoint would answer.
+        """
+        group.calls += 1
+        counts = True
+
+        def end() -> None:
+            nonlocal counts
+            if counts:
+                counts = False
+                late.cancel()
+                self._ended(group, key, tenant)
+
+        late = asyncio.get_running_loop().call_later(2 * self.settings.longest_s, end)
+        return end
+
     def _ended(self, group: _Group[Answer], key: Key, tenant: str) -> None:
         """A call ended: those that wait get the next."""
         group.calls -= 1
         members = self._next(group)
         if members:
-            group.calls += 1
-            self._together(group, members, key, tenant)
+            self._together(members, key, self._begin(group, key, tenant))
         elif not group.calls:
             self._groups.pop((key, tenant), None)
 
@@ -164,7 +183,7 @@ class Joining(Generic[Key, Answer]):
         del group.waiting[: len(members)]
         return members
 
-    def _together(self, group: _Group[Answer], members: list[_Member[Answer]], key: Key, tenant: str) -> None:
+    def _together(self, members: list[_Member[Answer]], key: Key, end: Callable[[], None]) -> None:
         """Begins a call for `members`."""
         task = asyncio.get_running_loop().create_task(self._shared(members, key))
         self._tasks.add(task)
@@ -181,8 +200,8 @@ class Joining(Generic[Key, Answer]):
             self._tasks.discard(task)
             for each in members:
                 # A defect, or this client is closed: nobody must wait for ever.
-                _fail(each, TorchlessError(ErrorKind.INTERNAL, "the request could not be sent with others"))
-            self._ended(group, key, tenant)
+                _fail(each, _CLOSED if task.cancelled() else _DEFECT)
+            end()
 
         for each in members:
             each.answer.add_done_callback(gone)

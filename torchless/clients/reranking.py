@@ -168,7 +168,7 @@ def _request(queries: Sequence[Query], options: RerankOptions) -> pb.RerankBatch
     if not 0 <= options.max_tokens_per_doc <= _MOST_TOKENS:
         raise invalid_input("max_tokens_per_doc", f"is a whole number from 0 to {_MOST_TOKENS}")
     return pb.RerankBatchRequest(
-        model=options.model,
+        model=valid_text(options.model, "model"),
         queries=[_query(query, index) for index, query in enumerate(queries)],
         score_form=pb.ScoreForm.ValueType(options.score_form),
         max_tokens_per_doc=options.max_tokens_per_doc,

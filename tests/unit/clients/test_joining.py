@@ -241,8 +241,9 @@ async def test_closing_before_a_call_has_begun_keeps_nobody_waiting() -> None:
     client.joining._ended(next(iter(client.joining._groups.values())), "", "")
     await client.joining.close()
     for waiting in joined:
-        with pytest.raises(TorchlessError):
+        with pytest.raises(TorchlessError) as caught:
             await waiting
+        assert caught.value.kind is ErrorKind.UNREACHABLE
     assert client.service.calls == [["a"]]
     first.cancel()
 
@@ -257,6 +258,20 @@ async def test_closing_before_the_next_call_keeps_nobody_waiting() -> None:
     client.service.gate.set()
     assert await first == ["A"]
     assert client.service.calls == [["a"]]
+    assert not client.joining._groups
+
+
+async def test_a_call_that_hangs_keeps_others_waiting_no_longer_than_calls_take() -> None:
+    client = Client(longest_s=0.01)
+    hung = client.ask("a")
+    await settle()
+    waiting = [client.ask("b"), client.ask("c")]
+    while len(client.service.calls) < 2:  # noqa: ASYNC110  # within the deadline of those who wait
+        await asyncio.sleep(0.001)
+    assert client.service.calls == [["a"], ["b", "c"]]
+    client.service.gate.set()
+    assert await asyncio.gather(hung, *waiting) == [["A"], ["B"], ["C"]]
+    await settle()
     assert not client.joining._groups
 
 

@@ -268,6 +268,15 @@ async def test_a_client_that_refuses_its_settings_leaves_all_as_they_were(
         running.cancel()
 
 
+async def test_being_asked_as_it_ends_does_not_keep_it_from_ending(watched: Watched) -> None:
+    running = asyncio.create_task(watched.reloader.run())
+    await asyncio.sleep(0.2)
+    watched.reloader.ask()
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=10)
+    assert done
+
+
 async def test_a_signal_has_it_looked_at_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "gateway.yaml"
     monkeypatch.setattr(reload, "SETTLE_S", 0.01)

@@ -94,6 +94,10 @@ class HealthWatch:
             return Health.NOT_SERVING if error.code() is grpc.StatusCode.NOT_FOUND else Health.UNREACHABLE
         except grpc.aio.UsageError:  # the channel is closed
             return Health.UNREACHABLE
+        except asyncio.CancelledError:
+            if is_this_task_cancelled():
+                raise
+            return Health.UNREACHABLE  # the channel was closed meanwhile
 
     async def _listen(self) -> bool:
         """Whether something was heard before the stream ended. After an end in order its last word stands."""

@@ -216,7 +216,9 @@ class EndpointPool(Generic[Stub]):
         while True:
             began = time.monotonic()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), self._settings.discovery.interval_s)
+                # Not asyncio.wait_for: on 3.11 it loses a cancellation that comes as the event is set.
+                async with asyncio.timeout(self._settings.discovery.interval_s):
+                    await self._wanted.wait()
             await asyncio.sleep(max(0.0, began + _SHORTEST_S - time.monotonic()))
             self._wanted.clear()
             await self._resolve()

@@ -229,3 +229,17 @@ async def test_two_names_of_one_place_are_one_endpoint(client: EmbeddingClient, 
     client.start()
     await asyncio.sleep(0.1)
     assert hosts(client) == [2]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_closing_ends_though_a_name_is_to_be_resolved_anew_this_moment(
+    client: EmbeddingClient, names: Names, turns: int
+) -> None:
+    await client.reconfigure(settings(discovery={"interval_s": 3600}))
+    await error_of(client)  # which resolves, and asks for more
+    await asyncio.sleep(0.1)
+    client._pool.look_again()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await client.close()

@@ -1,0 +1,62 @@
+"""What is refused before it is sent, because it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from torchless.clients.call import CallContext
+from torchless.clients.embedding import EmbeddingClient, EmbedOptions
+from torchless.clients.reranking import RerankingClient, RerankOptions
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+HALF = "\ud800"
+
+
+@pytest.mark.parametrize("field", ["request_id", "tenant", "traceparent"])
+@pytest.mark.parametrize("text", ["é", "a\nb", "a\0", "\x7f", HALF])
+def test_facts_about_a_call_are_printable_ascii(field: str, text: str) -> None:
+    with pytest.raises(TorchlessError) as caught:
+        CallContext(**{field: text})
+    assert caught.value.kind is ErrorKind.INVALID_INPUT
+    assert field in caught.value.message
+
+
+def test_facts_that_can_be_sent_are() -> None:
+    context = CallContext(request_id="a b~!", tenant="t")
+    assert context.metadata() == (("x-request-id", "a b~!"), ("x-tenant-id", "t"))
+
+
+@pytest.mark.parametrize(
+    ("field", "ask"),
+    [
+        ("model", lambda client: client.embed(["a"], EmbedOptions(model=HALF))),
+        ("prompt_name", lambda client: client.embed(["a"], EmbedOptions(prompt_name=HALF))),
+        ("dimensions", lambda client: client.embed(["a"], EmbedOptions(dimensions=-1))),
+        ("dimensions", lambda client: client.embed(["a"], EmbedOptions(dimensions=2**32))),
+        ("model", lambda client: client.count_tokens(["a"], EmbedOptions(model=HALF))),
+        ("prompt_name", lambda client: client.count_tokens(["a"], EmbedOptions(prompt_name=HALF))),
+        ("model", lambda client: client.tokenize(["a"], model=HALF)),
+        ("prompt_name", lambda client: client.tokenize(["a"], prompt_name=HALF)),
+        ("model", lambda client: client.detokenize([[1]], model=HALF)),
+    ],
+)
+async def test_options_to_embed_that_cannot_be_sent_are_the_callers_fault(
+    field: str, ask: Callable[[EmbeddingClient], Coroutine[Any, Any, Any]]
+) -> None:
+    async with EmbeddingClient("127.0.0.1:1") as client:
+        await _is_refused(ask(client), field)
+
+
+async def test_options_to_rerank_that_cannot_be_sent_are_the_callers_fault() -> None:
+    async with RerankingClient("127.0.0.1:1") as client:
+        await _is_refused(client.rerank("a", ["b"], RerankOptions(model=HALF)), "model")
+
+
+async def _is_refused(call: Coroutine[Any, Any, Any], field: str) -> None:
+    with pytest.raises(TorchlessError) as caught:
+        await call
+    assert caught.value.kind is ErrorKind.INVALID_INPUT
+    assert field in caught.value.message
