@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
@@ -21,6 +20,7 @@ from torchless.clients.endpoints.health import Health
 from torchless.clients.endpoints.pool import EndpointPool
 from torchless.clients.retry import pause_s
 from torchless.clients.settings import ClientSettings
+from torchless.clients.silence import Patience, Unanswered
 from torchless.clients.translate import our_errors, out_of_time, unreachable
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -56,16 +56,19 @@ class ResumingStream(Generic[Stub, Request, Response]):
         self._method = method
         self._context = context
         self._expires = None if context.deadline_s is None else time.monotonic() + context.deadline_s
-        self._unanswered: deque[Request] = deque()
+        self._unanswered: Unanswered[Request] = Unanswered()
+        self._patience = Patience(capability, pool, settings, self._unanswered)
         self._answered = 0
         self._failures = 0
-        self._failing_since = 0.0
+        self._endpoint: Endpoint[Stub] | None = None
+        self._tried: list[Endpoint[Stub]] = []
 
     async def answers(self, requests: AsyncIterable[Request]) -> AsyncGenerator[Response, None]:
         """The answers to `requests`, in their order.
 
         Raises:
-            TorchlessError: As the service; UNREACHABLE once no endpoint has answered for `retry.stream_patience_s`.
+            TorchlessError: As the service; once nothing was answered for `retry.stream_patience_s` what the last
+                endpoint failed with, or DEADLINE when it was silent.
             Exception: What `requests` raises, after the answers to what came before.
         """
         source = _Source(requests)
@@ -95,12 +98,13 @@ class ResumingStream(Generic[Stub, Request, Response]):
             request = source.take()
             if request is _END:
                 return False
-            self._unanswered.append(request)
+            self._unanswered.add(request)
         return True
 
     async def _over_one_endpoint(self, source: _Source[Request]) -> AsyncGenerator[Response, None]:
-        left_s = self._left_s()
-        endpoint, ticket = await self._pool.pick(self._settings.deadline_s if left_s is None else left_s)
+        left_s, self._endpoint = self._left_s(), None
+        endpoint, ticket = await self._pool.pick(self._settings.deadline_s if left_s is None else left_s, self._tried)
+        self._endpoint = endpoint
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with endpoint.call(ticket, timed=False), our_errors(self._capability):
             call = self._method(endpoint.stub)(
@@ -108,12 +112,13 @@ class ResumingStream(Generic[Stub, Request, Response]):
             )
             ending = Ending(call)
             try:
-                with endpoint.stream(call):
+                with endpoint.stream(call), self._patience.with_call(endpoint, call):
                     async for answer in call:
                         # A trial has passed with its first answer, not when a day's work is done.
                         ticket.answered()
                         self._count_answer()
-                        yield answer
+                        with self._unanswered.answered():
+                            yield answer
             except grpc.aio.AioRpcError as error:
                 raise await ending.true(error) from None
             finally:
@@ -123,18 +128,20 @@ class ResumingStream(Generic[Stub, Request, Response]):
         self, source: _Source[Request], endpoint: Endpoint[Stub], over: asyncio.Future[None]
     ) -> AsyncIterator[Request]:
         for request in list(self._unanswered):
+            if endpoint.is_leaving:
+                return
             yield request
         while True:
             # gRPC goes on asking after a call has ended; the next request is for the next call then.
             either: set[asyncio.Future[Any]] = {source.coming(), over}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             # An endpoint that leaves answers what it has, and gets nothing new.
-            if over.done() or endpoint.health is Health.NOT_SERVING:
+            if over.done() or endpoint.is_leaving or endpoint.health is Health.NOT_SERVING:
                 return
             request = source.take()
             if request is _END:
                 return
-            self._unanswered.append(request)
+            self._unanswered.add(request)
             yield request
 
     def _left_s(self) -> float | None:
@@ -143,22 +150,21 @@ class ResumingStream(Generic[Stub, Request, Response]):
     def _count_answer(self) -> None:
         if not self._unanswered:
             raise TorchlessError(ErrorKind.INTERNAL, f"the {self._capability} service answered more than it was asked")
-        self._unanswered.popleft()
         self._answered += 1
         self._failures = 0
+        self._tried.clear()
 
     async def _goes_on_after(self, error: TorchlessError) -> bool:
         """Whether there is another try; waits until it is time for it."""
         if error.kind not in _PASSING or self._pool.is_closed:
             return False
         now = time.monotonic()
-        if not self._failures:
-            self._failing_since = now
         self._failures += 1
+        self._leave()
         wait_s = pause_s(self._failures, self._settings.retry)
         if error.kind is not ErrorKind.UNREACHABLE and error.retry_after_s is not None:
             wait_s = max(wait_s, min(error.retry_after_s, self._settings.retry.max_s))
-        ends = self._failing_since + self._settings.retry.stream_patience_s
+        ends = min(now, self._unanswered.silent_since) + self._settings.retry.stream_patience_s
         if self._expires is not None:
             ends = min(ends, self._expires)
         if now + wait_s > ends:
@@ -166,6 +172,14 @@ class ResumingStream(Generic[Stub, Request, Response]):
         self._pool.look_again()
         await asyncio.sleep(wait_s)
         return True
+
+    def _leave(self) -> None:
+        """Those not tried yet come first now; when there are none left, all but the last one."""
+        if self._endpoint is None:
+            return
+        self._tried.append(self._endpoint)
+        if set(self._pool.endpoints()) <= set(self._tried):
+            self._tried = [self._endpoint]
 
 
 class _Source(Generic[Request]):

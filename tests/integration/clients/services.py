@@ -78,6 +78,8 @@ class Servicer(EmbeddingServiceServicer):
         """Sequences of the frames that came in."""
         self.streams = 0
         """Streams open now."""
+        self.begun = 0
+        """Streams so far."""
 
     async def GenerateEmbeddings(  # noqa: N802
         self, request: pb.GenerateEmbeddingsRequest, context: Any
@@ -93,6 +95,7 @@ class Servicer(EmbeddingServiceServicer):
         self, request_iterator: AsyncIterator[pb.StreamEmbeddingsRequest], context: Any
     ) -> AsyncIterator[pb.StreamEmbeddingsResponse]:
         self.streams += 1
+        self.begun += 1
         answered = 0
         try:
             if self.failure is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -15,9 +17,11 @@ from tests.integration.clients.conftest import Connect, Serve
 from tests.integration.clients.services import Service, kind_of, until, unused_port
 from tests.integration.clients.test_calls import all_known
 from tests.integration.clients.test_streams import answers, numbered
+from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoints.health import Health
 from torchless.clients.gpu import GPUClient
+from torchless.clients.joining import JoiningSettings
 from torchless.clients.settings import ClientSettings
 from torchless.contracts.errors import ErrorKind
 from torchless.contracts.gpu.v1 import gpu_pb2
@@ -42,6 +46,24 @@ class TestClosing:
         await client.close()
         assert [await kind_of(call) for call in calls] == [ErrorKind.UNREACHABLE] * 5
         await until(lambda: service.servicer.cancelled == 5)
+
+    async def test_so_are_those_that_wait_to_share_one(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1)
+        service.servicer.delay_s = 30
+        client = connect(service)
+        client.join(JoiningSettings())
+        calls = [asyncio.ensure_future(client.embed(["a"])) for _ in range(5)]
+        await until(lambda: service.servicer.waiting == 1)
+        await client.close()
+        assert [await kind_of(call) for call in calls] == [ErrorKind.UNREACHABLE] * 5
+
+    async def test_asking_whether_it_is_ready_meanwhile_is_answered(self, connect: Connect) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            client = connect(f"127.0.0.1:{silent.getsockname()[1]}")
+            asked = asyncio.ensure_future(client.ready())
+            await asyncio.sleep(0.1)
+            await client.close()
+            assert await kind_of(asked) is ErrorKind.UNREACHABLE
 
     async def test_a_caller_who_is_cancelled_meanwhile_is_cancelled(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
@@ -125,6 +147,7 @@ class TestClosing:
     def test_a_program_that_forgets_to_close_hears_nothing(self) -> None:
         program = """
 import asyncio, gc
+from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 
 async def main():
@@ -180,27 +203,76 @@ class TestOtherSettings:
         assert [await kind_of(call) for call in calls] == [None] * 3
         assert new.servicer.calls == 0
 
-    async def test_what_is_taken_away_is_waited_for_so_long_and_no_longer(self, serve: Serve, connect: Connect) -> None:
+    async def test_a_long_call_at_what_is_taken_away_has_its_own_deadline(self, serve: Serve, connect: Connect) -> None:
+        old, new = await serve(2)
+        old.servicer.delay_s = 0.6
+        client = connect(old)
+        calls = [asyncio.ensure_future(client.embed(["a"], context=CallContext(deadline_s=s))) for s in (0.4, 20)]
+        await until(lambda: old.servicer.waiting == 2)
+        await client.reconfigure(lists(new, deadline_s=0.1))
+        assert [await kind_of(call) for call in calls] == [ErrorKind.DEADLINE, None]
+        assert new.servicer.calls == 0
+
+    async def test_what_is_taken_away_is_closed_after_its_last_call(self, serve: Serve, connect: Connect) -> None:
+        old, new = await serve(2)
+        old.servicer.delay_s = 0.2
+        client = connect(old)
+        await all_known(client)
+        await client.reconfigure(lists(old, new))
+        call = asyncio.ensure_future(client.embed(["a"]))
+        before = asyncio.all_tasks()
+        await client.reconfigure(lists(new))
+        (closing,) = (task for task in asyncio.all_tasks() - before if "leave" in repr(task.get_coro()))
+        await call
+        async with asyncio.timeout(5):
+            await asyncio.wait({closing})
+
+    @pytest.mark.parametrize("size", [1, 300_000])
+    async def test_a_stream_moves_on_and_what_was_sent_is_answered_where_it_is(
+        self, serve: Serve, connect: Connect, size: int
+    ) -> None:
+        old, new = await serve(2)
+        old.servicer.delay_s = 0.1
+        client = connect(old)
+        go_on, sent = asyncio.Event(), asyncio.Event()
+
+        async def frames() -> AsyncIterator[list[str]]:
+            for number in range(20):
+                if number == 10:
+                    sent.set()
+                    await go_on.wait()
+                yield ["x" * (number + size)]
+
+        stream = asyncio.ensure_future(answers(client, frames()))
+        await sent.wait()
+        await until(lambda: bool(old.servicer.frames))
+        await client.reconfigure(lists(new))
+        go_on.set()
+        assert await stream == [number + size for number in range(20)]
+        assert old.servicer.frames + new.servicer.frames == list(range(20))
+        assert old.servicer.frames[:10] == list(range(10))
+        assert len(new.servicer.frames) >= 9  # one may have been on its way
+
+    @pytest.mark.parametrize("size", [1, 500_000])
+    async def test_a_stream_that_is_not_answered_there_moves_on_after_a_time_and_alone(
+        self, serve: Serve, connect: Connect, size: int
+    ) -> None:
         old, new = await serve(2)
         old.servicer.delay_s = 30
-        client = connect(old, deadline_s=20)
-        call = asyncio.ensure_future(client.embed(["a"]))
-        await until(lambda: old.servicer.waiting == 1)
-        await client.reconfigure(lists(new, deadline_s=0.2))
-        assert await kind_of(call) is None  # tried again at the new one
-        assert new.servicer.calls == 1
-        await until(lambda: old.servicer.cancelled == 1)
-
-    async def test_a_stream_moves_on(self, serve: Serve, connect: Connect) -> None:
-        old, new = await serve(2)
-        old.servicer.delay_s = new.servicer.delay_s = 0.01
         client = connect(old)
-        got: list[int] = []
-        stream = asyncio.ensure_future(answers(client, numbered(60), seen=got.append))
-        await until(lambda: len(got) > 3)
-        await client.reconfigure(lists(new, deadline_s=0.1))
-        assert await stream == list(range(60))
-        assert new.servicer.frames
+
+        async def frames() -> AsyncIterator[list[str]]:
+            for number in range(10):
+                yield ["x" * (number + size)]
+
+        stream = asyncio.ensure_future(answers(client, frames()))
+        call = asyncio.ensure_future(client.embed(["a"], context=CallContext(deadline_s=20)))
+        await until(lambda: old.servicer.waiting == 2)
+        await client.reconfigure(lists(new, deadline_s=0.2))
+        assert await stream == [number + size for number in range(10)]
+        assert not call.done()
+        await client.close()
+        assert await kind_of(call) is ErrorKind.UNREACHABLE
 
     async def test_away_and_back_at_once(self, serve: Serve, connect: Connect) -> None:
         first, second = await serve(2)

@@ -10,13 +10,14 @@ from contextlib import aclosing
 import pytest
 
 from tests.integration.clients.conftest import Connect, Serve
-from tests.integration.clients.services import Service, kind_of, until, unused_port
+from tests.integration.clients.services import Service, Told, kind_of, until, unused_port
 from tests.integration.clients.test_calls import all_known
 from tests.resilience.proxy import Proxy
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoints.breaker import BreakerState
 from torchless.clients.endpoints.health import Health
+from torchless.clients.settings import ClientSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
@@ -257,6 +258,27 @@ class TestEndpoints:
         assert services[at].servicer.frames == list(range(10))
         assert services[1 - at].servicer.frames == list(range(10, 20))
 
+    async def test_another_one_comes_first(self, serve: Serve, connect: Connect) -> None:
+        bad, good = await serve(2)
+        bad.servicer.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "no device")
+        client = connect(bad, good, retry={"base_s": 0.001})
+        await all_known(client)
+        for _ in range(20):
+            before = bad.servicer.begun
+            assert await answers(client, numbered(1)) == [0]
+            assert bad.servicer.begun - before <= 1
+
+    async def test_of_many_that_fail_each_has_its_turn(self, serve: Serve, connect: Connect) -> None:
+        services: list[Service] = await serve(4)
+        for service in services[1:]:
+            service.servicer.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "no device")
+        client = connect(*services, retry={"base_s": 0.001})
+        await all_known(client)
+        for _ in range(20):
+            before = [service.servicer.begun for service in services]
+            assert await answers(client, numbered(1)) == [0]
+            assert all(service.servicer.begun - at <= 1 for service, at in zip(services, before, strict=True))
+
     async def test_where_nobody_is_well_the_stream_goes_on_without_a_storm(
         self, serve: Serve, connect: Connect
     ) -> None:
@@ -318,3 +340,94 @@ class TestEndpoints:
         client = connect(*services, retry={"base_s": 0.001}, breaker={"failures": 1000})
         both = await asyncio.gather(answers(client, numbered(60)), answers(client, numbered(40)))
         assert both == [list(range(60)), list(range(40))]
+
+
+QUICK_LOOK = {"interval_s": 0.05, "timeout_s": 0.1}
+
+
+class TestSilence:
+    @pytest.mark.parametrize("size", [1, 500_000])
+    async def test_of_one_that_only_its_health_is_left_of_ends_the_stream(
+        self, serve: Serve, connect: Connect, size: int
+    ) -> None:
+        (service,) = await serve(1)
+        service.servicer.delay_s = 1000
+        client = connect(service, retry={"stream_patience_s": 0.3}, endpoint_health=QUICK_LOOK, breaker={"failures": 1})
+
+        async def frames() -> AsyncIterator[list[str]]:
+            for _ in range(20):  # of the large ones most wait to be written
+                yield ["x" * size]
+
+        with pytest.raises(TorchlessError, match=r"answered nothing of the stream for 0\.3 s") as raised:
+            await answers(client, frames())
+        assert raised.value.kind is ErrorKind.DEADLINE
+        await until(lambda: service.servicer.cancelled == 1)
+        (state,) = client.states()
+        assert (state.health, state.breaker, state.calls_in_flight) == (Health.SERVING, BreakerState.OPEN, 0)
+
+    @pytest.mark.parametrize("size", [1, 500_000])
+    async def test_of_one_that_does_not_even_tell_its_health_is_another_ones_work(
+        self, serve: Serve, connect: Connect, size: int
+    ) -> None:
+        silent, well = await serve(2)
+        silent.servicer.delay_s = 0.01
+        async with Proxy(silent.port) as proxy:
+            client = connect(proxy.address, endpoint_health=QUICK_LOOK, retry={"base_s": 0.001})
+            await all_known(client)
+            go_on = asyncio.Event()
+
+            async def frames() -> AsyncIterator[list[str]]:
+                for number in range(20):
+                    if number == 10:
+                        await go_on.wait()
+                    yield ["x" * (number + size)]
+
+            got: list[int] = []
+            stream = asyncio.ensure_future(answers(client, frames(), seen=got.append))
+            await until(lambda: len(got) == 10)
+            proxy.black_hole = True
+            go_on.set()
+            both = {"address": f"{proxy.address},{well.address}", "endpoint_health": QUICK_LOOK}
+            await client.reconfigure(ClientSettings.model_validate(both))
+            assert await stream == [number + size for number in range(20)]
+            assert client.states()[0].health is Health.UNREACHABLE
+            assert well.servicer.frames == list(range(10, 20))
+
+    async def test_of_the_only_one_is_borne_while_there_is_patience(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1, Told.SILENCE)
+        service.servicer.delay_s = 0.4
+        client = connect(service, endpoint_health=QUICK_LOOK)
+        assert await answers(client, numbered(4)) == list(range(4))
+        assert client.states()[0].health is Health.UNREACHABLE
+        assert service.servicer.frames == list(range(4))
+
+    async def test_one_that_is_slow_is_not_silent(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1)
+        service.servicer.delay_s = 0.2
+        client = connect(service, retry={"stream_patience_s": 0.5}, endpoint_health=QUICK_LOOK)
+        assert await answers(client, numbered(6)) == list(range(6))
+        assert service.servicer.frames == list(range(6))
+
+    async def test_while_nothing_is_asked_is_none(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1)
+        client = connect(service, retry={"stream_patience_s": 0.2}, endpoint_health=QUICK_LOOK)
+
+        async def frames() -> AsyncIterator[list[str]]:
+            async for frame in numbered(4):
+                yield frame
+                await asyncio.sleep(0.4)
+
+        assert await answers(client, frames()) == list(range(4))
+        assert service.servicer.begun == 1
+
+    async def test_while_the_caller_is_busy_is_none(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1)
+        client = connect(service, retry={"stream_patience_s": 0.2}, endpoint_health=QUICK_LOOK)
+        got = []
+        async with aclosing(client.embed_stream(numbered(6))) as stream:
+            async for each in stream:
+                assert not isinstance(each, TorchlessError)
+                got.append(int(each.vectors[0][0]))
+                await asyncio.sleep(0.4)
+        assert got == list(range(6))
+        assert service.servicer.begun == 1

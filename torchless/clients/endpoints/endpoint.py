@@ -32,6 +32,8 @@ _FAULT_S = 10.0
 """A fault of its own counts as an answer that takes so long, in seconds: what fails at once would otherwise be the
 least busy and the quickest, and draw the calls of all the others."""
 _LEAST_WEIGHT = 0.1
+_LONGEST_CALL_S = 3600.0
+"""The longest deadline that settings allow, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Endpoint(Generic[Stub]):
         self._idle.set()
         self._streams: set[grpc.aio.Call] = set()
         self._is_leaving = False
-        self._is_closed = False
+        self._is_cutting = False
         self._channel = open_channel(settings, address)
         self.stub = make_stub(self._channel)
         self.breaker = Breaker(settings.breaker, self._breaker_changed)
@@ -124,23 +126,44 @@ class Endpoint(Generic[Stub]):
         self._metrics.breaker(self.breaker.state, self.breaker.next_trial_s)
         self.watch.settings = settings.endpoint_health
 
-    async def close(self, grace_s: float = 0.0) -> None:
-        """Lets calls in flight finish for `grace_s` seconds; those left end with UNREACHABLE.
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it is being closed: it answers what it has, and gets nothing new."""
+        return self._is_leaving
 
-        A second call, or one that was cancelled, does no harm.
-        """
+    async def leave(self, streams_s: float) -> None:
+        """Closes it once its calls have ended: streams in `streams_s` seconds, others by their own deadlines."""
+        await self._stop_watching()
+        await self._emptied(streams_s)
+        self._cut_streams()
+        await self._emptied(_LONGEST_CALL_S)
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends calls in flight with UNREACHABLE. A second time, or while it leaves, does no harm."""
+        await self._stop_watching()
+        # gRPC cancels the calls that somebody awaits, and forgets the streams.
+        self._cut_streams()
+        await self._channel.close()
+        self._metrics.gone()
+
+    async def _stop_watching(self) -> None:
         self._is_leaving = True
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait({self._watching})
+
+    async def _emptied(self, within_s: float) -> None:
+        """Returns once it has no calls, or after `within_s` seconds."""
+        # Not asyncio.wait_for: on 3.11 it loses a cancellation that comes as the event is set.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), grace_s)
-        self._is_closed = True
-        # gRPC cancels the calls that somebody awaits, and forgets the streams.
+            async with asyncio.timeout(within_s):
+                await self._idle.wait()
+
+    def _cut_streams(self) -> None:
+        self._is_cutting = True
         for stream in list(self._streams):
             stream.cancel()
-        await self._channel.close()
-        self._metrics.gone()
 
     @property
     def share_in_flight(self) -> float:
@@ -179,8 +202,8 @@ class Endpoint(Generic[Stub]):
             raise
         except asyncio.CancelledError:
             ticket.abandoned()
-            if self._is_closed and not is_this_task_cancelled():
-                # It is gRPC's way to say that the channel was closed; whoever called was not cancelled.
+            if self._is_cutting and not is_this_task_cancelled():
+                # It is gRPC's way to say that the call was cut; whoever called was not cancelled.
                 self._metrics.attempt(ErrorKind.UNREACHABLE)
                 raise unreachable(self._capability) from None
             raise

@@ -193,8 +193,8 @@ class EndpointPool(Generic[Stub]):
                     endpoint.start()
 
     def _let_go(self, endpoint: Endpoint[Stub]) -> None:
-        """Closes it once its calls have ended."""
-        task = asyncio.get_running_loop().create_task(endpoint.close(self._settings.deadline_s))
+        """Closes it once its calls have ended. Streams have no deadline of their own; they end with the default one."""
+        task = asyncio.get_running_loop().create_task(endpoint.leave(self._settings.deadline_s))
         self._leaving[endpoint] = task
         task.add_done_callback(lambda _: self._leaving.pop(endpoint))
 

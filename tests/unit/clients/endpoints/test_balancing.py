@@ -272,7 +272,7 @@ class TestCalls:
         ticket = one.breaker.begin(30)
         assert ticket is not None
         with one.call(ticket):
-            closing = asyncio.ensure_future(one.close(60))
+            closing = asyncio.ensure_future(one.leave(60))
             await asyncio.sleep(0)
             closing.cancel()
             await asyncio.wait({closing})
