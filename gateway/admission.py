@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from gateway.bulkheads import Bulkheads, Compartment
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
 class Admission:
-    """A context manager that lets so many in, and refuses the others at once.
+    """Lets so many in, no compartment more than it leaves places free, and refuses the others at once.
 
     Args:
         limit: How many.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._inside = 0
+        self._places = Bulkheads(limit)
 
     def reconfigure(self, limit: int) -> None:
         """Changes the bound; those inside stay, and count, also where there are more of them."""
-        self._limit = limit
+        self._places.reconfigure(limit)
 
-    def __enter__(self) -> None:
-        if self._inside >= self._limit:
+    @contextmanager
+    def place(self, compartment: Compartment) -> Iterator[None]:
+        """A place until the end of the block.
+
+        Raises:
+            TorchlessError: OVERLOADED, when there is none.
+        """
+        if not self._places.take(compartment, 1):
             raise TorchlessError(ErrorKind.OVERLOADED, "the gateway is busy; try again shortly", retry_after_s=1.0)
-        self._inside += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._inside -= 1
+        try:
+            yield
+        finally:
+            self._places.give_back(compartment, 1)

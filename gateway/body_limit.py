@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
+from gateway.bulkheads import Bulkheads, Compartment
 from gateway.faults import BodyTooLargeError, NoRoomForBodyError
 
 _MIB = 1024 * 1024
 
 
 class BodyLimit:
-    """Room for the bodies of one worker's requests.
+    """Room for the bodies of one worker's requests, of which no compartment holds more than it leaves free.
 
     Args:
         mib: Most of one body, in MiB.
@@ -23,42 +24,32 @@ class BodyLimit:
 
     def __init__(self, mib: float, all_mib: float) -> None:
         self._mib = mib
-        self._all_bytes = int(all_mib * _MIB)
-        self._held = 0
+        self._bytes = Bulkheads(int(all_mib * _MIB))
 
     def reconfigure(self, mib: float, all_mib: float) -> None:
         """Changes the limits; what is held stays counted, and a body that is being read keeps the limit of its own."""
         self._mib = mib
-        self._all_bytes = int(all_mib * _MIB)
+        self._bytes.reconfigure(int(all_mib * _MIB))
 
     @contextmanager
-    def room(self) -> Iterator[BodyReader]:
+    def room(self, compartment: Compartment) -> Iterator[BodyReader]:
         """A reader of one body, whose bytes count as held until the end of the block.
 
         What has arrived counts, not what is announced: a caller that sends nothing takes no room.
         """
-        reader = BodyReader(self, self._mib)
+        reader = BodyReader(self._bytes, compartment, self._mib)
         try:
             yield reader
         finally:
-            self._held -= reader.size
-
-    def take(self, size: int) -> None:
-        """Counts `size` more bytes as held.
-
-        Raises:
-            NoRoomForBodyError: Past the limit; nothing is counted.
-        """
-        if self._held + size > self._all_bytes:
-            raise NoRoomForBodyError
-        self._held += size
+            self._bytes.give_back(compartment, reader.size)
 
 
 class BodyReader:
     """Reads one body; made by `BodyLimit.room`. `size` is what it holds, in bytes."""
 
-    def __init__(self, limit: BodyLimit, mib: float) -> None:
-        self._limit = limit
+    def __init__(self, room: Bulkheads, compartment: Compartment, mib: float) -> None:
+        self._room = room
+        self._compartment = compartment
         self._mib = mib
         self.size = 0
 
@@ -70,7 +61,7 @@ class BodyReader:
 
         Raises:
             BodyTooLargeError: Past the limit of one body.
-            NoRoomForBodyError: Past the limit of all bodies.
+            NoRoomForBodyError: Past what all bodies, or those of the compartment, may hold.
             ClientDisconnect: The caller hung up before the end.
         """
         most = int(self._mib * _MIB)
@@ -85,7 +76,8 @@ class BodyReader:
             chunk: bytes = message.get("body", b"")
             if self.size + len(chunk) > most:
                 raise BodyTooLargeError(self._mib)
-            self._limit.take(len(chunk))
+            if not self._room.take(self._compartment, len(chunk), begun=self.size):
+                raise NoRoomForBodyError
             self.size += len(chunk)
             chunks.append(chunk)
             if not message.get("more_body", False):

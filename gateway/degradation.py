@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 CACHE_HEADER = "x-torchless-cache"
 DEGRADED_HEADER = "x-torchless-degraded"
+_RETRY_AFTER_S = 1.0
 OUT = frozenset(
     {
         ErrorKind.UNREACHABLE,
@@ -67,6 +68,15 @@ class Provenance:
             logger.warning("answered without %s: %s", capability, error.message)
             self.without(capability)
             return None
+
+    def unanswered(self) -> TorchlessError:
+        """The error to be raised where there is nothing to answer without the capabilities that are out."""
+        names = " and ".join(self.degraded)
+        return TorchlessError(
+            ErrorKind.UNREACHABLE,
+            f"there is no answer without {names}; try again shortly",
+            retry_after_s=_RETRY_AFTER_S,
+        )
 
     def tell(self, headers: MutableHeaders) -> None:
         """Puts what there is to say into the headers of an answer."""

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from gateway.bulkheads import Compartment
 from gateway.disconnect import cancelled_by_disconnect
 from gateway.errors import ErrorFamily
 from gateway.faults import BodyTooLargeError, BodyTooLateError, GatewayDefectError, NoRoomForBodyError
@@ -73,6 +74,7 @@ def _usual(settings: GatewaySettings) -> float:
 def post(
     router: APIRouter,
     *paths: str,
+    compartment: Compartment,
     family: ErrorFamily,
     body: type[Body],
     answer: Any,
@@ -84,6 +86,7 @@ def post(
     Args:
         router: Where.
         paths: The paths, the first one canonical.
+        compartment: Whose place it takes, and whose room for its body.
         family: How errors look.
         body: What the route takes.
         answer: What it answers, for the API's description.
@@ -93,7 +96,8 @@ def post(
 
     def register(handler: Callable[[Body, Call], Coroutine[Any, Any, Response]]) -> Callable[..., Any]:
         form = Form(family, body, answer, examples, handler)
-        _add_post(router, paths, about=handler, forms=[form], family=family, read=only(form), deadline=deadline)
+        arrival = _Arrival(compartment, only(form), deadline)
+        _add_post(router, paths, about=handler, forms=[form], family=family, arrival=arrival)
         return handler
 
     return register
@@ -102,6 +106,7 @@ def post(
 def post_told_apart(
     router: APIRouter,
     *paths: str,
+    compartment: Compartment,
     family: ErrorFamily,
     forms: Mapping[str, Form],
     about: Callable[..., Any],
@@ -112,13 +117,23 @@ def post_told_apart(
     Args:
         router: Where.
         paths: The paths, the first one canonical.
+        compartment: Whose place it takes, and whose room for its body.
         family: How errors look before a body is known to be of a form.
         forms: By the name of the field that tells a body of theirs.
         about: Its name and docstring describe the route.
         deadline: Time of a request whose caller names none.
     """
-    read = told_apart(forms)
-    _add_post(router, paths, about=about, forms=list(forms.values()), family=family, read=read, deadline=deadline)
+    arrival = _Arrival(compartment, told_apart(forms), deadline)
+    _add_post(router, paths, about=about, forms=list(forms.values()), family=family, arrival=arrival)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """How a body is taken in."""
+
+    compartment: Compartment
+    read: Callable[[bytes], Reading]
+    deadline: Deadline
 
 
 def _add_post(
@@ -128,11 +143,10 @@ def _add_post(
     about: Callable[..., Any],
     forms: Sequence[Form],
     family: ErrorFamily,
-    read: Callable[[bytes], Reading],
-    deadline: Deadline,
+    arrival: _Arrival,
 ) -> None:
     async def endpoint(request: Request) -> Response:
-        return await _answered(request, family, lambda: _work_on_body(request, read, deadline), asks_for_key=True)
+        return await _answered(request, family, lambda: _work_on_body(request, arrival), asks_for_key=True)
 
     for path in paths:
         router.add_api_route(path, endpoint, **described_post(path, about, family=family, forms=forms))
@@ -141,6 +155,7 @@ def _add_post(
 def bodiless(
     router: APIRouter,
     *paths: str,
+    compartment: Compartment | None,
     family: ErrorFamily,
     answer: Any,
     statuses: tuple[int, ...] = (),
@@ -155,6 +170,7 @@ def bodiless(
     Args:
         router: Where.
         paths: The paths, the first one canonical.
+        compartment: Whose place it takes; None: none, because it must be answered however busy the gateway is.
         family: How errors look.
         answer: What it answers, for the API's description.
         statuses: Those that errors of its may have, besides 401, 500 and that of a malformed header.
@@ -168,7 +184,11 @@ def bodiless(
     def register(handler: Callable[[Call], Awaitable[Response]]) -> Callable[..., Any]:
         async def endpoint(request: Request) -> Response:
             async def work() -> Response:
-                return await _told(_call(request, _usual), handler)
+                call = _call(request, _usual)
+                if compartment is None:
+                    return await _told(call, handler)
+                with call.services.admission.place(compartment):
+                    return await cancelled_by_disconnect(request.receive, _told(call, handler))
 
             return await _answered(request, family, work, asks_for_key=not open_to_all)
 
@@ -219,15 +239,15 @@ async def _answered(
         return family.answer(GatewayDefectError())
 
 
-async def _work_on_body(request: Request, read: Callable[[bytes], Reading], deadline: Deadline) -> Response:
-    call = _call(request, deadline)
-    with call.services.admission, call.services.body_limit.room() as reader:
+async def _work_on_body(request: Request, arrival: _Arrival) -> Response:
+    call, compartment = _call(request, arrival.deadline), arrival.compartment
+    with call.services.admission.place(compartment), call.services.body_limit.room(compartment) as reader:
         try:
             async with asyncio.timeout_at(call.context.expires_at):
                 raw = await reader.read(request.scope, request.receive)
         except TimeoutError as error:
             raise BodyTooLateError from error
-        reading = read(raw)
+        reading = arrival.read(raw)
 
         async def work() -> Response:
             handler = partial(reading.form.handler, reading.body())

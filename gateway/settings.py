@@ -37,6 +37,17 @@ class RerankingClientSettings(ClientSettings):
     """The limit on requests in flight of each worker."""
 
 
+class GPUConcurrencySettings(ConcurrencySettings):
+    """How many calls to the GPU service one worker has in flight: fewer than of those that compute in batches."""
+
+    initial: int = Field(default=32, ge=1)
+    """The limit at start, in calls. The service answers from what it knows, so a few calls at a time are many."""
+    min: int = Field(default=16, ge=1)
+    """The limit is never less, in calls. OVERLOADED, which shrinks it, may also mean that no memory is free."""
+    max: int = Field(default=64, ge=1)
+    """The limit is never more, in calls."""
+
+
 class GPUClientSettings(ClientSettings):
     """How the GPU service is called."""
 
@@ -45,6 +56,8 @@ class GPUClientSettings(ClientSettings):
     """Where the GPU service listens, one `host:port`; empty: there is none, and its routes say so."""
     deadline_s: float = Field(default=10.0, gt=0, le=3600)
     """Deadline of a call whose caller gives none, in seconds."""
+    concurrency: GPUConcurrencySettings = GPUConcurrencySettings()
+    """The limit on requests in flight of each worker."""
 
     @field_validator("address")
     @classmethod
@@ -60,8 +73,10 @@ class LimitSettings(SettingsGroup):
     body_mib: float = Field(default=32.0, gt=0, le=1024)
     """Largest request body, in MiB. It is refused while it is read, not after."""
     bodies_mib: float = Field(default=256.0, gt=0)
-    """Most bodies that one worker holds at one time, in MiB, at least `body_mib`; more are answered 429. What they are
-    turned into takes some times as much."""
+    """Most bodies that one worker holds at one time, in MiB, at least `body_mib`; more are answered 429. Those of one
+    capability hold no more than they leave free, so that the others find room: twice `body_mib` is enough for the
+    largest body beside a capability that hangs, four times beside two. What they are turned into takes some times as
+    much."""
     items: int = Field(default=2048, ge=1, le=50_000)
     """Most inputs in one request."""
     characters: int = Field(default=100_000, ge=1)
@@ -75,7 +90,9 @@ class LimitSettings(SettingsGroup):
     """Most Unicode code points of all texts of a `/tokenize` request, and most token ids of a `/decode` request: each
     token is answered as an object of its own."""
     concurrent_requests: int = Field(default=1024, ge=1)
-    """Most requests with a body that one worker works on at once; more are answered 429."""
+    """Most requests that one worker works on at once, without those for health, metrics and the API's description,
+    which are always answered; more are answered 429. Those of one capability are no more than they leave places free,
+    so that the others find some."""
     deadline_s: float = Field(default=30.0, gt=0, le=3600)
     """Deadline of a request whose caller names none in `x-request-timeout-s`, in seconds; of one that reranks,
     `reranking.deadline_s`."""

@@ -57,7 +57,15 @@ _DOCUMENTS_A_UNIT = 100
 """https://docs.cohere.com/docs/how-does-cohere-pricing-work"""
 
 
-@post(router, "/v1/embed", family=COHERE, body=EmbedV1Request, answer=EmbedAnswer, examples=_EXAMPLES_V1)
+@post(
+    router,
+    "/v1/embed",
+    compartment="embedding",
+    family=COHERE,
+    body=EmbedV1Request,
+    answer=EmbedAnswer,
+    examples=_EXAMPLES_V1,
+)
 async def embed_v1(body: EmbedV1Request, call: Call) -> Response:
     """Vectors of texts, as version 1 of Cohere's API gives them."""
     answer = await _embedded(body.texts, body, call, "texts", 0)
@@ -66,7 +74,15 @@ async def embed_v1(body: EmbedV1Request, call: Call) -> Response:
     return _response("1", body.texts, answer, _by_type(answer, body.embedding_types), "embeddings_by_type")
 
 
-@post(router, "/v2/embed", family=COHERE, body=EmbedV2Request, answer=EmbedAnswer, examples=_EXAMPLES_V2)
+@post(
+    router,
+    "/v2/embed",
+    compartment="embedding",
+    family=COHERE,
+    body=EmbedV2Request,
+    answer=EmbedAnswer,
+    examples=_EXAMPLES_V2,
+)
 async def embed_v2(body: EmbedV2Request, call: Call) -> Response:
     """Vectors of texts, as version 2 of Cohere's API gives them.
 
@@ -81,6 +97,7 @@ async def embed_v2(body: EmbedV2Request, call: Call) -> Response:
 @post(
     router,
     "/v1/rerank",
+    compartment="reranking",
     family=COHERE,
     body=RerankRequest,
     answer=RerankAnswer,
@@ -98,6 +115,7 @@ async def rerank_v1(body: RerankRequest, call: Call) -> Response:
 @post(
     router,
     "/v2/rerank",
+    compartment="reranking",
     family=COHERE,
     body=RerankRequest,
     answer=RerankAnswer,

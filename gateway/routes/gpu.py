@@ -26,7 +26,7 @@ _ALLOCATIONS = {
 }
 
 
-@get(router, "/v1/gpu/status", family=GPU, answer=GpuStatus, statuses=_UNAVAILABLE)
+@get(router, "/v1/gpu/status", compartment="gpu", family=GPU, answer=GpuStatus, statuses=_UNAVAILABLE)
 async def status(call: Call) -> Response:
     """The driver, the devices and the leases; where there is no GPU, why.
 
@@ -35,7 +35,7 @@ async def status(call: Call) -> Response:
     return json_response(await _service(call).status(call.context.for_call()))
 
 
-@get(router, "/v1/gpu/devices", family=GPU, answer=Devices, statuses=_UNAVAILABLE)
+@get(router, "/v1/gpu/devices", compartment="gpu", family=GPU, answer=Devices, statuses=_UNAVAILABLE)
 async def devices(call: Call) -> Response:
     """The devices that are there; none without a GPU or its driver.
 
@@ -47,6 +47,7 @@ async def devices(call: Call) -> Response:
 @post(
     router,
     "/v1/gpu/allocations",
+    compartment="gpu",
     family=GPU,
     body=AllocationRequest,
     answer=Allocation,
@@ -75,6 +76,7 @@ async def allocate(body: AllocationRequest, call: Call) -> Response:
 @post(
     router,
     f"{_LEASE}/renew",
+    compartment="gpu",
     family=GPU,
     body=RenewalRequest,
     answer=Allocation,
@@ -86,13 +88,13 @@ async def renew(body: RenewalRequest, call: Call) -> Response:
     return json_response(lease)
 
 
-@delete(router, _LEASE, family=GPU, answer=Allocation, statuses=(404, *_UNAVAILABLE))
+@delete(router, _LEASE, compartment="gpu", family=GPU, answer=Allocation, statuses=(404, *_UNAVAILABLE))
 async def release(call: Call) -> Response:
     """Gives a lease back, and answers it as it was."""
     return json_response(await _service(call).release(_id(call), call.context.for_call()))
 
 
-@get(router, "/v1/gpu/watch", family=GPU, answer=EVENTS, statuses=_UNAVAILABLE, query=WatchQuery)
+@get(router, "/v1/gpu/watch", compartment="gpu", family=GPU, answer=EVENTS, statuses=_UNAVAILABLE, query=WatchQuery)
 async def watch(call: Call) -> Response:
     """The status at once, then at every change and every interval, as server-sent events named `status`.
 

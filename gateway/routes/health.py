@@ -20,13 +20,22 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 router = APIRouter(route_class=DirectRoute)
 
 
-@get(router, "/health/live", family=TEI, answer=Alive, head=True, open_to_all=True)
+@get(router, "/health/live", compartment=None, family=TEI, answer=Alive, head=True, open_to_all=True)
 async def live(call: Call) -> Response:
     """Whether the gateway answers. Calls no service."""
     return json_response({"status": "alive"})
 
 
-@get(router, "/health/ready", family=TEI, answer=Readiness, also_answered_with=(503,), head=True, open_to_all=True)
+@get(
+    router,
+    "/health/ready",
+    compartment=None,
+    family=TEI,
+    answer=Readiness,
+    also_answered_with=(503,),
+    head=True,
+    open_to_all=True,
+)
 async def ready(call: Call) -> Response:
     """Whether each service behind the gateway is ready, and why not.
 
@@ -48,7 +57,9 @@ async def ready(call: Call) -> Response:
     return json_response(answer, 200 if everything else 503)
 
 
-@get(router, "/health", family=TEI, answer=dict[str, str], statuses=(503,), head=True, open_to_all=True)
+@get(
+    router, "/health", compartment=None, family=TEI, answer=dict[str, str], statuses=(503,), head=True, open_to_all=True
+)
 async def health(call: Call) -> Response:
     """Whether texts can be embedded, as text-embeddings-inference and infinity say it."""
     if await _reason_it_is_not_ready(call.services.embedding, call):

@@ -15,10 +15,9 @@ from gateway.encoding.json import finite, json_response
 from gateway.endpoint import Call, DirectRoute, get, post
 from gateway.errors import OPENAI
 from gateway.faults import UnknownRouteError
-from gateway.listed_models import ListedModel, served_models
+from gateway.listed_models import ListedModel, served_model, served_models
 from gateway.schemas.openai import EmbeddingsAnswer, EmbeddingsRequest, Model, ModelsAnswer
 from torchless.clients.embedding import EmbedOptions
-from torchless.contracts.errors import ErrorKind, TorchlessError
 
 router = APIRouter(route_class=DirectRoute)
 _EXAMPLES = {
@@ -35,6 +34,7 @@ _EXAMPLES = {
     router,
     "/v1/embeddings",
     "/embeddings",
+    compartment="embedding",
     family=OPENAI,
     body=EmbeddingsRequest,
     answer=EmbeddingsAnswer,
@@ -77,16 +77,16 @@ def _cl100k_texts(inputs: Sequence[int] | Sequence[Sequence[int]], embedder: Emb
     return [words.decode(ids, f"input[{index}]") for index, ids in enumerate(sequences)]
 
 
-@get(router, "/v1/models", family=OPENAI, answer=ModelsAnswer, statuses=(429, 503, 504))
+@get(router, "/v1/models", compartment="models", family=OPENAI, answer=ModelsAnswer, statuses=(429, 503, 504))
 async def models(call: Call) -> Response:
     """The models served: first those that embed, the default one first, then those that rerank.
 
-    Those that rerank are left out while their service does not answer.
+    Those of a service that does not answer are left out, and `x-torchless-degraded` names it; 503 when none does.
     """
     return json_response({"object": "list", "data": [_entry(model) for model in await served_models(call)]})
 
 
-@get(router, "/models", family=OPENAI, answer=ModelsAnswer, statuses=(429, 503, 504))
+@get(router, "/models", compartment="models", family=OPENAI, answer=ModelsAnswer, statuses=(429, 503, 504))
 async def infinity_models(call: Call) -> Response:
     """The models served, as infinity's client reads them.
 
@@ -96,17 +96,23 @@ async def infinity_models(call: Call) -> Response:
     return json_response({"object": "list", "data": [_entry(model) | more for model in await served_models(call)]})
 
 
-@get(router, "/v1/models/{model_id:path}", family=OPENAI, answer=Model, statuses=(404, 429, 503, 504))
+@get(
+    router,
+    "/v1/models/{model_id:path}",
+    compartment="models",
+    family=OPENAI,
+    answer=Model,
+    statuses=(404, 429, 503, 504),
+)
 async def model(call: Call) -> Response:
-    """One model, by its id or an alias."""
+    """One model, by its id or an alias.
+
+    The status is 404 only while every service answers, because it may be a model of one that does not.
+    """
     name: str = call.path_params["model_id"]
     if not name:
         raise UnknownRouteError
-    wanted = call.services.embedder.model_id(name), call.services.reranker.model_id(name)
-    for served in await served_models(call):
-        if served.answers_to(*wanted):
-            return json_response(_entry(served))
-    raise TorchlessError(ErrorKind.NOT_FOUND, f"the model {name!r} is not served; GET /v1/models lists those that are")
+    return json_response(_entry(await served_model(call, name)))
 
 
 def _entry(model: ListedModel) -> dict[str, Any]:

@@ -111,6 +111,7 @@ def rerank() -> None:
 post_told_apart(
     router,
     "/rerank",
+    compartment="reranking",
     family=UNTOLD,
     forms={
         "texts": Form(TEI, tei.RerankRequest, list[tei.Rank], _TEXTS, _texts),

@@ -43,7 +43,16 @@ _SIMILARITY = {
 }
 
 
-@post(router, "/embed", "/", family=TEI, body=EmbedRequest, answer=list[list[float]], examples=_TEXTS)
+@post(
+    router,
+    "/embed",
+    "/",
+    compartment="embedding",
+    family=TEI,
+    body=EmbedRequest,
+    answer=list[list[float]],
+    examples=_TEXTS,
+)
 async def embed(body: EmbedRequest, call: Call) -> Response:
     """Vectors of texts or token ids: always a list of vectors, also for one input."""
     options = replace(_options(body, call), normalize=body.normalize, dimensions=body.dimensions)
@@ -51,7 +60,15 @@ async def embed(body: EmbedRequest, call: Call) -> Response:
     return json_response(finite(answer.vectors), headers=_timings(answer))
 
 
-@post(router, "/embed_all", family=TEI, body=EmbedAllRequest, answer=list[list[list[float]]], examples=_TEXTS)
+@post(
+    router,
+    "/embed_all",
+    compartment="embedding",
+    family=TEI,
+    body=EmbedAllRequest,
+    answer=list[list[list[float]]],
+    examples=_TEXTS,
+)
 async def embed_all(body: EmbedAllRequest, call: Call) -> Response:
     """One vector for each token of each input, special tokens included, neither pooled nor normalised."""
     options = replace(_options(body, call), normalize=False, granularity=Granularity.TOKEN)
@@ -60,7 +77,15 @@ async def embed_all(body: EmbedAllRequest, call: Call) -> Response:
     return json_response(answer.per_input(), headers=_timings(answer))
 
 
-@post(router, "/similarity", family=TEI, body=SimilarityRequest, answer=list[float], examples=_SIMILARITY)
+@post(
+    router,
+    "/similarity",
+    compartment="embedding",
+    family=TEI,
+    body=SimilarityRequest,
+    answer=list[float],
+    examples=_SIMILARITY,
+)
 async def similarity(body: SimilarityRequest, call: Call) -> Response:
     """Cosine similarity of one text with each of several others."""
     limits = call.services.embedder.limits
@@ -77,7 +102,15 @@ async def similarity(body: SimilarityRequest, call: Call) -> Response:
     return json_response(vectors[1:] @ vectors[0], headers=_timings(answer))
 
 
-@post(router, "/tokenize", family=TEI, body=TokenizeRequest, answer=list[list[Token]], examples=_TEXTS)
+@post(
+    router,
+    "/tokenize",
+    compartment="embedding",
+    family=TEI,
+    body=TokenizeRequest,
+    answer=list[list[Token]],
+    examples=_TEXTS,
+)
 async def tokenize(body: TokenizeRequest, call: Call) -> Response:
     """The tokens of texts, with their place in the text."""
     limits = call.services.embedder.limits
@@ -100,6 +133,7 @@ async def tokenize(body: TokenizeRequest, call: Call) -> Response:
 @post(
     router,
     "/decode",
+    compartment="embedding",
     family=TEI,
     body=DecodeRequest,
     answer=list[str],
@@ -119,7 +153,7 @@ async def decode(body: DecodeRequest, call: Call) -> Response:
     return json_response(answer)
 
 
-@get(router, "/info", family=TEI, answer=Info, statuses=(404, 424, 429, 503, 504))
+@get(router, "/info", compartment="embedding", family=TEI, answer=Info, statuses=(404, 424, 429, 503, 504))
 async def info(call: Call) -> Response:
     """The model that these routes use, and their limits."""
     settings, wanted = call.services.settings, _model(call)

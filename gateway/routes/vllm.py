@@ -35,6 +35,7 @@ _EXAMPLES = {
     router,
     "/score",
     "/v1/score",
+    compartment="reranking",
     family=VLLM,
     body=ScoreRequest,
     answer=ScoreAnswer,

@@ -132,6 +132,60 @@ def test_models_that_rerank_are_left_out_and_named_while_their_service_is_out(
     assert [model["id"] for model in answer.json()["data"]] == ["tests/letters"]
 
 
+LISTS = ("/v1/models", "/models")
+FAILURES = (ErrorKind.UNREACHABLE, ErrorKind.OVERLOADED, ErrorKind.GPU_UNAVAILABLE, ErrorKind.INTERNAL)
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_models_that_embed_are_left_out_and_named_while_their_service_is_out(
+    http: httpx.Client, embedding: EmbeddingServer, kind: ErrorKind
+) -> None:
+    embedding.servicer.failure = TorchlessError(kind, "not now")
+    for path in LISTS:
+        answer = http.get(path)
+        assert (answer.status_code, answer.headers[DEGRADED]) == (200, "embedding")
+        assert [(model["id"], model["capabilities"]) for model in answer.json()["data"]] == [
+            ("tests/words", ["rerank"])
+        ]
+    found = http.get("/v1/models/tests/words")
+    assert (found.status_code, found.headers[DEGRADED]) == (200, "embedding")
+    unknown = http.get("/v1/models/tests/letters")
+    assert unknown.status_code == 503, "whether it is served is not known"
+    assert int(unknown.headers["retry-after"]) >= 1
+    assert "embedding" in unknown.json()["error"]["message"]
+    embedding.reset()
+    assert http.get("/v1/models/tests/letters").status_code == 200
+    assert http.get("/v1/models/no/such").status_code == 404
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_no_models_are_listed_while_every_service_is_out(
+    http: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer, kind: ErrorKind
+) -> None:
+    for server in (embedding, reranking):
+        server.servicer.failure = TorchlessError(kind, "not now")
+    for path in (*LISTS, "/v1/models/tests/words"):
+        answer = http.get(path)
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert "embedding and reranking" in answer.json()["error"]["message"]
+
+
+def test_a_service_that_hangs_holds_up_the_list_of_models_no_longer_than_a_check(
+    gateway: Gateway, embedding: EmbeddingServer, reranking: RerankingServer
+) -> None:
+    embedding.servicer.delay_s = 60
+    settings = {"embedding": {"address": embedding.address}, "health": {"timeout_s": 0.2}}
+    with gateway(**settings, reranking={"address": reranking.address}) as http:
+        answer = http.get("/v1/models")
+        assert [model["id"] for model in answer.json()["data"]] == ["tests/words"]
+        assert answer.headers[DEGRADED] == "embedding"
+    with gateway(**settings) as http:
+        assert http.get("/v1/models").status_code == 503
+        # Its own time is over before.
+        assert http.get("/v1/models", headers={"x-request-timeout-s": "0.1"}).status_code == 504
+
+
 def test_a_capability_that_is_out_leaves_the_others_alone(
     gateway: Gateway, embedding: EmbeddingServer, free_address: str
 ) -> None:

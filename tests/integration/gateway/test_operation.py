@@ -181,7 +181,10 @@ def test_a_defect_is_logged_without_what_the_caller_sent(
     assert "secret text" not in caplog.text
 
 
-def test_errors_while_listing_models(http: httpx.Client, embedding: EmbeddingServer) -> None:
-    embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "not there")
+def test_errors_while_listing_models(
+    http: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer
+) -> None:
+    for server in (embedding, reranking):
+        server.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "not there")
     for path in ("/v1/models", "/v1/models/x", "/models", "/info"):
         assert http.get(path).status_code == 503

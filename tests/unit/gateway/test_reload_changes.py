@@ -9,6 +9,7 @@ from gateway.body_limit import BodyLimit
 from gateway.faults import NoRoomForBodyError
 from gateway.reload_changes import as_far_as_they_can, changed, of_connections
 from gateway.settings import GatewaySettings
+from tests.unit.gateway.bodies import MIB, read
 from torchless.contracts.errors import TorchlessError
 
 
@@ -55,27 +56,29 @@ def test_what_connections_are_made_with() -> None:
 
 def test_those_inside_count_under_a_new_bound() -> None:
     admission = Admission(2)
-    with admission, admission:
+    with admission.place("embedding"), admission.place("gpu"):
         admission.reconfigure(1)
-        with pytest.raises(TorchlessError), admission:
+        with pytest.raises(TorchlessError), admission.place("reranking"):
             pass
         admission.reconfigure(3)
-        with admission:
+        with admission.place("reranking"):
             pass
     admission.reconfigure(1)
-    with admission, pytest.raises(TorchlessError), admission:
+    with admission.place("embedding"), pytest.raises(TorchlessError), admission.place("gpu"):
         pass
 
 
-def test_bodies_that_are_held_count_under_new_limits() -> None:
+async def test_bodies_that_are_held_count_under_new_limits() -> None:
     limit = BodyLimit(1, 2)
-    with limit.room() as reader:
-        reader.size = 2**20
-        limit.take(reader.size)
+    with limit.room("embedding") as reader:
+        assert len(await read(reader, MIB)) == MIB
         limit.reconfigure(1, 1)
-        with pytest.raises(NoRoomForBodyError):
-            limit.take(1)
+        with pytest.raises(NoRoomForBodyError), limit.room("reranking") as another:
+            await read(another, 1)
         limit.reconfigure(1, 1.5)
-        limit.take(2**19)
-    with pytest.raises(NoRoomForBodyError):
-        limit.take(2**20 + 1)
+        with limit.room("reranking") as another:
+            await read(another, MIB // 2)
+    with limit.room("embedding") as reader, limit.room("reranking") as another:
+        await read(reader, MIB)
+        with pytest.raises(NoRoomForBodyError):
+            await read(another, MIB // 2 + 1)

@@ -82,3 +82,9 @@ def test_keys_are_not_in_what_a_log_shows_of_settings_that_cannot_be_used(
     shown = "".join(traceback.format_exception(caught.value))
     assert "auth.api_keys" in shown
     assert "secret" not in shown
+
+
+def test_one_value_of_the_gpu_services_limit_leaves_the_others_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLESS_GATEWAY_GPU__CONCURRENCY__MAX", "100")
+    limit = GatewaySettings.load().gpu.concurrency
+    assert (limit.enabled, limit.initial, limit.min, limit.max) == (True, 32, 16, 100)

@@ -1,0 +1,188 @@
+"""A capability that hangs takes no places, and no room for bodies, that the others need."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from socket import create_connection
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.gateway.conftest import Gateway
+from tests.integration.gateway.embedding_server import EmbeddingServer
+from tests.integration.gateway.loop_thread import LoopThread
+from tests.integration.gateway.reranking_server import RerankingServer
+from tests.integration.gateway.stand_in import Calls, StandIn
+from torchless.clients.gpu import SERVICE_NAME
+from torchless.contracts.gpu.v1 import gpu_pb2 as pb
+from torchless.contracts.gpu.v1.gpu_pb2_grpc import GPUServiceServicer, add_GPUServiceServicer_to_server
+
+MIB = 2**20
+HUNG_S = 60.0
+PLACES = 8
+"""Places of the gateways here: a capability that hangs takes half of them."""
+GPU_ROUTES = ("GET /v1/gpu/status", "GET /v1/gpu/devices", "DELETE /v1/gpu/allocations/x", "GET /v1/gpu/watch")
+
+
+class HungGpus(Calls, GPUServiceServicer):
+    """Waits as it is told, and then knows of no device."""
+
+    async def GetStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
+        async with self._call(request, context):
+            return pb.GetStatusResponse()
+
+    async def ListDevices(self, request: Any, context: Any) -> Any:  # noqa: N802
+        async with self._call(request, context):
+            return pb.ListDevicesResponse()
+
+    async def ReleaseGPU(self, request: Any, context: Any) -> Any:  # noqa: N802
+        async with self._call(request, context):
+            return pb.ReleaseGPUResponse()
+
+    async def WatchStatus(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        async with self._call(request, context):
+            yield pb.WatchStatusResponse()
+
+
+@pytest.fixture
+def hung_gpus(_loop: LoopThread) -> Iterator[StandIn[HungGpus]]:
+    """A GPU service."""
+    with StandIn(_loop, HungGpus(), add_GPUServiceServicer_to_server, SERVICE_NAME) as server:
+        yield server
+
+
+@pytest.fixture
+def services(
+    embedding: EmbeddingServer, reranking: RerankingServer, hung_gpus: StandIn[HungGpus]
+) -> dict[str, dict[str, Any]]:
+    """Settings of a gateway in front of all services."""
+    servers = {"embedding": embedding, "reranking": reranking, "gpu": hung_gpus}
+    return {name: {"address": server.address} for name, server in servers.items()}
+
+
+def until(reached: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < ends, "it did not come to that"
+        time.sleep(0.02)
+
+
+@contextmanager
+def under_way(http: httpx.Client, server: StandIn[Any], count: int, route: str, body: bytes = b"") -> Iterator[None]:
+    """So many requests that `server` does not answer, until the end of the block, when their callers hang up."""
+    server.servicer.delay_s = HUNG_S
+    before = len(server.servicer.requests)
+    head = f"{route} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    address = (http.base_url.host, http.base_url.port or 80)
+    with ExitStack() as held:
+        for _ in range(count):
+            held.enter_context(create_connection(address, timeout=10)).sendall(head + body)
+        until(lambda: len(server.servicer.requests) == before + count)
+        yield
+
+
+def embed(http: httpx.Client, text: str = "a", blanks: int = 0) -> httpx.Response:
+    return http.post("/embed", content=json.dumps({"inputs": text}).encode() + b" " * blanks)
+
+
+RERANK = json.dumps({"query": "a", "texts": ["a"]}).encode()
+
+
+def rerank(http: httpx.Client) -> httpx.Response:
+    return http.post("/rerank", content=RERANK)
+
+
+def refused(answer: httpx.Response) -> bool:
+    return answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
+
+
+def test_bodies_for_a_reranker_that_hangs_leave_room_for_those_of_others(
+    gateway: Gateway, services: dict[str, Any], reranking: RerankingServer
+) -> None:
+    blanks = MIB - 1024
+    with gateway(**services, limits={"body_mib": 1, "bodies_mib": 4}) as http:
+        with under_way(http, reranking, 2, "POST /rerank", RERANK + b" " * blanks):
+            full = http.post("/rerank", content=RERANK + b" " * blanks)
+            assert refused(full)
+            assert "busy" in full.json()["error"]
+            for _ in range(3):
+                assert embed(http, blanks=blanks).status_code == 200
+        reranking.reset()
+        until(lambda: rerank(http).status_code == 200)
+
+
+@pytest.mark.parametrize("route", GPU_ROUTES)
+def test_gpu_requests_without_a_body_take_places_and_leave_some(
+    gateway: Gateway, services: dict[str, Any], hung_gpus: StandIn[HungGpus], route: str
+) -> None:
+    with gateway(**services, limits={"concurrent_requests": PLACES}) as http:
+        with under_way(http, hung_gpus, PLACES // 2, route):
+            for each in GPU_ROUTES:
+                assert refused(http.request(*each.split(" ")))
+            assert embed(http).status_code == 200
+            assert rerank(http).status_code == 200
+            for path in ("/v1/models", "/models", "/v1/models/tests/letters", "/info"):
+                assert http.get(path).status_code == 200, path
+        # Callers that have hung up hold no places, and their calls are not waited for.
+        assert hung_gpus.servicer.cancelled.wait(10)
+        hung_gpus.reset()
+        until(lambda: http.get("/v1/gpu/status").status_code == 200)
+
+
+def test_with_every_capability_hanging_models_health_metrics_and_docs_are_answered(
+    gateway: Gateway,
+    services: dict[str, Any],
+    embedding: EmbeddingServer,
+    reranking: RerankingServer,
+    hung_gpus: StandIn[HungGpus],
+) -> None:
+    services["embedding"]["joining"] = {"enabled": False}
+    limits = {"concurrent_requests": PLACES * 2}
+    with gateway(**services, limits=limits, health={"timeout_s": 0.5}) as http, ExitStack() as held:
+        body = json.dumps({"inputs": "a"}).encode()
+        held.enter_context(under_way(http, embedding, PLACES, "POST /embed", body))
+        held.enter_context(under_way(http, reranking, PLACES // 2, "POST /rerank", RERANK))
+        held.enter_context(under_way(http, hung_gpus, PLACES // 4, "GET /v1/gpu/status"))
+        for answer in (embed(http), rerank(http), http.get("/v1/gpu/status")):
+            assert refused(answer)
+        assert http.get("/v1/models").status_code == 503, "there is a place, and nobody to ask"
+        for path in ("/health/live", "/health", "/health/ready", "/metrics", "/docs"):
+            assert http.get(path).status_code == 200, path
+
+
+def test_the_gpu_service_has_a_limit_on_calls_of_its_own(
+    gateway: Gateway, services: dict[str, Any], hung_gpus: StandIn[HungGpus]
+) -> None:
+    services["gpu"]["concurrency"] = {"initial": 2, "min": 2, "max": 2}
+    with gateway(**services) as http:
+        with under_way(http, hung_gpus, 2, "GET /v1/gpu/status"):
+            full = http.get("/v1/gpu/status")
+            assert refused(full)
+            assert "gpu" in full.json()["error"]["message"]
+            assert embed(http).status_code == 200
+            assert rerank(http).status_code == 200
+        hung_gpus.reset()
+        until(lambda: http.get("/v1/gpu/status").status_code == 200)
+
+
+def test_those_who_wait_for_an_equal_text_leave_places(
+    gateway: Gateway, services: dict[str, Any], embedding: EmbeddingServer
+) -> None:
+    limits = {"concurrent_requests": PLACES}
+    with gateway(**services, limits=limits, cache={"enabled": True}) as http:
+        assert embed(http, "known").status_code == 200
+        body = json.dumps({"inputs": "new"}).encode()
+        with ExitStack() as held:
+            # One call for all of them: those after the first wait in the gateway.
+            held.enter_context(under_way(http, embedding, 1, "POST /embed", body))
+            head = f"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            for _ in range(PLACES):
+                waiting = create_connection((http.base_url.host, http.base_url.port or 80), timeout=10)
+                held.enter_context(waiting).sendall(head + body)
+            until(lambda: refused(embed(http, "known")))
+            assert rerank(http).status_code == 200
+        until(lambda: embed(http, "known").status_code == 200)
