@@ -25,6 +25,10 @@ from torchless.contracts.errors import ErrorKind
 DEADLINE_S = 5.0
 MARGIN_S = 0.5
 """Time past a promise that a busy machine is given, in seconds."""
+P99_S = 1.0
+"""Bound of the 99th percentile while endpoints come and go, in seconds; tens of milliseconds on a quiet machine."""
+QUICK_S = 0.05
+"""Within this a caller is to hear of it when nobody can answer, in seconds."""
 CLOSED, OPEN = 0.0, 2.0
 BAD = (Outcome.FAILED, Outcome.LOST)
 
@@ -56,7 +60,7 @@ async def test_one_of_three_is_killed(
     during = case.tally.between(killed_at, killed_at + 1.0)
     case.figure(f"p99 in the second after {during.seconds(0.99) * 1000:.0f} ms; calls again {took:.1f} s after start")
     case.none(*BAD, Outcome.REFUSED)
-    assert case.tally.seconds(0.99) < DEADLINE_S
+    assert case.tally.seconds(0.99) < P99_S
 
 
 async def _has_served(bento: StubBento, calls: int) -> bool:
@@ -83,7 +87,7 @@ async def test_all_are_restarted_one_by_one(
     stop_s, start_s, took_s = (max(each) for each in zip(*times, strict=True))
     case.figure(f"at most {stop_s:.1f} s to leave, {start_s:.1f} s to start, {took_s:.1f} s until it gets calls again")
     case.none(*BAD, Outcome.REFUSED)
-    assert case.tally.seconds(0.99) < DEADLINE_S
+    assert case.tally.seconds(0.99) < P99_S
 
 
 @pytest.mark.case("3. all down: fast 503, then recovery")
@@ -112,17 +116,17 @@ async def test_all_are_down_and_come_back(
         back_at = time.monotonic()
         await asyncio.sleep(open_s + scale.phase_s)
     while_open = case.tally.between(open_at, down_until)
-    fast_s = while_open.seconds(0.5, Outcome.REFUSED)
+    fast_s, slowest_s = (while_open.seconds(quantile, Outcome.REFUSED) for quantile in (0.5, 0.9))
     later = case.tally.where(lambda record: record.sent_at >= back_at and record.outcome is Outcome.ANSWERED)
     recovered_s = min(record.sent_at for record in later.records) - back_at if later.records else float("inf")
-    case.figure(f"503 in {fast_s * 1000:.1f} ms (p99 {while_open.seconds(0.99, Outcome.REFUSED) * 1000:.1f})")
+    case.figure(f"503 in {fast_s * 1000:.1f} ms (p90 {slowest_s * 1000:.1f})")
     case.figure(f"answers again {max(recovered_s, 0):.2f} s after all serve, trials every {open_s:g} s")
     case.none(*BAD)
     # Those that were under way when the last of the three was killed may be refused.
     before = case.tally.where(lambda record: record.sent_at + record.seconds <= whole_until)
     assert before.count(Outcome.REFUSED) == 0 < before.sent
     assert while_open.count(Outcome.REFUSED) == while_open.sent > 0
-    assert fast_s < 0.05
+    assert slowest_s < QUICK_S
     assert recovered_s <= open_s + MARGIN_S
     settled = case.tally.between(back_at + open_s + MARGIN_S)
     assert settled.count(Outcome.ANSWERED) == settled.sent > 0
@@ -168,7 +172,7 @@ async def test_one_accepts_and_never_answers(
     deadline_s, failures, open_s = 1.0, 5, 2.0
     embedding: dict[str, Any] = {
         "address": ",".join(addresses(trio)),
-        "breaker": {"open_s": open_s, "failures": failures, "deadline_counts_from_s": 0.5},
+        "breaker": {"open_s": open_s, "failures": failures},
         "slow_start_s": 0.0,
     }
     front = await gateway(addresses(trio), embedding=embedding)
@@ -200,6 +204,43 @@ async def test_one_accepts_and_never_answers(
     assert after.count(Outcome.FAILED) <= 2 * (1 + int((thawed_at - settled_at) / open_s))
     assert max(record.seconds for record in case.tally.records) < deadline_s + MARGIN_S
     assert case.tally.between(thawed_at + deadline_s).count(Outcome.FAILED) == 0
+
+
+@pytest.mark.case("4. one of three works for ever and says SERVING")
+async def test_one_accepts_says_that_it_serves_and_never_answers(
+    case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
+) -> None:
+    deadline_s, failures, open_s = 1.0, 5, 2.0
+    embedding: dict[str, Any] = {
+        "address": ",".join(addresses(trio)),
+        "breaker": {"open_s": open_s, "failures": failures},
+        "slow_start_s": 0.0,
+    }
+    front = await gateway(addresses(trio), embedding=embedding)
+    stuck = trio[2]
+    async with Traffic(scale.rate, scale.clients, deadline_s).flowing(case.tally, front.port, embedding):
+        await asyncio.sleep(scale.phase_s)
+        stuck_at = time.monotonic()
+        stuck.set(Faults(slow=3 * deadline_s / (TEXT_MS / 1000)))
+        took = await until(partial(_is_open, front, stuck), "its breaker opens")
+        settled_at = stuck_at + 2 * deadline_s
+        await asyncio.sleep(2 * deadline_s + scale.phase_s)
+        stuck.set()
+        mended_at = time.monotonic()
+        before = await _attempts(front, stuck)
+        await until(lambda: _attempted_since(front, stuck, before + 10), "it gets calls again")
+        again_at = time.monotonic()
+        await asyncio.sleep(scale.phase_s)
+    met, after = case.tally.between(stuck_at, settled_at), case.tally.between(settled_at, mended_at)
+    case.figure(f"breaker open after {took:.1f} s; {met.count(Outcome.FAILED)} met their deadline of {deadline_s:g} s")
+    case.figure(f"{after.count(Outcome.FAILED)} later; p99 after that {after.seconds(0.99) * 1000:.0f} ms")
+    case.none(Outcome.LOST, Outcome.REFUSED)
+    assert set(case.tally.reasons(Outcome.FAILED)) <= {"504 timeout", "gRPC DEADLINE"}
+    assert case.tally.between(0, stuck_at - deadline_s).count(Outcome.FAILED) == 0
+    assert met.count(Outcome.FAILED) <= 2 * failures + scale.clients + int(scale.rate * deadline_s / 3)
+    # Balancing leaves it out but for a call now and then, so it may take a while until five have failed in a row.
+    assert after.count(Outcome.FAILED) <= 2 * (failures + 1 + int((mended_at - settled_at) / open_s))
+    assert case.tally.between(again_at + deadline_s).count(Outcome.FAILED) == 0
 
 
 async def _attempts(front: Gateway, bento: StubBento) -> float:
@@ -237,7 +278,7 @@ async def test_one_is_slow(case: Case, scale: Scale, trio: Sequence[StubBento], 
     # Fewer than one in twenty wait for it, so that the 95th percentile is that of the others.
     assert share < 0.05
     windows = [case.tally.between(at, at + scale.phase_s / 2) for at in (seen_at, seen_at + scale.phase_s)]
-    assert min(window.seconds(0.95) for window in windows) < TEXT_MS / 1000 * factor
+    assert min(window.seconds(0.95) for window in windows) < TEXT_MS / 1000 * factor / 2
 
 
 @pytest.mark.case("6. one of three loses its GPU")
@@ -313,8 +354,7 @@ async def test_the_only_one_fails_fast(case: Case, scale: Scale, gateway: StartG
     assert set(case.tally.reasons(Outcome.REFUSED)) == {"503 gpu_unavailable"}
     assert attempts == case.tally.sent
     assert await breaker(front, faithless) == CLOSED
-    # The promise is milliseconds.
-    assert fast_s < 0.05
+    assert fast_s < QUICK_S
 
 
 @pytest.fixture
@@ -340,4 +380,4 @@ async def test_kills_at_random(case: Case, scale: Scale, trio: Sequence[StubBent
             await victim.start()
             await until(partial(_has_served, victim, 1), "it gets calls again")
     case.none(*BAD, Outcome.REFUSED)
-    assert case.tally.seconds(0.99) < DEADLINE_S
+    assert case.tally.seconds(0.99) < P99_S

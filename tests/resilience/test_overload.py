@@ -21,7 +21,7 @@ TEXT_MS = 40.0
 WAITING = 8
 """Requests that each bento takes before it refuses."""
 GROWTH_MIB = 48.0
-QUICK_S = 0.25
+QUICK_S = 0.05
 SETTLING_S = 1.0
 
 
