@@ -18,6 +18,7 @@ from tests.integration.clients.services import Service, Told, kind_of, until, un
 from tests.integration.clients.test_calls import all_known
 from tests.integration.clients.test_closing import lists
 from tests.resilience.proxy import Proxy
+from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoints.breaker import BreakerState
 from torchless.clients.endpoints.health import Health
@@ -222,12 +223,13 @@ class TestMetrics:
         self, serve: Serve, connect: Connect, registry: CollectorRegistry
     ) -> None:
         old, new = await serve(2)
-        old.servicer.delay_s = 30
-        client = connect(old, breaker={"failures": 1})
-        call = asyncio.ensure_future(client.embed(["a"]))
+        old.servicer.delay_s = new.servicer.delay_s = 30
+        breaker = {"failures": 1, "deadline_counts_from_s": 0}
+        client = connect(old, breaker=breaker)
+        call = asyncio.ensure_future(client.embed(["a"], context=CallContext(deadline_s=0.3)))
         await until(lambda: old.servicer.waiting == 1)
-        await client.reconfigure(lists(new, deadline_s=0.1, breaker={"failures": 1}))
-        await call
+        await client.reconfigure(lists(new, breaker=breaker))
+        assert await kind_of(call) is ErrorKind.DEADLINE
 
         def shown() -> set[str]:
             samples = [sample for metric in registry.collect() for sample in metric.samples]
@@ -236,7 +238,10 @@ class TestMetrics:
         await until(lambda: shown() == {new.address})
         await asyncio.sleep(0.1)
         assert shown() == {new.address}
+        call = asyncio.ensure_future(client.embed(["a"]))
+        await until(lambda: new.servicer.waiting == 1)
         await client.close()
+        assert await kind_of(call) is ErrorKind.UNREACHABLE
         assert shown() == set()
 
     async def test_they_are_not_taken_from_another_client_or_from_one_that_is_back(
