@@ -71,7 +71,7 @@ class Provenance:
 
     def unanswered(self) -> TorchlessError:
         """The error to be raised where there is nothing to answer without the capabilities that are out."""
-        names = " and ".join(self.degraded)
+        names = " and ".join(sorted(self.degraded))
         return TorchlessError(
             ErrorKind.UNREACHABLE,
             f"there is no answer without {names}; try again shortly",
