@@ -147,6 +147,8 @@ async def test_what_is_cached_is_answered_while_all_are_down(
         case.tally.records.append(await target.ask(known.text(number), known))
     for bento in trio:
         await asyncio.to_thread(bento.kill)
+    for bento in trio:
+        await until(partial(_is_known_to_be_down, front, bento), "the gateway knows that it is down")
     down_at = time.monotonic()
     fresh = FreshTexts("unknown")
     async with (
@@ -163,6 +165,10 @@ async def test_what_is_cached_is_answered_while_all_are_down(
     assert all(record.cached for record in down.records if record.outcome is Outcome.DEGRADED)
     case.figure(f"from the cache in {down.seconds(0.5, Outcome.DEGRADED) * 1000:.1f} ms")
     await target.close()
+
+
+async def _is_known_to_be_down(front: Gateway, bento: StubBento) -> bool:
+    return await front.metric("torchless_client_endpoint_up", f'endpoint="{bento.address}"') == 0
 
 
 @pytest.mark.case("4. SIGSTOP of one of three")
