@@ -315,6 +315,13 @@ async def test_closing_ends_every_task_and_connection(make_cache: MakeCache, red
     assert len(await redis.client_list()) == 1
 
 
+async def test_every_connection_is_open_before_a_request_needs_it(make_cache: MakeCache, redis: Redis) -> None:
+    before = len(await redis.client_list())
+    cache = make_cache(redis_connections=5)
+    await cache.is_up()
+    assert len(await redis.client_list()) == before + 5
+
+
 async def test_requests_that_are_given_up_leave_nothing_behind(make_cache: MakeCache, service: HashService) -> None:
     cache = make_cache(memory_mib=0, redis_connections=2)
     await cache.is_up()

@@ -168,9 +168,13 @@ class RedisGuard:
         from redis.exceptions import RedisError
 
         try:
-            # The first ping may open a connection, which a request would not wait for; the second may not be slow.
+            # A ping for each connection opens them all, for which no request has the time. One more may not be slow.
             async with asyncio.timeout(_BACKGROUND_S):
-                await self._redis.ping()
+                pings = [self._redis.ping() for _ in range(self._settings.redis_connections)]
+                answers = await asyncio.gather(*pings, return_exceptions=True)
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise answer
             async with asyncio.timeout(self._settings.redis_timeout_s):
                 await self._redis.ping()
         except (RedisError, OSError, TimeoutError):
