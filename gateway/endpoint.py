@@ -188,6 +188,9 @@ def bodiless(
                 if compartment is None:
                     return await _told(call, handler)
                 with call.services.admission.place(compartment):
+                    if method == "DELETE":
+                        # Whoever hangs up as it ends wants it done all the same.
+                        return await _told(call, handler)
                     return await cancelled_by_disconnect(request.receive, _told(call, handler))
 
             return await _answered(request, family, work, asks_for_key=not open_to_all)

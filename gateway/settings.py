@@ -75,8 +75,8 @@ class LimitSettings(SettingsGroup):
     bodies_mib: float = Field(default=256.0, gt=0)
     """Most bodies that one worker holds at one time, in MiB, at least `body_mib`; more are answered 429. Those of one
     capability hold no more than they leave free, so that the others find room: twice `body_mib` is enough for the
-    largest body beside a capability that hangs, four times beside two. What they are turned into takes some times as
-    much."""
+    largest body, if it is its capability's only one, beside a capability that hangs, four times beside two. What they
+    are turned into takes some times as much."""
     items: int = Field(default=2048, ge=1, le=50_000)
     """Most inputs in one request."""
     characters: int = Field(default=100_000, ge=1)

@@ -166,7 +166,8 @@ async def info(call: Call) -> Response:
         "model_sha": model.revision or None,
         "model_dtype": model.dtype,
         "model_type": {"embedding": {"pooling": model.pooling}},
-        "max_concurrent_requests": settings.limits.concurrent_requests,
+        # Half, because no capability takes more than it leaves to the others.
+        "max_concurrent_requests": max(1, settings.limits.concurrent_requests // 2),
         "max_input_length": model.max_tokens,
         "max_batch_tokens": model.max_batch_tokens,
         "max_batch_requests": None,

@@ -175,7 +175,8 @@ class EmbeddingClient(CapabilityClient):
         The next frame is asked for only when the service has room for it. A frame that the service refuses yields the
         error in its place and the stream goes on. When an endpoint is lost or leaves, the stream goes on at another one
         with the first frame that was not answered; a fault of the service raises. There is no deadline unless `context`
-        has one: a bulk run takes what it takes. What `frames` raises comes after the answers to the frames before.
+        has one: a bulk run takes what it takes, as long as answers come (`retry.stream_patience_s`). What `frames`
+        raises comes after the answers to the frames before.
         """
 
         async def requests() -> AsyncIterator[pb.StreamEmbeddingsRequest]:

@@ -59,7 +59,8 @@ class RetrySettings(SettingsGroup):
     reserve: int = Field(default=100, ge=0, le=10_000)
     """Most retries that are saved up for a sudden loss of an endpoint."""
     stream_patience_s: float = Field(default=60.0, ge=0, le=3600)
-    """Time that a bulk stream goes on trying without a new answer, in seconds."""
+    """Time that a bulk stream waits for its next answer, over all attempts, in seconds: more than a frame takes. 0:
+    nothing is tried again, and no answer comes too late."""
 
 
 class HedgingSettings(SettingsGroup):

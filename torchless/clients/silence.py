@@ -108,7 +108,7 @@ class Patience:
             if now - max(began, since) < self._health.interval_s:
                 continue
             # Where nobody else is there, the only one may still be at work on what it has.
-            if endpoint.health is Health.UNREACHABLE and self._pool.takers():
+            if self._longest_s < math.inf and endpoint.health is Health.UNREACHABLE and self._pool.takers():
                 return ErrorKind.UNREACHABLE
             if now - asked >= self._health.interval_s and not endpoint.is_leaving:
                 endpoint.watch.suspect()

@@ -322,6 +322,12 @@ async def test_every_connection_is_open_before_a_request_needs_it(make_cache: Ma
     assert len(await redis.client_list()) == before + 5
 
 
+async def test_a_redis_that_takes_few_connections_is_used(make_cache: MakeCache, redis: Redis) -> None:
+    await redis.config_set("maxclients", 3)
+    cache = make_cache(redis_connections=5)
+    await cache.is_up()
+
+
 async def test_requests_that_are_given_up_leave_nothing_behind(make_cache: MakeCache, service: HashService) -> None:
     cache = make_cache(memory_mib=0, redis_connections=2)
     await cache.is_up()

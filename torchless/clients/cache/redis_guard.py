@@ -164,17 +164,21 @@ class RedisGuard:
             told = True
             await asyncio.sleep(self._settings.redis_pause_s)
 
+    async def _open_all(self) -> None:
+        """Opens every connection, for which no request has the time; those that cannot be are left to later ones."""
+        pings = {asyncio.ensure_future(self._redis.ping()) for _ in range(self._settings.redis_connections)}
+        try:
+            await asyncio.wait(pings, timeout=_BACKGROUND_S)
+        finally:
+            for ping in pings:
+                ping.cancel()
+            await asyncio.gather(*pings, return_exceptions=True)
+
     async def _answers(self) -> bool:
         from redis.exceptions import RedisError
 
         try:
-            # A ping for each connection opens them all, for which no request has the time. One more may not be slow.
-            async with asyncio.timeout(_BACKGROUND_S):
-                pings = [self._redis.ping() for _ in range(self._settings.redis_connections)]
-                answers = await asyncio.gather(*pings, return_exceptions=True)
-            for answer in answers:
-                if isinstance(answer, BaseException):
-                    raise answer
+            await self._open_all()
             async with asyncio.timeout(self._settings.redis_timeout_s):
                 await self._redis.ping()
         except (RedisError, OSError, TimeoutError):

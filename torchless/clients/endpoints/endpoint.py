@@ -28,9 +28,10 @@ _LATENCY_MEMORY_S = 2.0
 _SMOOTHING = 0.1
 _SHORTEST_S = 1e-6
 _FAULTS = {ErrorKind.INTERNAL, ErrorKind.GPU_UNAVAILABLE, ErrorKind.UNREACHABLE}
-_FAULT_S = 10.0
+_FAULT_S = 1000.0
 """A fault of its own counts as an answer that takes so long, in seconds: what fails at once would otherwise be the
-least busy and the quickest, and draw the calls of all the others."""
+least busy and the quickest, and draw the calls of all the others. It is more than what the others' calls in flight take
+all together, however busy they are; a good answer makes it forgotten."""
 _LEAST_WEIGHT = 0.1
 _LONGEST_CALL_S = 3600.0
 """The longest deadline that settings allow, in seconds."""

@@ -215,10 +215,10 @@ async def test_one_that_fails_at_once_draws_no_calls_and_comes_back(
     three = endpoints(*[Health.SERVING] * 3)
 
     def to_bad_one(calls: int, error: TorchlessError | None) -> int:
-        """Of calls one after another, those that go to the first, while each of the others has three more."""
+        """Of calls one after another, those that go to the first, while each of the others has many more."""
         nonlocal now
         for each in three[1:]:
-            each.calls_in_flight = 3
+            each.calls_in_flight = 600
         met = 0
         for _ in range(calls):
             chosen = choose(three)
@@ -236,7 +236,7 @@ async def test_one_that_fails_at_once_draws_no_calls_and_comes_back(
     assert to_bad_one(300, None) > 150  # it has the fewest calls
     assert to_bad_one(300, TorchlessError(ErrorKind.INTERNAL, "no")) < 50
     assert to_bad_one(300, TorchlessError(ErrorKind.INTERNAL, "no")) < 5
-    now += 20
+    now += 30
     assert to_bad_one(300, None) > 150
 
 
