@@ -10,10 +10,10 @@ Compartment = Literal["embedding", "reranking", "gpu", "models"]
 
 
 class Bulkheads:
-    """Room that compartments share: none holds more than it leaves free (Choudhury and Hahne, Dynamic Queue Length
-    Thresholds for Shared-Memory Packet Switches, 1998, with a factor of 1).
+    """Room that compartments share: none holds more than it leaves free.
 
-    So one alone may hold half. While one is full, a second finds room for half of that, and a third again for half of
+    The rule is that of Choudhury and Hahne (Dynamic Queue Length Thresholds for Shared-Memory Packet Switches, 1998)
+    with a factor of 1. So one alone may hold half. While one is full, a second finds room for half of that, and a third again for half of
     what is left then: whatever hangs, there is room for another. What is small against the whole is bounded by this
     alone; the first piece of a compartment that holds nothing else may be as large as all that is free.
 
