@@ -13,9 +13,10 @@ class Bulkheads:
     """Room that compartments share: none holds more than it leaves free.
 
     The rule is that of Choudhury and Hahne (Dynamic Queue Length Thresholds for Shared-Memory Packet Switches, 1998)
-    with a factor of 1. So one alone may hold half. While one is full, a second finds room for half of that, and a third again for half of
-    what is left then: whatever hangs, there is room for another. What is small against the whole is bounded by this
-    alone; the first piece of a compartment that holds nothing else may be as large as all that is free.
+    with a factor of 1. So one alone may hold half. While one is full, a second finds room for half of that, and a
+    third again for half of what is left then: whatever hangs, there is room for another. What is small against the
+    whole is bounded by this alone; the first piece of a compartment that holds nothing else may be as large as all
+    that is free.
 
     Args:
         size: How much there is, in whichever unit is taken.
