@@ -10,6 +10,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -184,14 +185,7 @@ def bodiless(
     def register(handler: Callable[[Call], Awaitable[Response]]) -> Callable[..., Any]:
         async def endpoint(request: Request) -> Response:
             async def work() -> Response:
-                call = _call(request, _usual)
-                if compartment is None:
-                    return await _told(call, handler)
-                with call.services.admission.place(compartment):
-                    if method == "DELETE":
-                        # Whoever hangs up as it ends wants it done all the same.
-                        return await _told(call, handler)
-                    return await cancelled_by_disconnect(request.receive, _told(call, handler))
+                return await _work_without_body(request, handler, compartment)
 
             return await _answered(request, family, work, asks_for_key=not open_to_all)
 
@@ -240,6 +234,17 @@ async def _answered(
             "".join(traceback.format_tb(error.__traceback__)),
         )
         return family.answer(GatewayDefectError())
+
+
+async def _work_without_body(
+    request: Request, handler: Callable[[Call], Awaitable[Response]], compartment: Compartment | None
+) -> Response:
+    call = _call(request, _usual)
+    with nullcontext() if compartment is None else call.services.admission.place(compartment):
+        if compartment is None or request.method == "DELETE":
+            # Nothing is computed; and whoever deletes and hangs up as it ends wants it done all the same.
+            return await _told(call, handler)
+        return await cancelled_by_disconnect(request.receive, _told(call, handler))
 
 
 async def _work_on_body(request: Request, arrival: _Arrival) -> Response:

@@ -171,66 +171,66 @@ async def _is_known_to_be_down(front: Gateway, bento: StubBento) -> bool:
     return await front.metric("torchless_client_endpoint_up", f'endpoint="{bento.address}"') == 0
 
 
+HANGS_S, FAILURES, OPEN_S = 1.0, 5, 2.0
+"""Case 4: how long its callers wait, how many have to in vain, and until how much later one may try again."""
+
+
+def _soon_tried_again(trio: Sequence[StubBento]) -> dict[str, Any]:
+    return {
+        "address": ",".join(addresses(trio)),
+        "breaker": {"open_s": OPEN_S, "failures": FAILURES},
+        "slow_start_s": 0.0,
+    }
+
+
 @pytest.mark.case("4. SIGSTOP of one of three")
 async def test_one_accepts_and_never_answers(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
 ) -> None:
-    deadline_s, failures, open_s = 1.0, 5, 2.0
-    embedding: dict[str, Any] = {
-        "address": ",".join(addresses(trio)),
-        "breaker": {"open_s": open_s, "failures": failures},
-        "slow_start_s": 0.0,
-    }
+    embedding = _soon_tried_again(trio)
     front = await gateway(addresses(trio), embedding=embedding)
     frozen = trio[2]
-    async with Traffic(scale.rate, scale.clients, deadline_s).flowing(case.tally, front.port, embedding):
+    async with Traffic(scale.rate, scale.clients, HANGS_S).flowing(case.tally, front.port, embedding):
         await asyncio.sleep(scale.phase_s)
         frozen_at = time.monotonic()
         frozen.freeze()
         # Those that met it have met their deadline; by then it gets no calls, be it for its health or its breaker.
-        settled_at = frozen_at + 2 * deadline_s
-        await asyncio.sleep(2 * deadline_s + max(scale.phase_s, open_s))
+        settled_at = frozen_at + 2 * HANGS_S
+        await asyncio.sleep(2 * HANGS_S + max(scale.phase_s, OPEN_S))
         thawed_at = time.monotonic()
         before = await _attempts(front, frozen)
         frozen.thaw()
         took = await until(lambda: _attempted_since(front, frozen, before + 10), "it gets calls again")
     met = case.tally.between(frozen_at, settled_at)
     after = case.tally.between(settled_at, thawed_at)
-    case.figure(
-        f"{met.count(Outcome.FAILED)} met their deadline of {deadline_s:g} s, {after.count(Outcome.FAILED)} later"
-    )
+    case.figure(f"{met.count(Outcome.FAILED)} met their deadline of {HANGS_S:g} s, {after.count(Outcome.FAILED)} later")
     case.figure(f"p99 after that {after.seconds(0.99) * 1000:.0f} ms; calls again {took:.1f} s after SIGCONT")
     case.none(Outcome.LOST, Outcome.REFUSED)
     # It answers nobody, and a call that has met its deadline has no time left for another endpoint.
     assert set(case.tally.reasons(Outcome.FAILED)) <= {"504 timeout", "gRPC DEADLINE"}
-    assert case.tally.between(0, frozen_at - deadline_s).count(Outcome.FAILED) == 0
+    assert case.tally.between(0, frozen_at - HANGS_S).count(Outcome.FAILED) == 0
     # Two callers' breakers, and what was on its way as each opened: at most what two of them have in flight.
-    assert met.count(Outcome.FAILED) <= 2 * failures + scale.clients + int(scale.rate * deadline_s / 3)
+    assert met.count(Outcome.FAILED) <= 2 * FAILURES + scale.clients + int(scale.rate * HANGS_S / 3)
     # One trial at a time, in each of the two.
-    assert after.count(Outcome.FAILED) <= 2 * (1 + int((thawed_at - settled_at) / open_s))
-    assert max(record.seconds for record in case.tally.records) < deadline_s + MARGIN_S
-    assert case.tally.between(thawed_at + deadline_s).count(Outcome.FAILED) == 0
+    assert after.count(Outcome.FAILED) <= 2 * (1 + int((thawed_at - settled_at) / OPEN_S))
+    assert max(record.seconds for record in case.tally.records) < HANGS_S + MARGIN_S
+    assert case.tally.between(thawed_at + HANGS_S).count(Outcome.FAILED) == 0
 
 
 @pytest.mark.case("4. one of three works for ever and says SERVING")
 async def test_one_accepts_says_that_it_serves_and_never_answers(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
 ) -> None:
-    deadline_s, failures, open_s = 1.0, 5, 2.0
-    embedding: dict[str, Any] = {
-        "address": ",".join(addresses(trio)),
-        "breaker": {"open_s": open_s, "failures": failures},
-        "slow_start_s": 0.0,
-    }
+    embedding = _soon_tried_again(trio)
     front = await gateway(addresses(trio), embedding=embedding)
     stuck = trio[2]
-    async with Traffic(scale.rate, scale.clients, deadline_s).flowing(case.tally, front.port, embedding):
+    async with Traffic(scale.rate, scale.clients, HANGS_S).flowing(case.tally, front.port, embedding):
         await asyncio.sleep(scale.phase_s)
         stuck_at = time.monotonic()
-        stuck.set(Faults(slow=3 * deadline_s / (TEXT_MS / 1000)))
+        stuck.set(Faults(slow=3 * HANGS_S / (TEXT_MS / 1000)))
         took = await until(partial(_is_open, front, stuck), "its breaker opens")
-        settled_at = stuck_at + 2 * deadline_s
-        await asyncio.sleep(2 * deadline_s + scale.phase_s)
+        settled_at = stuck_at + 2 * HANGS_S
+        await asyncio.sleep(2 * HANGS_S + scale.phase_s)
         stuck.set()
         mended_at = time.monotonic()
         before = await _attempts(front, stuck)
@@ -238,15 +238,15 @@ async def test_one_accepts_says_that_it_serves_and_never_answers(
         again_at = time.monotonic()
         await asyncio.sleep(scale.phase_s)
     met, after = case.tally.between(stuck_at, settled_at), case.tally.between(settled_at, mended_at)
-    case.figure(f"breaker open after {took:.1f} s; {met.count(Outcome.FAILED)} met their deadline of {deadline_s:g} s")
+    case.figure(f"breaker open after {took:.1f} s; {met.count(Outcome.FAILED)} met their deadline of {HANGS_S:g} s")
     case.figure(f"{after.count(Outcome.FAILED)} later; p99 after that {after.seconds(0.99) * 1000:.0f} ms")
     case.none(Outcome.LOST, Outcome.REFUSED)
     assert set(case.tally.reasons(Outcome.FAILED)) <= {"504 timeout", "gRPC DEADLINE"}
-    assert case.tally.between(0, stuck_at - deadline_s).count(Outcome.FAILED) == 0
-    assert met.count(Outcome.FAILED) <= 2 * failures + scale.clients + int(scale.rate * deadline_s / 3)
+    assert case.tally.between(0, stuck_at - HANGS_S).count(Outcome.FAILED) == 0
+    assert met.count(Outcome.FAILED) <= 2 * FAILURES + scale.clients + int(scale.rate * HANGS_S / 3)
     # Balancing leaves it out but for a call now and then, so it may take a while until five have failed in a row.
-    assert after.count(Outcome.FAILED) <= 2 * (failures + 1 + int((mended_at - settled_at) / open_s))
-    assert case.tally.between(again_at + deadline_s).count(Outcome.FAILED) == 0
+    assert after.count(Outcome.FAILED) <= 2 * (FAILURES + 1 + int((mended_at - settled_at) / OPEN_S))
+    assert case.tally.between(again_at + HANGS_S).count(Outcome.FAILED) == 0
 
 
 async def _attempts(front: Gateway, bento: StubBento) -> float:

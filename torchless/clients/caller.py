@@ -153,7 +153,7 @@ class Caller(Generic[Stub]):
                 endpoint, ticket = await self._picked(attempt, tried, again, failure)
                 tried.append(endpoint)
                 try:
-                    if repeatable and self._hedging.applies_to(request):
+                    if repeatable and self._hedging.applies_to(attempt.size):
                         return await self._hedged(attempt, endpoint, ticket, tried)
                     return await self._made(attempt, endpoint, ticket)
                 except TorchlessError as error:

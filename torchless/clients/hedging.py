@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
-from google.protobuf.message import Message
 
 from torchless.clients.settings import HedgingSettings
 
@@ -41,9 +40,9 @@ class Hedging:
         """Other settings from now on."""
         self._settings = settings
 
-    def applies_to(self, request: Message) -> bool:
-        """Whether a call with `request` may be made twice."""
-        return self._settings.enabled and request.ByteSize() <= self._settings.max_bytes
+    def applies_to(self, size: int) -> bool:
+        """Whether a call with a request of `size` bytes may be made twice."""
+        return self._settings.enabled and size <= self._settings.max_bytes
 
     async def first_of(self, first: Callable[[], Awaitable[T]], second: Callable[[], Awaitable[T | None]]) -> T:
         """The first answer; what is still under way then is cancelled.

@@ -108,7 +108,7 @@ async def test_late_is_what_most_are_not() -> None:
 
 
 def test_only_small_requests_are_hedged_and_only_when_it_is_asked_for() -> None:
-    small, large = pb.GenerateEmbeddingsRequest(texts=["a"]), pb.GenerateEmbeddingsRequest(texts=["a" * 20_000])
+    small, large = (pb.GenerateEmbeddingsRequest(texts=[text]).ByteSize() for text in ("a", "a" * 20_000))
     on, off = Hedging(HedgingSettings(enabled=True)), Hedging(HedgingSettings())
     assert [on.applies_to(small), on.applies_to(large), off.applies_to(small)] == [True, False, False]
     off.reconfigure(HedgingSettings(enabled=True, max_bytes=0))
