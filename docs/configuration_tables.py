@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from bentos.embedding.settings import EmbeddingSettings
-from bentos.gpu.settings import GpuSettings
+from bentos.gpu.settings import GPUSettings
 from bentos.reranking.settings import RerankingSettings
 from gateway.settings import GatewaySettings
 from torchless.settings import ProgramSettings
@@ -24,7 +24,7 @@ PROGRAMS: tuple[tuple[str, type[ProgramSettings], str], ...] = (
     ("The gateway", GatewaySettings, "configs/gateway.yaml"),
     ("The embedding service", EmbeddingSettings, "configs/embedding.yaml"),
     ("The reranking service", RerankingSettings, "configs/reranking.yaml"),
-    ("The GPU service", GpuSettings, "configs/gpu.yaml"),
+    ("The GPU service", GPUSettings, "configs/gpu.yaml"),
 )
 _HEAD = """# Configuration
 

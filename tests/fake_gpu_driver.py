@@ -20,7 +20,7 @@ def device(
 
 
 @dataclass
-class FakeGpuDriver:
+class FakeGPUDriver:
     """Finds devices when it is opened, as NVML does; tells of those that are still there."""
 
     devices: list[DeviceReading] = field(default_factory=list)

@@ -16,7 +16,7 @@ from bentos.gpu.driver import DeviceReading
 from bentos.gpu.events import Event, EventKind, ThresholdName
 from bentos.gpu.inventory import Inventory, LostDevice, View
 from bentos.gpu.leases import Lease, LeaseState, Share, Wanted, by_device, place, room_on
-from bentos.gpu.settings import GpuSettings
+from bentos.gpu.settings import GPUSettings
 from bentos.gpu.store import LeaseStore
 from bentos.gpu.thresholds import Thresholds
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -78,7 +78,7 @@ class LeaseBook:
     def __init__(
         self,
         store: LeaseStore,
-        settings: GpuSettings,
+        settings: GPUSettings,
         publish: Callable[[Snapshot, Iterable[Event]], None] = lambda snapshot, events: None,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -71,7 +71,7 @@ class Reading:
     """Numbers of devices that the driver counts and that do not answer any more, with why, in words."""
 
 
-class GpuDriver(Protocol):
+class GPUDriver(Protocol):
     """A driver. All methods are called on one thread, and may block it."""
 
     def open(self) -> None:

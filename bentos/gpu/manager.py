@@ -13,13 +13,13 @@ from typing import TypeVar
 
 from bentos.gpu import metrics
 from bentos.gpu.book import LeaseBook, Snapshot
-from bentos.gpu.driver import GpuDriver
+from bentos.gpu.driver import GPUDriver
 from bentos.gpu.events import Event
 from bentos.gpu.inventory import View
 from bentos.gpu.leases import Lease, Wanted
 from bentos.gpu.monitor import Monitor
 from bentos.gpu.requests import check_interval, check_ttl, check_wanted
-from bentos.gpu.settings import GpuSettings
+from bentos.gpu.settings import GPUSettings
 from bentos.gpu.store import LeaseStore, StoreHeldError
 from bentos.gpu.watchers import Update, Watchers
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -30,7 +30,7 @@ T = TypeVar("T")
 _STORE_RETRY_S = 0.2
 
 
-class GpuManager:
+class GPUManager:
     """The GPUs of this machine and the leases on them.
 
     Nothing here touches the driver or the disk on the event loop: the driver has the monitor's thread, and the book of
@@ -41,7 +41,7 @@ class GpuManager:
         driver: Opened when it is there; used on the monitor's thread.
     """
 
-    def __init__(self, settings: GpuSettings, driver: GpuDriver) -> None:
+    def __init__(self, settings: GPUSettings, driver: GPUDriver) -> None:
         self._settings = settings
         self._watchers = Watchers(settings.watch)
         self._book = LeaseBook(LeaseStore(Path(settings.store)), settings, self._publish)

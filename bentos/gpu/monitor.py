@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from bentos.gpu.driver import DriverUnavailableError, GpuDriver, Reading
+from bentos.gpu.driver import DriverUnavailableError, GPUDriver, Reading
 from bentos.gpu.inventory import View
 from bentos.gpu.settings import DriverSettings
 
@@ -27,7 +27,7 @@ class Monitor:
         deliver: Takes each look, on the monitor's thread; when it returns, the look counts.
     """
 
-    def __init__(self, driver: GpuDriver, settings: DriverSettings, deliver: Callable[[View], None]) -> None:
+    def __init__(self, driver: GPUDriver, settings: DriverSettings, deliver: Callable[[View], None]) -> None:
         self._driver = driver
         self._settings = settings
         self._deliver = deliver
@@ -104,7 +104,7 @@ class Monitor:
 class _Session:
     """A session with the driver, opened again while something is missing."""
 
-    def __init__(self, driver: GpuDriver, reopen_interval_s: float) -> None:
+    def __init__(self, driver: GPUDriver, reopen_interval_s: float) -> None:
         self._driver = driver
         self._reopen_interval_s = reopen_interval_s
         self._is_open = False

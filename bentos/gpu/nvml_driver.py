@@ -49,7 +49,7 @@ class _DeviceFaultError(Exception):
 
 
 class NvmlDriver:
-    """A `GpuDriver` on NVML. Figures that a card does not have are None."""
+    """A `GPUDriver` on NVML. Figures that a card does not have are None."""
 
     def __init__(self) -> None:
         self._is_open = False

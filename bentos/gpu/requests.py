@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bentos.gpu.leases import Wanted
-from bentos.gpu.settings import GpuSettings, WatchSettings
+from bentos.gpu.settings import GPUSettings, WatchSettings
 from torchless.contracts.errors import invalid_input
 
 _MAX_TEXT = 256
 _MAX_UUIDS = 256
 
 
-def check_wanted(wanted: Wanted, settings: GpuSettings) -> None:
+def check_wanted(wanted: Wanted, settings: GPUSettings) -> None:
     """Does nothing for a request that could be granted somewhere.
 
     Raises:
@@ -35,7 +35,7 @@ def check_wanted(wanted: Wanted, settings: GpuSettings) -> None:
     check_ttl(wanted.ttl_s, settings)
 
 
-def check_ttl(ttl_s: float, settings: GpuSettings) -> None:
+def check_ttl(ttl_s: float, settings: GPUSettings) -> None:
     """Does nothing for a time to live that is in range.
 
     Raises:

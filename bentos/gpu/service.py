@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from bentos.gpu.nvml_driver import NvmlDriver
-from bentos.gpu.servicer import GpuServicer
-from bentos.gpu.settings import GpuSettings
+from bentos.gpu.servicer import GPUServicer
+from bentos.gpu.settings import GPUSettings
 from bentos.serving.capability import Mount
 from bentos.serving.service import build_service
 from torchless.contracts.gpu.v1.gpu_pb2_grpc import add_GPUServiceServicer_to_server
 
-settings = GpuSettings.load()
+settings = GPUSettings.load()
 
 svc = build_service(
     "torchless-gpu",
     Mount(
         full_name="torchless.gpu.v1.GPUService",
-        make=lambda: GpuServicer(settings, NvmlDriver),
+        make=lambda: GPUServicer(settings, NvmlDriver),
         add_to_server=add_GPUServiceServicer_to_server,
         # The service is there to say that there is no GPU, and to see it come back.
         lost_device_is_final=False,

@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 
 from bentos.gpu import messages
-from bentos.gpu.driver import GpuDriver
+from bentos.gpu.driver import GPUDriver
 from bentos.gpu.leases import Wanted
-from bentos.gpu.manager import GpuManager
-from bentos.gpu.settings import GpuSettings
+from bentos.gpu.manager import GPUManager
+from bentos.gpu.settings import GPUSettings
 from bentos.serving.calls import tenant
 from torchless.contracts.gpu.v1 import gpu_pb2 as pb
 from torchless.contracts.gpu.v1.gpu_pb2_grpc import GPUServiceServicer
@@ -20,7 +20,7 @@ from torchless.contracts.gpu.v1.gpu_pb2_grpc import GPUServiceServicer
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class GpuServicer(GPUServiceServicer):
+class GPUServicer(GPUServiceServicer):
     """`torchless.gpu.v1.GPUService`, and the capability that the serving side starts and stops.
 
     Args:
@@ -28,14 +28,14 @@ class GpuServicer(GPUServiceServicer):
         driver: Makes the driver; it is opened later, on the monitor's thread.
     """
 
-    def __init__(self, settings: GpuSettings, driver: Callable[[], GpuDriver]) -> None:
+    def __init__(self, settings: GPUSettings, driver: Callable[[], GPUDriver]) -> None:
         self._settings = settings
         self._driver = driver
-        self._manager: GpuManager | None = None
+        self._manager: GPUManager | None = None
 
     async def start(self) -> None:
         """Reads the store and the devices. The service is ready without a device or a driver too."""
-        manager = GpuManager(self._settings, self._driver())
+        manager = GPUManager(self._settings, self._driver())
         await manager.start()
         self._manager = manager
 
@@ -45,7 +45,7 @@ class GpuServicer(GPUServiceServicer):
             await self._manager.stop()
 
     @property
-    def _ready(self) -> GpuManager:
+    def _ready(self) -> GPUManager:
         if self._manager is None:
             raise RuntimeError("a call was let through before start() returned")
         return self._manager
@@ -89,7 +89,7 @@ class GpuServicer(GPUServiceServicer):
                 )
 
 
-def _wanted(request: pb.AllocateGPURequest, context: Context, settings: GpuSettings) -> Wanted:
+def _wanted(request: pb.AllocateGPURequest, context: Context, settings: GPUSettings) -> Wanted:
     return Wanted(
         memory_mb=request.memory_mb,
         holder=request.holder,

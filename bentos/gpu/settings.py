@@ -59,7 +59,7 @@ class WatchSettings(SettingsGroup):
         return self
 
 
-class GpuSettings(ServingSettings):
+class GPUSettings(ServingSettings):
     """The GPU bento."""
 
     env_prefix = "TORCHLESS_GPU_"

@@ -14,7 +14,7 @@ from gateway.openapi import EVENTS
 from gateway.schemas.gpu import AllocationRequest, Devices, RenewalRequest, WatchQuery
 from gateway.seconds import read_seconds
 from gateway.server_sent_events import event_stream
-from torchless.clients.gpu import Allocation, GPUClient, GpuStatus
+from torchless.clients.gpu import Allocation, GPUClient, GPUStatus
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 router = APIRouter(route_class=DirectRoute)
@@ -26,7 +26,7 @@ _ALLOCATIONS = {
 }
 
 
-@get(router, "/v1/gpu/status", compartment="gpu", family=GPU, answer=GpuStatus, statuses=_UNAVAILABLE)
+@get(router, "/v1/gpu/status", compartment="gpu", family=GPU, answer=GPUStatus, statuses=_UNAVAILABLE)
 async def status(call: Call) -> Response:
     """The driver, the devices and the leases; where there is no GPU, why.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, FiniteFloat
 
 from gateway.schemas.inputs import STOPS_AT_FIRST_ERROR, AnswerModel, NullIsAbsent, RequestModel
-from torchless.clients.gpu import GpuDevice
+from torchless.clients.gpu import GPUDevice
 
 
 class AllocationRequest(RequestModel):
@@ -50,5 +50,5 @@ class WatchQuery(RequestModel):
 class Devices(AnswerModel):
     """The devices that are there."""
 
-    devices: list[GpuDevice]
+    devices: list[GPUDevice]
     """By index, a GPU before its MIG instances; empty without a GPU or its driver."""

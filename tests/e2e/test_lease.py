@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import missing
 from tests.integration.gpu.conftest import Bento, client_of, serving, until
-from tests.integration.gpu.stand_in import Gpu, Machine
+from tests.integration.gpu.stand_in import GPU, Machine
 from tests.running_bento import patient
 from tests.running_stack import BENTOS_PYTHON, ROOT, free_ports
 from torchless.clients.embedding import EmbeddingClient
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     """One GPU of 10,000 MiB, 500 of them in use, for the GPU service alone: the model runs on the CPU."""
-    machine = Machine(tmp_path, [Gpu("GPU-a")])
+    machine = Machine(tmp_path, [GPU("GPU-a")])
     machine.install()
     machine.tell()
     return machine

@@ -61,7 +61,7 @@ class EventKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class GpuProcess:
+class GPUProcess:
     """Something that runs on a device."""
 
     pid: int
@@ -71,7 +71,7 @@ class GpuProcess:
 
 
 @dataclass(frozen=True, slots=True)
-class GpuDevice:
+class GPUDevice:
     """A GPU, or a MIG instance of one. What is None, the device or its driver does not tell."""
 
     uuid: str
@@ -118,7 +118,7 @@ class GpuDevice:
     """For a MIG instance: uuid of its GPU; else empty."""
     mig_index: int | None
     """For a MIG instance: its number on its GPU."""
-    processes: tuple[GpuProcess, ...]
+    processes: tuple[GPUProcess, ...]
     """Compute processes that run on it."""
 
 
@@ -181,7 +181,7 @@ class Allocation:
 
 
 @dataclass(frozen=True, slots=True)
-class GpuStatus:
+class GPUStatus:
     """What is known of the machine's GPUs."""
 
     available: bool
@@ -194,7 +194,7 @@ class GpuStatus:
     """Newest CUDA version that the driver runs; empty without one."""
     nvml_version: str
     """Version of the driver's management library; empty without one."""
-    devices: tuple[GpuDevice, ...]
+    devices: tuple[GPUDevice, ...]
     """The devices that are there, by index, a GPU before its MIG instances."""
     lost_devices: tuple[LostDevice, ...]
     """Devices that are gone."""
@@ -207,7 +207,7 @@ class GpuStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class GpuEvent:
+class GPUEvent:
     """Something that happened."""
 
     kind: EventKind
@@ -232,9 +232,9 @@ class GpuEvent:
 class StatusUpdate:
     """What `watch` yields."""
 
-    status: GpuStatus
+    status: GPUStatus
     """What is known now."""
-    events: tuple[GpuEvent, ...]
+    events: tuple[GPUEvent, ...]
     """What happened since the last update, the oldest first."""
     events_dropped: int
     """Events left out, because this caller reads slowly."""
@@ -258,12 +258,12 @@ class GPUClient(CapabilityClient):
     make_stub = GPUServiceStub
     _caller: Caller[_Stub]
 
-    async def status(self, context: CallContext = CallContext()) -> GpuStatus:
+    async def status(self, context: CallContext = CallContext()) -> GPUStatus:
         """The driver, the devices and the leases; says why there are no devices where there are none."""
         response = await self._caller.unary(lambda stub: stub.GetStatus, pb.GetStatusRequest(), context)
         return _status(response.status)
 
-    async def devices(self, context: CallContext = CallContext()) -> list[GpuDevice]:
+    async def devices(self, context: CallContext = CallContext()) -> list[GPUDevice]:
         """The devices that are there; empty without a GPU or its driver."""
         response = await self._caller.unary(lambda stub: stub.ListDevices, pb.ListDevicesRequest(), context)
         return [_device(each) for each in response.devices]
@@ -368,8 +368,8 @@ def _fitting(number: int, field: str, *, bits: int) -> int:
     return number
 
 
-def _status(message: pb.Status) -> GpuStatus:
-    return GpuStatus(
+def _status(message: pb.Status) -> GPUStatus:
+    return GPUStatus(
         available=message.available,
         unavailable_reason=message.unavailable_reason,
         driver_version=message.driver_version,
@@ -383,8 +383,8 @@ def _status(message: pb.Status) -> GpuStatus:
     )
 
 
-def _device(message: pb.Device) -> GpuDevice:
-    return GpuDevice(
+def _device(message: pb.Device) -> GPUDevice:
+    return GPUDevice(
         uuid=message.uuid,
         index=message.index,
         name=message.name,
@@ -410,7 +410,7 @@ def _device(message: pb.Device) -> GpuDevice:
         parent_uuid=message.parent_uuid,
         mig_index=message.mig_index if message.HasField("mig_index") else None,
         processes=tuple(
-            GpuProcess(each.pid, each.memory_mb if each.HasField("memory_mb") else None) for each in message.processes
+            GPUProcess(each.pid, each.memory_mb if each.HasField("memory_mb") else None) for each in message.processes
         ),
     )
 
@@ -434,8 +434,8 @@ def _allocation(message: pb.Allocation) -> Allocation:
     )
 
 
-def _event(message: pb.Event) -> GpuEvent:
-    return GpuEvent(
+def _event(message: pb.Event) -> GPUEvent:
+    return GPUEvent(
         kind=_kind(message.kind),
         at=message.at,
         message=message.message,

@@ -15,7 +15,7 @@ import uvicorn
 from gateway.deferred import DeferredApplication
 from gateway.settings import GatewaySettings
 from tests.integration.gateway.embedding_server import EmbeddingServer
-from tests.integration.gateway.gpu_server import GpuServer
+from tests.integration.gateway.gpu_server import GPUServer
 from tests.integration.gateway.loop_thread import LoopThread
 from tests.integration.gateway.reranking_server import RerankingServer
 
@@ -57,13 +57,13 @@ def reranking(_reranking_server: RerankingServer) -> Iterator[RerankingServer]:
 
 
 @pytest.fixture(scope="session")
-def _gpu_server(_loop: LoopThread) -> Iterator[GpuServer]:
-    with GpuServer(_loop) as server:
+def _gpu_server(_loop: LoopThread) -> Iterator[GPUServer]:
+    with GPUServer(_loop) as server:
         yield server
 
 
 @pytest.fixture
-def gpu(_gpu_server: GpuServer) -> Iterator[GpuServer]:
+def gpu(_gpu_server: GPUServer) -> Iterator[GPUServer]:
     """The GPU service with two devices and no leases; what a test changes is undone."""
     _gpu_server.settle(uuids={"GPU-a", "GPU-b"})
     yield _gpu_server
@@ -127,7 +127,7 @@ def gateway(_loop: LoopThread) -> Gateway:
 
 @pytest.fixture(scope="session")
 def _shared(
-    _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, _gpu_server: GpuServer, gateway: Gateway
+    _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, _gpu_server: GPUServer, gateway: Gateway
 ) -> Iterator[httpx.Client]:
     servers = {"embedding": _embedding_server, "reranking": _reranking_server, "gpu": _gpu_server}
     # One test's failures must not open a breaker before the next.
@@ -138,7 +138,7 @@ def _shared(
 
 
 @pytest.fixture
-def http(_shared: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer, gpu: GpuServer) -> httpx.Client:
+def http(_shared: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer, gpu: GPUServer) -> httpx.Client:
     """A client of a gateway with default settings in front of `embedding`, `reranking` and `gpu`."""
     return _shared
 

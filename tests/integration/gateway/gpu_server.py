@@ -11,11 +11,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from bentos.gpu.servicer import GpuServicer
-from bentos.gpu.settings import GpuSettings
+from bentos.gpu.servicer import GPUServicer
+from bentos.gpu.settings import GPUSettings
 from bentos.serving.interceptor import CallInterceptor
 from bentos.serving.readiness import Readiness
-from tests.fake_gpu_driver import GIB, FakeGpuDriver, device
+from tests.fake_gpu_driver import GIB, FakeGPUDriver, device
 from tests.integration.gateway.loop_thread import LoopThread
 from torchless.clients.gpu import SERVICE_NAME, GPUClient
 from torchless.contracts.gpu.v1.gpu_pb2_grpc import add_GPUServiceServicer_to_server
@@ -23,11 +23,11 @@ from torchless.contracts.gpu.v1.gpu_pb2_grpc import add_GPUServiceServicer_to_se
 PATIENCE_S = 20.0
 
 
-class GpuServer:
+class GPUServer:
     """Set `driver.devices` or `driver.missing`, then `settle`."""
 
     def __init__(self, loop: LoopThread) -> None:
-        self.driver = FakeGpuDriver()
+        self.driver = FakeGPUDriver()
         self.address = ""
         self._loop = loop
         self._folder = tempfile.TemporaryDirectory()
@@ -67,7 +67,7 @@ class GpuServer:
                 await client.release(lease.id)
 
     async def _start(self) -> None:
-        settings = GpuSettings.model_validate(
+        settings = GPUSettings.model_validate(
             {
                 "store": str(Path(self._folder.name) / "leases.sqlite3"),
                 "reserve_mb": 512,
@@ -77,7 +77,7 @@ class GpuServer:
                 "sweep_interval_s": 0.05,
             }
         )
-        self._servicer = GpuServicer(settings, lambda: self.driver)
+        self._servicer = GPUServicer(settings, lambda: self.driver)
         readiness = Readiness()
         interceptor = CallInterceptor(readiness, lost_device_is_final=False, watches=frozenset({"WatchStatus"}))
         self._server = grpc.aio.server(interceptors=[interceptor])

@@ -28,7 +28,7 @@ PLACES = 8
 GPU_ROUTES = ("GET /v1/gpu/status", "GET /v1/gpu/devices", "DELETE /v1/gpu/allocations/x", "GET /v1/gpu/watch")
 
 
-class HungGpus(Calls, GPUServiceServicer):
+class HungGPUs(Calls, GPUServiceServicer):
     """Waits as it is told, and then knows of no device."""
 
     async def GetStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -49,15 +49,15 @@ class HungGpus(Calls, GPUServiceServicer):
 
 
 @pytest.fixture
-def hung_gpus(_loop: LoopThread) -> Iterator[StandIn[HungGpus]]:
+def hung_gpus(_loop: LoopThread) -> Iterator[StandIn[HungGPUs]]:
     """A GPU service."""
-    with StandIn(_loop, HungGpus(), add_GPUServiceServicer_to_server, SERVICE_NAME) as server:
+    with StandIn(_loop, HungGPUs(), add_GPUServiceServicer_to_server, SERVICE_NAME) as server:
         yield server
 
 
 @pytest.fixture
 def services(
-    embedding: EmbeddingServer, reranking: RerankingServer, hung_gpus: StandIn[HungGpus]
+    embedding: EmbeddingServer, reranking: RerankingServer, hung_gpus: StandIn[HungGPUs]
 ) -> dict[str, dict[str, Any]]:
     """Settings of a gateway in front of all services."""
     servers = {"embedding": embedding, "reranking": reranking, "gpu": hung_gpus}
@@ -117,7 +117,7 @@ def test_bodies_for_a_reranker_that_hangs_leave_room_for_those_of_others(
 
 @pytest.mark.parametrize("route", GPU_ROUTES)
 def test_gpu_requests_without_a_body_take_places_and_leave_some(
-    gateway: Gateway, services: dict[str, Any], hung_gpus: StandIn[HungGpus], route: str
+    gateway: Gateway, services: dict[str, Any], hung_gpus: StandIn[HungGPUs], route: str
 ) -> None:
     deadline_s = 5.0 if "DELETE" in route else 30.0
     with gateway(**services, limits={"concurrent_requests": PLACES, "deadline_s": deadline_s}) as http:
@@ -137,7 +137,7 @@ def test_gpu_requests_without_a_body_take_places_and_leave_some(
 
 
 def test_a_lease_is_given_back_though_its_caller_hangs_up(
-    gateway: Gateway, services: dict[str, Any], hung_gpus: StandIn[HungGpus]
+    gateway: Gateway, services: dict[str, Any], hung_gpus: StandIn[HungGPUs]
 ) -> None:
     with gateway(**services, limits={"deadline_s": 3.0}) as http:
         with under_way(http, hung_gpus, 1, "DELETE /v1/gpu/allocations/x"):
@@ -150,7 +150,7 @@ def test_with_every_capability_hanging_models_health_metrics_and_docs_are_answer
     services: dict[str, Any],
     embedding: EmbeddingServer,
     reranking: RerankingServer,
-    hung_gpus: StandIn[HungGpus],
+    hung_gpus: StandIn[HungGPUs],
 ) -> None:
     services["embedding"]["joining"] = {"enabled": False}
     limits = {"concurrent_requests": PLACES * 2}
@@ -167,7 +167,7 @@ def test_with_every_capability_hanging_models_health_metrics_and_docs_are_answer
 
 
 def test_the_gpu_service_has_a_limit_on_calls_of_its_own(
-    gateway: Gateway, services: dict[str, Any], hung_gpus: StandIn[HungGpus]
+    gateway: Gateway, services: dict[str, Any], hung_gpus: StandIn[HungGPUs]
 ) -> None:
     services["gpu"]["concurrency"] = {"initial": 2, "min": 2, "max": 2}
     with gateway(**services) as http:

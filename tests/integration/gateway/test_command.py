@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.embedding_server import EmbeddingServer
-from tests.integration.gateway.gpu_server import GpuServer
+from tests.integration.gateway.gpu_server import GPUServer
 from tests.integration.gateway.reranking_server import RerankingServer
 from torchless.cli.main import app
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -21,7 +21,7 @@ CALLS = [["embed", "one"], ["rerank", "one", "two", "three"]]
 
 @pytest.fixture(scope="module")
 def locked(
-    _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, _gpu_server: GpuServer, gateway: Gateway
+    _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, _gpu_server: GPUServer, gateway: Gateway
 ) -> Iterator[str]:
     """Base URL of a gateway that asks for `KEY`."""
     servers = {"embedding": _embedding_server, "reranking": _reranking_server, "gpu": _gpu_server}

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fake_gpu_driver import GIB, device
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.gpu_server import GpuServer
+from tests.integration.gateway.gpu_server import GPUServer
 
 pytestmark = pytest.mark.filterwarnings("error")
 WANTED = {"memory_mb": 4 * GIB, "holder": "trainer"}
@@ -92,7 +92,7 @@ def test_many_callers_never_get_more_than_there_is(http: httpx.Client) -> None:
     assert len(made) == 3 + 6
 
 
-def test_without_a_gpu_the_truth_is_told(http: httpx.Client, gpu: GpuServer) -> None:
+def test_without_a_gpu_the_truth_is_told(http: httpx.Client, gpu: GPUServer) -> None:
     gpu.driver.missing = "there is no driver here"
     gpu.settle(uuids=set())
     status = http.get("/v1/gpu/status")
@@ -108,7 +108,7 @@ def test_without_a_gpu_the_truth_is_told(http: httpx.Client, gpu: GpuServer) -> 
     assert allocate(http).status_code == 200
 
 
-def test_a_gpu_that_falls_off_the_bus_takes_its_leases_along(http: httpx.Client, gpu: GpuServer) -> None:
+def test_a_gpu_that_falls_off_the_bus_takes_its_leases_along(http: httpx.Client, gpu: GPUServer) -> None:
     lost, kept = allocate(http).json(), allocate(http, device_uuids=["GPU-b"]).json()
     gpu.driver.devices = gpu.driver.devices[1:]
     gpu.settle(uuids={"GPU-b"})
@@ -169,7 +169,7 @@ def test_leases_that_are_not_there(http: httpx.Client) -> None:
     assert (nan.status_code, error_of(nan)["param"]) == (400, "ttl_s")
 
 
-def test_watch_tells_of_changes_as_they_come(http: httpx.Client, gpu: GpuServer) -> None:
+def test_watch_tells_of_changes_as_they_come(http: httpx.Client, gpu: GPUServer) -> None:
     with http.stream("GET", "/v1/gpu/watch", params={"interval_s": 60}) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")

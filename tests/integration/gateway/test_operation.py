@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.embedding_server import EmbeddingServer
-from tests.integration.gateway.gpu_server import GpuServer
+from tests.integration.gateway.gpu_server import GPUServer
 from tests.integration.gateway.reranking_server import RerankingServer
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -21,7 +21,7 @@ def test_live_calls_no_service(gateway: Gateway, free_address: str) -> None:
         assert http.get("/health/live").json() == {"status": "alive"}
 
 
-def test_ready(http: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer, gpu: GpuServer) -> None:
+def test_ready(http: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer, gpu: GPUServer) -> None:
     answer = http.get("/health/ready")
     assert answer.status_code == 200
     told = answer.json()

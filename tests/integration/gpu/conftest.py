@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import missing
-from tests.integration.gpu.stand_in import Gpu, Machine
+from tests.integration.gpu.stand_in import GPU, Machine
 from tests.running_stack import ROOT, free_ports
 from torchless.clients.gpu import GPUClient
 from torchless.contracts.errors import TorchlessError
@@ -110,7 +110,7 @@ async def until(condition: Callable[[], Awaitable[bool]], bento: Bento) -> None:
 @pytest.fixture(scope="package")
 def shared_machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     """Two GPUs of 10,000 and 20,000 MiB, 500 of each in use."""
-    machine = Machine(tmp_path_factory.mktemp("machine"), [Gpu("GPU-a"), Gpu("GPU-b", total_mb=20_000)])
+    machine = Machine(tmp_path_factory.mktemp("machine"), [GPU("GPU-a"), GPU("GPU-b", total_mb=20_000)])
     machine.install()
     machine.tell()
     return machine
@@ -144,7 +144,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     """A machine of the test's own, with the same GPUs."""
-    machine = Machine(tmp_path, [Gpu("GPU-a"), Gpu("GPU-b", total_mb=20_000)])
+    machine = Machine(tmp_path, [GPU("GPU-a"), GPU("GPU-b", total_mb=20_000)])
     machine.install()
     machine.tell()
     return machine

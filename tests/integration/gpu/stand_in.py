@@ -17,7 +17,7 @@ DRIVER_NOT_LOADED = 9
 
 
 @dataclass
-class Gpu:
+class GPU:
     """A card of the stand-in; -1 for what it does not tell."""
 
     uuid: str
@@ -44,7 +44,7 @@ class Machine:
     """What the stand-in answers; `tell` makes it so while programs run on."""
 
     folder: Path
-    gpus: list[Gpu] = field(default_factory=list)
+    gpus: list[GPU] = field(default_factory=list)
     instances: list[tuple[str, str, int, int]] = field(default_factory=list)
     """MIG instances: uuid of the GPU, own uuid, memory in all and in use, in MiB."""
     processes: list[tuple[str, int, int]] = field(default_factory=list)

@@ -11,13 +11,13 @@ import pytest
 
 from bentos.gpu.driver import DriverUnavailableError, MemoryReading, ProcessReading
 from bentos.gpu.nvml_driver import NvmlDriver
-from tests.integration.gpu.stand_in import DRIVER_NOT_LOADED, GPU_IS_LOST, NOT_SUPPORTED, TIMEOUT, UNKNOWN, Gpu, Machine
+from tests.integration.gpu.stand_in import DRIVER_NOT_LOADED, GPU, GPU_IS_LOST, NOT_SUPPORTED, TIMEOUT, UNKNOWN, Machine
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Two GPUs behind the stand-in; the binding has loaded nothing yet."""
-    machine = Machine(tmp_path, [Gpu("GPU-a"), Gpu("GPU-b", total_mb=20_000)])
+    machine = Machine(tmp_path, [GPU("GPU-a"), GPU("GPU-b", total_mb=20_000)])
     machine.tell()
     monkeypatch.setenv("STAND_IN_NVML", machine.environment["STAND_IN_NVML"])
     monkeypatch.setattr(pynvml, "nvmlLib", None)
@@ -58,7 +58,7 @@ def test_what_a_card_tells(machine: Machine, driver: NvmlDriver) -> None:
 
 
 def test_what_a_card_does_not_support_is_absent_and_not_zero(machine: Machine, driver: NvmlDriver) -> None:
-    machine.gpus = [Gpu("GPU-a", -1, -1, -1, -1, -1, -1, -1, -1)]
+    machine.gpus = [GPU("GPU-a", -1, -1, -1, -1, -1, -1, -1, -1)]
     machine.tell()
     driver.close()
     driver.open()

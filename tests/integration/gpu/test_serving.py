@@ -17,7 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.integration.gpu.conftest import GPU_PYTHON, PATIENCE_S, Bento, client_of, serving, until
-from tests.integration.gpu.stand_in import GPU_IS_LOST, Gpu, Machine
+from tests.integration.gpu.stand_in import GPU, GPU_IS_LOST, Machine
 from tests.running_stack import ROOT
 from torchless.clients.call import CallContext
 from torchless.clients.gpu import SERVICE_NAME, AllocationState, EventKind, GPUClient, StatusUpdate
@@ -132,7 +132,7 @@ async def test_an_acknowledged_lease_survives_a_kill(machine: Machine) -> None:
 
 
 async def test_without_a_driver_it_serves_and_says_so_until_one_is_there(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, [Gpu("GPU-a")])
+    machine = Machine(tmp_path, [GPU("GPU-a")])
     machine.tell()
     with serving(machine) as bento:
         async with client_of(bento) as client:

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from tests.integration.gateway.embedding_server import LettersServicer, vector_of
-from tests.integration.gateway.gpu_server import GpuServer
+from tests.integration.gateway.gpu_server import GPUServer
 from tests.integration.gateway.loop_thread import LoopThread
 from tests.integration.gateway.reranking_server import RerankingServer
 from tests.integration.gateway.stand_in import StandIn
@@ -146,7 +146,7 @@ def test_the_reranking_client_reranks(loop: LoopThread) -> None:
 
 
 def test_the_gpu_client_leases_and_watches(loop: LoopThread) -> None:
-    with GpuServer(loop) as server, SyncGPUClient(server.address) as client:
+    with GPUServer(loop) as server, SyncGPUClient(server.address) as client:
         server.settle(uuids={"GPU-a", "GPU-b"})
         lease = client.allocate(100, "tests", device_uuids=["GPU-b"])
         assert client.renew(lease.id, ttl_s=60).id == lease.id

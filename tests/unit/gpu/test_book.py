@@ -19,7 +19,7 @@ from bentos.gpu.driver import DeviceReading, Reading
 from bentos.gpu.events import Event, EventKind
 from bentos.gpu.inventory import View
 from bentos.gpu.leases import Lease, LeaseState, Wanted
-from bentos.gpu.settings import GpuSettings
+from bentos.gpu.settings import GPUSettings
 from bentos.gpu.store import LeaseStore, StoreHeldError
 from tests.fake_gpu_driver import device
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -38,7 +38,7 @@ class Desk:
     """A book, with a clock that a test sets and what it published."""
 
     path: Path
-    settings: GpuSettings = field(default_factory=lambda: GpuSettings(reserve_mb=100))
+    settings: GPUSettings = field(default_factory=lambda: GPUSettings(reserve_mb=100))
     now: float = 1_000_000.0
     events: list[Event] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
@@ -252,7 +252,7 @@ def test_mig_instances_that_are_cut_anew_leave_no_trace(desk: Desk) -> None:
 
 
 def test_as_many_allocations_as_the_service_keeps_and_no_more(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "few.sqlite3", GpuSettings(max_allocations=2))
+    desk = Desk(tmp_path / "few.sqlite3", GPUSettings(max_allocations=2))
     desk.book.observe(view(device("a")))
     desk.book.allocate(wanted(1, ttl_s=20.0))
     desk.book.allocate(wanted(1))

@@ -14,9 +14,9 @@ import pytest
 
 from bentos.gpu.events import EventKind
 from bentos.gpu.leases import LeaseState, Wanted
-from bentos.gpu.manager import GpuManager
-from bentos.gpu.settings import DriverSettings, GpuSettings, WatchSettings
-from tests.fake_gpu_driver import FakeGpuDriver, device
+from bentos.gpu.manager import GPUManager
+from bentos.gpu.settings import DriverSettings, GPUSettings, WatchSettings
+from tests.fake_gpu_driver import FakeGPUDriver, device
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 PATIENCE_S = 20
@@ -24,9 +24,9 @@ SLOW_POLL = DriverSettings(poll_interval_s=3600, max_reading_age_s=0, reopen_int
 
 
 @asynccontextmanager
-async def managing(fake: FakeGpuDriver, path: Path, **more: Any) -> AsyncIterator[GpuManager]:
-    settings = GpuSettings(store=str(path / "leases.sqlite3"), **{"reserve_mb": 100, "sweep_interval_s": 0.02, **more})
-    manager = GpuManager(settings, fake)
+async def managing(fake: FakeGPUDriver, path: Path, **more: Any) -> AsyncIterator[GPUManager]:
+    settings = GPUSettings(store=str(path / "leases.sqlite3"), **{"reserve_mb": 100, "sweep_interval_s": 0.02, **more})
+    manager = GPUManager(settings, fake)
     await manager.start()
     try:
         yield manager
@@ -46,7 +46,7 @@ async def until(what: Callable[[], Any]) -> None:
 
 
 async def test_a_lease_is_decided_on_the_devices_as_they_are_now(tmp_path: Path) -> None:
-    driver = FakeGpuDriver([device("a", total_mb=1000)])
+    driver = FakeGPUDriver([device("a", total_mb=1000)])
     async with managing(driver, tmp_path, driver=SLOW_POLL) as manager:
         driver.devices = [device("a", total_mb=1000, used_mb=600)]  # a stranger came since the last poll
         with pytest.raises(TorchlessError) as caught:
@@ -59,7 +59,7 @@ async def test_a_lease_is_decided_on_the_devices_as_they_are_now(tmp_path: Path)
 
 
 async def test_the_driver_is_called_on_one_thread_that_is_not_the_event_loops(tmp_path: Path) -> None:
-    driver = FakeGpuDriver([device("a")])
+    driver = FakeGPUDriver([device("a")])
     async with managing(driver, tmp_path, driver=SLOW_POLL) as manager:
         await asyncio.gather(*(manager.allocate(wanted(1)) for _ in range(20)))
     assert len(driver.threads) == 1
@@ -68,7 +68,7 @@ async def test_the_driver_is_called_on_one_thread_that_is_not_the_event_loops(tm
 
 
 async def test_a_hundred_at_once_never_get_more_than_there_is(tmp_path: Path) -> None:
-    driver = FakeGpuDriver([device("a", total_mb=1000), device("b", total_mb=1000)])
+    driver = FakeGPUDriver([device("a", total_mb=1000), device("b", total_mb=1000)])
     async with managing(driver, tmp_path) as manager:
         outcomes = await asyncio.gather(*(manager.allocate(wanted(90)) for _ in range(100)), return_exceptions=True)
     refused = [each for each in outcomes if isinstance(each, BaseException)]
@@ -78,7 +78,7 @@ async def test_a_hundred_at_once_never_get_more_than_there_is(tmp_path: Path) ->
 
 
 async def test_past_the_calls_that_may_wait_they_are_refused(tmp_path: Path) -> None:
-    driver = FakeGpuDriver([device("a", total_mb=1000)])
+    driver = FakeGPUDriver([device("a", total_mb=1000)])
     async with managing(driver, tmp_path, max_waiting_calls=3) as manager:
         outcomes = await asyncio.gather(*(manager.snapshot() for _ in range(10)), return_exceptions=True)
         assert sum(isinstance(each, TorchlessError) for each in outcomes) == 7
@@ -86,7 +86,7 @@ async def test_past_the_calls_that_may_wait_they_are_refused(tmp_path: Path) -> 
 
 
 async def test_a_driver_that_hangs_stops_new_leases_and_nothing_else(tmp_path: Path) -> None:
-    driver = FakeGpuDriver([device("a", total_mb=1000)])
+    driver = FakeGPUDriver([device("a", total_mb=1000)])
     own = DriverSettings(poll_interval_s=0.02, timeout_s=0.1, max_reading_age_s=0)
     async with managing(driver, tmp_path, driver=own) as manager:
         lease = await manager.allocate(wanted())
@@ -111,7 +111,7 @@ async def test_a_driver_that_hangs_stops_new_leases_and_nothing_else(tmp_path: P
 
 
 async def test_a_driver_that_comes_back_is_found(tmp_path: Path) -> None:
-    driver = FakeGpuDriver([device("a")], missing="the driver is not installed")
+    driver = FakeGPUDriver([device("a")], missing="the driver is not installed")
     own = DriverSettings(poll_interval_s=0.02, reopen_interval_s=0.02)
     async with managing(driver, tmp_path, driver=own) as manager:
         before = await manager.snapshot()
@@ -134,7 +134,7 @@ async def test_a_driver_that_comes_back_is_found(tmp_path: Path) -> None:
 
 
 async def test_leases_that_run_out_are_swept_and_told(tmp_path: Path) -> None:
-    driver = FakeGpuDriver([device("a", total_mb=1000)])
+    driver = FakeGPUDriver([device("a", total_mb=1000)])
     async with (
         managing(driver, tmp_path, min_ttl_s=0.01, driver=SLOW_POLL) as manager,
         aclosing(manager.watch(60.0)) as updates,
@@ -155,7 +155,7 @@ async def test_leases_that_run_out_are_swept_and_told(tmp_path: Path) -> None:
 async def test_the_status_comes_at_the_interval_without_any_event(tmp_path: Path) -> None:
     watch = WatchSettings(interval_s=0.02, min_interval_s=0.01)
     async with (
-        managing(FakeGpuDriver([device("a")]), tmp_path, watch=watch) as manager,
+        managing(FakeGPUDriver([device("a")]), tmp_path, watch=watch) as manager,
         aclosing(manager.watch(None)) as updates,
         asyncio.timeout(PATIENCE_S),
     ):
@@ -164,7 +164,7 @@ async def test_the_status_comes_at_the_interval_without_any_event(tmp_path: Path
 
 
 async def test_a_slow_watcher_gets_the_newest_status_and_a_count_of_what_it_missed(tmp_path: Path) -> None:
-    driver = FakeGpuDriver([device("a", total_mb=1000)])
+    driver = FakeGPUDriver([device("a", total_mb=1000)])
     async with (
         managing(driver, tmp_path, watch=WatchSettings(max_events=5), driver=SLOW_POLL) as manager,
         aclosing(manager.watch(60.0)) as updates,
@@ -181,7 +181,7 @@ async def test_a_slow_watcher_gets_the_newest_status_and_a_count_of_what_it_miss
 
 
 async def test_no_more_watch_than_may(tmp_path: Path) -> None:
-    async with managing(FakeGpuDriver(), tmp_path, watch=WatchSettings(max_watchers=1)) as manager:
+    async with managing(FakeGPUDriver(), tmp_path, watch=WatchSettings(max_watchers=1)) as manager:
         async with aclosing(manager.watch(None)) as first:
             await anext(first)
             second = manager.watch(None)
@@ -193,10 +193,10 @@ async def test_no_more_watch_than_may(tmp_path: Path) -> None:
 
 
 async def test_a_process_that_follows_waits_for_the_store(tmp_path: Path) -> None:
-    driver = FakeGpuDriver([device("a", total_mb=1000)])
+    driver = FakeGPUDriver([device("a", total_mb=1000)])
     async with managing(driver, tmp_path) as first:
         lease = await first.allocate(wanted())
-        following = managing(FakeGpuDriver([device("a", total_mb=1000)]), tmp_path)
+        following = managing(FakeGPUDriver([device("a", total_mb=1000)]), tmp_path)
         starting = asyncio.create_task(following.__aenter__())
         await asyncio.sleep(0.3)
         assert not starting.done()
@@ -208,7 +208,7 @@ async def test_a_process_that_follows_waits_for_the_store(tmp_path: Path) -> Non
 
 async def test_a_store_that_cannot_be_opened_is_said_without_its_path(tmp_path: Path) -> None:
     (tmp_path / "leases.sqlite3").write_text("not a database, and long enough to be looked at as one" * 100)
-    manager = GpuManager(GpuSettings(store=str(tmp_path / "leases.sqlite3")), FakeGpuDriver())
+    manager = GPUManager(GPUSettings(store=str(tmp_path / "leases.sqlite3")), FakeGPUDriver())
     with pytest.raises(TorchlessError) as caught:
         await manager.start()
     assert caught.value.kind is ErrorKind.INTERNAL
@@ -235,7 +235,7 @@ async def test_a_store_that_cannot_be_opened_is_said_without_its_path(tmp_path: 
     ],
 )
 async def test_bad_input_names_its_field(tmp_path: Path, field: str, changes: dict[str, Any]) -> None:
-    async with managing(FakeGpuDriver([device("a", total_mb=1000)]), tmp_path) as manager:
+    async with managing(FakeGPUDriver([device("a", total_mb=1000)]), tmp_path) as manager:
         with pytest.raises(TorchlessError) as caught:
             await manager.allocate(wanted(**changes))
         assert (caught.value.kind, caught.value.violations[0].field) == (ErrorKind.INVALID_INPUT, field)
@@ -244,7 +244,7 @@ async def test_bad_input_names_its_field(tmp_path: Path, field: str, changes: di
 
 @pytest.mark.parametrize("interval_s", [0.0, -1.0, float("nan"), float("inf"), 0.1])
 async def test_an_interval_out_of_range_is_refused(tmp_path: Path, interval_s: float) -> None:
-    async with managing(FakeGpuDriver(), tmp_path) as manager:
+    async with managing(FakeGPUDriver(), tmp_path) as manager:
         with pytest.raises(TorchlessError) as caught:
             manager.watch(interval_s)
         assert caught.value.kind is ErrorKind.INVALID_INPUT

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from bentos.gpu.inventory import View
 from bentos.gpu.monitor import Monitor
 from bentos.gpu.settings import DriverSettings
-from tests.fake_gpu_driver import FakeGpuDriver, device
+from tests.fake_gpu_driver import FakeGPUDriver, device
 
 PATIENCE_S = 20
 OFTEN = DriverSettings(poll_interval_s=0.02, reopen_interval_s=0.02)
@@ -18,7 +18,7 @@ SELDOM = DriverSettings(poll_interval_s=3600, reopen_interval_s=0.02, max_readin
 
 
 @contextmanager
-def monitoring(driver: FakeGpuDriver, settings: DriverSettings) -> Iterator[tuple[Monitor, list[View]]]:
+def monitoring(driver: FakeGPUDriver, settings: DriverSettings) -> Iterator[tuple[Monitor, list[View]]]:
     views: list[View] = []
     monitor = Monitor(driver, settings, views.append)
     monitor.start()
@@ -40,7 +40,7 @@ def uuids(view: View) -> list[str]:
 
 
 def test_a_driver_that_refuses_to_open_again_once_takes_no_device_with_it() -> None:
-    driver = FakeGpuDriver([device("a"), device("b")])
+    driver = FakeGPUDriver([device("a"), device("b")])
     with monitoring(driver, OFTEN) as (_, views):
         until(lambda: bool(views) and uuids(views[-1]) == ["a", "b"])
         driver.refusals = 1
@@ -52,7 +52,7 @@ def test_a_driver_that_refuses_to_open_again_once_takes_no_device_with_it() -> N
 
 
 def test_a_driver_that_keeps_refusing_has_gone() -> None:
-    driver = FakeGpuDriver([device("a"), device("b")])
+    driver = FakeGPUDriver([device("a"), device("b")])
     with monitoring(driver, OFTEN) as (_, views):
         until(lambda: bool(views) and uuids(views[-1]) == ["a", "b"])
         driver.refusals = 3
@@ -62,7 +62,7 @@ def test_a_driver_that_keeps_refusing_has_gone() -> None:
 
 
 def test_a_defect_in_reading_loses_nothing_and_ends_nothing() -> None:
-    driver = FakeGpuDriver([device("a")])
+    driver = FakeGPUDriver([device("a")])
     with monitoring(driver, OFTEN) as (_, views):
         driver.broken = True
         until(lambda: bool(views) and views[-1].reading is None)
@@ -72,7 +72,7 @@ def test_a_defect_in_reading_loses_nothing_and_ends_nothing() -> None:
 
 
 def test_many_who_ask_at_once_share_a_look() -> None:
-    driver = FakeGpuDriver([device("a")])
+    driver = FakeGPUDriver([device("a")])
     with monitoring(driver, SELDOM) as (monitor, views):
         until(lambda: len(views) == 1)
         driver.hold = threading.Event()
@@ -86,7 +86,7 @@ def test_many_who_ask_at_once_share_a_look() -> None:
 
 
 def test_a_young_reading_is_enough() -> None:
-    with monitoring(FakeGpuDriver([device("a")]), DriverSettings(poll_interval_s=3600, max_reading_age_s=60)) as (
+    with monitoring(FakeGPUDriver([device("a")]), DriverSettings(poll_interval_s=3600, max_reading_age_s=60)) as (
         monitor,
         views,
     ):
@@ -96,7 +96,7 @@ def test_a_young_reading_is_enough() -> None:
 
 
 def test_a_driver_that_hangs_does_not_keep_the_process() -> None:
-    driver = FakeGpuDriver([device("a")], hold=threading.Event())
+    driver = FakeGPUDriver([device("a")], hold=threading.Event())
     with monitoring(driver, DriverSettings(timeout_s=0.05)) as (monitor, views):
         until(lambda: monitor.looking_for() > 0)
     assert views == []

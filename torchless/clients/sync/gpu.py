@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from torchless.clients.call import CallContext
-from torchless.clients.gpu import Allocation, GPUClient, GpuDevice, GpuStatus, StatusUpdate
+from torchless.clients.gpu import Allocation, GPUClient, GPUDevice, GPUStatus, StatusUpdate
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.settings import ClientSettings
 from torchless.clients.sync.base import SyncClient
@@ -27,11 +27,11 @@ class SyncGPUClient(SyncClient[GPUClient]):
     def __init__(self, settings: ClientSettings | str, metrics: ClientMetrics | None = None) -> None:
         super().__init__(lambda: GPUClient(settings, metrics))
 
-    def status(self, context: CallContext = CallContext()) -> GpuStatus:
+    def status(self, context: CallContext = CallContext()) -> GPUStatus:
         """The driver, the devices and the leases; says why there are no devices where there are none."""
         return self._run(lambda client: client.status(context))
 
-    def devices(self, context: CallContext = CallContext()) -> list[GpuDevice]:
+    def devices(self, context: CallContext = CallContext()) -> list[GPUDevice]:
         """The devices that are there; empty without a GPU or its driver."""
         return self._run(lambda client: client.devices(context))
 
