@@ -12,22 +12,23 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks import machine
-from benchmarks.aims import layer_verdicts, verdicts
-from benchmarks.chart import to_svg
-from benchmarks.collection import COLLECTION, NoCollectionError
-from benchmarks.contestants import DIRECT
-from benchmarks.footprint import memory, start_seconds
-from benchmarks.inputs import Pools, make_pools
-from benchmarks.layer import LayerResults, measure_layer
-from benchmarks.measure import WrongAnswersError, fidelity, idle_cores, measure
+from benchmarks.client_layer.measure import LayerResults, measure_layer
+from benchmarks.data.collection import COLLECTION, NoCollectionError
+from benchmarks.data.inputs import Pools, make_pools
+from benchmarks.measurement import machine
+from benchmarks.measurement.measure import WrongAnswersError, fidelity, idle_cores, measure
+from benchmarks.measurement.samples import rows
+from benchmarks.paths import ROOT
 from benchmarks.plan import FULL, QUICK, RERANKING, SHORT, LayerPlan, Part, Plan
-from benchmarks.processes import ROOT, ChildFailedError
-from benchmarks.report import layer_to_markdown, to_markdown
-from benchmarks.results import LayerRun, Results, to_json, warning
-from benchmarks.samples import rows
-from benchmarks.stack import LOAD, Interpreters, Layout, stack_up
-from benchmarks.summary import layer_summary, summary
+from benchmarks.reporting.aims import layer_verdicts, verdicts
+from benchmarks.reporting.chart import to_svg
+from benchmarks.reporting.report import layer_to_markdown, to_markdown
+from benchmarks.reporting.results import LayerRun, Results, to_json, warning
+from benchmarks.reporting.summary import layer_summary, summary
+from benchmarks.systems.contenders import DIRECT
+from benchmarks.systems.footprint import memory, start_seconds
+from benchmarks.systems.processes import ChildFailedError
+from benchmarks.systems.stack import LOAD, Interpreters, Layout, stack_up
 from torchless.cli.errors import StackError
 
 _CHARTED = (SHORT, RERANKING)
@@ -123,7 +124,7 @@ def run(plan: Plan, layout: Layout, pools: Pools, console: Console) -> Results:
             near = {what: fidelity(stack, pools, what) for what in plan.tasks}
             facts = stack.direct.ask({"do": "facts"}, timeout_s=60)
             tokens = stack.direct.ask({"do": "tokens", "texts": pools.by_name()}, timeout_s=60)
-            processes = {(case.name, c.name): c.processes for case in plan.cases for c in stack.contestants_of(case)}
+            processes = {(case.name, c.name): c.processes for case in plan.cases for c in stack.contenders_of(case)}
             progress.update(task, total=plan.rounds * len(processes))
             announce = partial(progress.update, task, advance=1)
             samples = measure(stack, plan, pools, lambda next_up: announce(description=next_up))

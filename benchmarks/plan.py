@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from benchmarks.texts import Length
-
 
 class Part(StrEnum):
     """What can be measured alone."""
@@ -18,7 +16,7 @@ class Part(StrEnum):
 
 
 class Task(StrEnum):
-    """What contestants are given to do."""
+    """What contenders are given to do."""
 
     EMBEDDING = "embedding"
     """Texts to vectors."""
@@ -36,6 +34,15 @@ class Task(StrEnum):
     def unit(self) -> str:
         """What throughput counts."""
         return "texts" if self is Task.EMBEDDING else "pairs"
+
+
+class Length(StrEnum):
+    """How long a passage is; the tokens are those of the default model, special tokens included."""
+
+    SHORT = "short"
+    """10 to 30 tokens, 19 on average."""
+    LONG = "long"
+    """About 200 tokens, all nearly the same."""
 
 
 _LARGEST_DIRECT_BATCH = {Task.EMBEDDING: 64, Task.RERANKING: 32, Task.CROSS_ENCODER: 32}
@@ -106,7 +113,7 @@ class Plan:
     cases: tuple[Case, ...]
     """The loads, in their order within a round."""
     rounds: int
-    """How often every contestant is measured under every load."""
+    """How often every contender is measured under every load."""
     seconds: float
     """Length of a window."""
     warm_up_s: float

@@ -15,15 +15,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks import machine
-from benchmarks.collection import COLLECTION, Collection, NoCollectionError, read_collection
-from benchmarks.processes import ROOT, ChildFailedError
+from benchmarks.data.collection import COLLECTION, Collection, NoCollectionError, read_collection
+from benchmarks.measurement import machine
+from benchmarks.paths import ROOT
 from benchmarks.quality.ranking import NOT_FOUND, ndcg, ranks
 from benchmarks.quality.report import DEPTH, Quality, to_json, to_markdown, to_table
 from benchmarks.quality.search import search, work_of
 from benchmarks.quality.services import GatewayServices, GRPCServices, Services
 from benchmarks.quality.significance import compare
-from benchmarks.stack import Interpreters, servers_up, settings_on_free_ports
+from benchmarks.systems.processes import ChildFailedError
+from benchmarks.systems.stack import Interpreters, servers_up, settings_on_free_ports
 from torchless.cli.errors import StackError
 from torchless.cli.gateway_api import GatewayError
 from torchless.cli.services import stack_services

@@ -32,7 +32,7 @@ class Quality:
     models: str
     """What answered."""
     machine: Mapping[str, Any]
-    """See `benchmarks.machine.facts`."""
+    """See `benchmarks.measurement.machine.facts`."""
     seconds: float
     """How long it took."""
     found: float

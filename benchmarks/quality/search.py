@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.collection import Collection
+from benchmarks.data.collection import Collection
 from benchmarks.quality.services import Services
 from torchless.clients.embedding import InputType
 from torchless.clients.reranking import Query

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tests.conftest import missing
 from tests.running_stack import free_port_run, free_ports
-from torchless.cli.leftovers import still_running
+from torchless.cli.orphans import still_running
 from torchless.clients.embedding import EmbeddingClient
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from benchmarks.http_connection import HTTPConnection
+from benchmarks.load_generator.http_connection import HTTPConnection
 from tests.resilience.outcomes import Outcome, Record, Tally
 from tests.resilience.texts import Texts
 from torchless.clients.call import CallContext

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from torchless.cli import leftovers
 from torchless.cli.errors import StackError
+from torchless.cli.orphans import kill_orphans
 from torchless.cli.ports import check_ports
 from torchless.cli.services import Service
 from torchless.cli.supervisord import Process, State, Supervisord
@@ -186,7 +186,7 @@ class Stack:
         finally:
             # Also when the wait is cancelled: a second Ctrl-C asks for just that.
             self._supervisord.kill()
-            leftovers.sweep(self._marker)
+            kill_orphans(self._marker)
             if self._lock is not None:
                 self._lock.close()
 
@@ -205,7 +205,7 @@ class Stack:
             ) from error
         self._lock.seek(0)
         if earlier := self._lock.read().strip():
-            leftovers.sweep(earlier)
+            kill_orphans(earlier)
         self._lock.truncate(0)
         self._lock.write(self._marker)
         self._lock.flush()
@@ -238,7 +238,7 @@ class Stack:
         self._waiting[process.name] = time.monotonic()
         # Workers that the dead process left would hold its port; those of its successor are below supervisord.
         marker, alive = f"{self._marker}/{process.name}", self._supervisord.pid
-        await asyncio.to_thread(leftovers.sweep, marker, except_below=alive)
+        await asyncio.to_thread(kill_orphans, marker, except_below=alive)
 
     async def _watch_readiness(self, service: Service) -> None:
         told = None

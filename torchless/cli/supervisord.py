@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from torchless.cli.errors import StackError
-from torchless.cli.leftovers import VARIABLE
+from torchless.cli.orphans import VARIABLE
 from torchless.cli.services import Service
 
 STEADY_AFTER_S = 5

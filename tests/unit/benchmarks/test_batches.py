@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from benchmarks.batches import parse_passes, total
+from benchmarks.measurement.batches import parse_batches, total
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def test_the_difference_of_two_readings_is_what_happened_between(
 ) -> None:
     registry, items = histogram
     items.labels("embedding", "a").observe(1)
-    before = parse_passes(generate_latest(registry).decode())
+    before = parse_batches(generate_latest(registry).decode())
     for size in (1, 3, 4, 20):
         items.labels("embedding", "a").observe(size)
-    passes = parse_passes(generate_latest(registry).decode()) - before
+    passes = parse_batches(generate_latest(registry).decode()) - before
     assert passes.mean == 7
     assert passes.shares() == {"1": 0.25, "3-4": 0.5, "over 8": 0.25}
 
@@ -32,18 +32,18 @@ def test_models_are_taken_together(histogram: tuple[CollectorRegistry, Histogram
     registry, items = histogram
     items.labels("embedding", "a").observe(2)
     items.labels("embedding", "b").observe(6)
-    passes = parse_passes(generate_latest(registry).decode())
+    passes = parse_batches(generate_latest(registry).decode())
     assert passes.mean == 4
     assert total([passes, passes]).shares() == {"2": 0.5, "5-8": 0.5}
 
 
 def test_a_service_that_made_no_pass_has_no_mean() -> None:
     with pytest.raises(ValueError, match="no pass"):
-        _ = parse_passes("").mean
+        _ = parse_batches("").mean
 
 
 def test_the_first_reading_may_come_before_the_first_pass(histogram: tuple[CollectorRegistry, Histogram]) -> None:
     registry, items = histogram
-    before = parse_passes(generate_latest(registry).decode())
+    before = parse_batches(generate_latest(registry).decode())
     items.labels("embedding", "a").observe(8)
-    assert (parse_passes(generate_latest(registry).decode()) - before).shares() == {"5-8": 1.0}
+    assert (parse_batches(generate_latest(registry).decode()) - before).shares() == {"5-8": 1.0}

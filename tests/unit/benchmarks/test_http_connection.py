@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from benchmarks.http_connection import HTTPConnection, request
+from benchmarks.load_generator.http_connection import HTTPConnection, request
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.collection import NoCollectionError, read_collection
-from benchmarks.inputs import Request, make_pools
+from benchmarks.data.collection import NoCollectionError, read_collection
+from benchmarks.data.inputs import Request, make_pools
+from benchmarks.data.texts import of_sentences
 from benchmarks.plan import FULL, QUICK, RERANKING, SHORT, Part, Task
-from benchmarks.texts import of_sentences
 
 ENTRIES = {
     "1": {

@@ -11,12 +11,11 @@ from statistics import median
 import numpy as np
 import pytest
 
-from benchmarks.inputs import Request
-from benchmarks.layer import ALONE, CROWDED, measure_layer
-from benchmarks.layer_load import Caller
-from benchmarks.layer_report import HEAD, cells, section
-from benchmarks.layer_service import MODEL, prepared, serve, vectors
-from benchmarks.layer_ways import (
+from benchmarks.client_layer.instant_service import MODEL, prepared, serve, vectors
+from benchmarks.client_layer.load import Caller
+from benchmarks.client_layer.measure import ALONE, CROWDED, measure_layer
+from benchmarks.client_layer.report import HEAD, cells, section
+from benchmarks.client_layer.variants import (
     BARE,
     CLIENT,
     HEDGING,
@@ -27,14 +26,15 @@ from benchmarks.layer_ways import (
     REDIS_HIT,
     REDIS_MISS,
     THREE,
-    UnmeantAnswersError,
-    Way,
-    open_ways,
+    UnexpectedAnswerError,
+    Variant,
+    open_variants,
     same,
 )
-from benchmarks.load import drive
+from benchmarks.data.inputs import Request
+from benchmarks.load_generator.load import drive
 from benchmarks.plan import LayerPlan
-from benchmarks.processes import free_ports_in_a_row
+from benchmarks.systems.processes import free_ports_in_a_row
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 
@@ -62,16 +62,16 @@ def test_what_the_service_answers_is_a_whole_answer_of_the_contract() -> None:
 
 async def test_every_way_brings_the_service_s_vectors(addresses: list[str]) -> None:
     async with AsyncExitStack() as opened:
-        ways = await open_ways(addresses, "", opened)
+        ways = await open_variants(addresses, "", opened)
         assert list(ways) == WITHOUT_REDIS
         answers = [await way.answer(Request(["one", "another"])) for way in ways.values()]
         assert same([vectors(2), *answers])
         assert not same([*answers, vectors(2) * 2])
 
 
-async def test_every_way_stands_load_from_many_lanes(addresses: list[str]) -> None:
+async def test_every_way_stands_load_from_many_connections(addresses: list[str]) -> None:
     async with AsyncExitStack() as opened:
-        for way in (await open_ways(addresses, "", opened)).values():
+        for way in (await open_variants(addresses, "", opened)).values():
             spans = await drive(way, in_flight=8, warm_up_s=0.0, seconds=0.02)
             assert len(spans) >= 8
 
@@ -80,8 +80,8 @@ async def test_a_hit_that_was_to_be_a_miss_ends_the_run() -> None:
     async def embed(texts: list[str]) -> int:
         return len(texts)
 
-    way = Way(embed, vectors, str, lambda answer: answer > 1)
-    with pytest.raises(UnmeantAnswersError, match="was to be a miss"):
+    way = Variant(embed, vectors, str, lambda answer: answer > 1)
+    with pytest.raises(UnexpectedAnswerError, match="was to be a miss"):
         await way.send(0, 0)
 
 
@@ -89,7 +89,7 @@ async def test_an_answer_that_is_there_at_once_does_not_keep_other_lanes_from_se
     async def embed(texts: list[str]) -> int:
         return len(texts)
 
-    spans = await drive(Way(embed, vectors, str), in_flight=4, warm_up_s=0.0, seconds=0.01)
+    spans = await drive(Variant(embed, vectors, str), in_flight=4, warm_up_s=0.0, seconds=0.01)
     assert len(spans) > 4
 
 
@@ -105,10 +105,10 @@ def test_a_measurement_has_every_way_under_both_loads_in_every_round(tmp_path: P
     assert found.ways == WITHOUT_REDIS + ([REDIS_MISS, REDIS_HIT] if found.has_redis else [])
     assert len(found.samples) == len(found.cpu_us) == 2 * 2 * len(found.ways)
     # Every other round goes the other way round.
-    assert [sample.contestant for sample in found.samples[-len(found.ways) :]] == list(reversed(found.ways))
+    assert [sample.contender for sample in found.samples[-len(found.ways) :]] == list(reversed(found.ways))
     for load in (ALONE, CROWDED):
         of_client = [
-            sample.requests.p95_ms for sample in found.samples if (sample.contestant, sample.case) == (CLIENT, load)
+            sample.requests.p95_ms for sample in found.samples if (sample.contender, sample.case) == (CLIENT, load)
         ]
         assert found.row(CLIENT, load).p95_ms.median == median(of_client)
         assert found.row(BARE, load).added_p95_ms.median == 0

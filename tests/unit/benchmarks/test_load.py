@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.apis import api_named
-from benchmarks.inputs import Request
-from benchmarks.load import drive
-from benchmarks.measure import largest_difference, least_cosine
-from benchmarks.senders import Answer
+from benchmarks.data.inputs import Request
+from benchmarks.load_generator.apis import api_named
+from benchmarks.load_generator.load import drive
+from benchmarks.load_generator.senders import Answer
+from benchmarks.measurement.measure import largest_difference, least_cosine
 
 ASKED = Request(["first", "second"], query="which?")
 
@@ -24,8 +24,8 @@ class OneAtATime:
         self._device = asyncio.Lock()
         self.sent: list[tuple[int, int]] = []
 
-    async def send(self, lane: int, number: int) -> None:
-        self.sent.append((lane, number))
+    async def send(self, connection: int, number: int) -> None:
+        self.sent.append((connection, number))
         async with self._device:
             await asyncio.sleep(0.02)
 

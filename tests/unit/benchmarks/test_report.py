@@ -10,31 +10,31 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.aims import HTTP, RERANKING_HTTP, layer_verdicts, verdicts
-from benchmarks.batches import Passes
-from benchmarks.chart import to_svg
-from benchmarks.contestants import DIRECT, GRPC, JOINED, NOT_JOINED, RERANKING_GRPC, Served
-from benchmarks.cpu import STOLEN, STRANGERS
-from benchmarks.footprint import Memory
-from benchmarks.layer import ALONE, CROWDED, LayerResults
-from benchmarks.layer_ways import BARE, CLIENT
+from benchmarks.client_layer.measure import ALONE, CROWDED, LayerResults
+from benchmarks.client_layer.variants import BARE, CLIENT
+from benchmarks.load_generator.spans import Numbers
+from benchmarks.measurement.batches import Batches
+from benchmarks.measurement.cpu import STOLEN, STRANGERS
+from benchmarks.measurement.samples import Sample, rows
 from benchmarks.plan import CROSS_ENCODER, OTHER, RERANKING, SHORT, Case, LayerPlan, Plan, Task
-from benchmarks.report import layer_to_markdown, to_markdown
-from benchmarks.results import LayerRun, Results, to_json, warning
-from benchmarks.samples import Sample, rows
-from benchmarks.spans import Numbers
-from benchmarks.station import Station
-from benchmarks.summary import layer_summary, summary
+from benchmarks.reporting.aims import HTTP, RERANKING_HTTP, layer_verdicts, verdicts
+from benchmarks.reporting.chart import to_svg
+from benchmarks.reporting.report import layer_to_markdown, to_markdown
+from benchmarks.reporting.results import LayerRun, Results, to_json, warning
+from benchmarks.reporting.summary import layer_summary, summary
+from benchmarks.systems.contenders import DIRECT, GRPC, JOINED, NOT_JOINED, RERANKING_GRPC, Served
+from benchmarks.systems.footprint import Memory
+from benchmarks.systems.worker_process import WorkerProcess
 
 LOAD = "load generator"
 CASES = SHORT + RERANKING + CROSS_ENCODER
 
 
-def sample(contestant: str, case: Case, number: int, items: float, p50: float) -> Sample:
+def sample(contender: str, case: Case, number: int, items: float, p50: float) -> Sample:
     requests = Numbers(per_second=items / case.items, p50_ms=p50, p95_ms=2 * p50, p99_ms=3 * p50, requests=100)
-    passes = Passes(10, 40, {4.0: 10.0}) if contestant == GRPC else None
+    passes = Batches(10, 40, {4.0: 10.0}) if contender == GRPC else None
     cores = {LOAD: 0.1, STRANGERS: 0.0, STOLEN: 0.0}
-    return Sample(contestant, case.name, number, case.task.unit, items, requests, cores, passes)
+    return Sample(contender, case.name, number, case.task.unit, items, requests, cores, passes)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def samples() -> list[Sample]:
 
 
 def test_ratios_are_taken_within_a_round(samples: Sequence[Sample]) -> None:
-    table = {(row.contestant, row.case): row for row in rows(samples, DIRECT, LOAD)}
+    table = {(row.contender, row.case): row for row in rows(samples, DIRECT, LOAD)}
     row = table[GRPC, SHORT[0].name]
     assert row.items_per_second.median == 45
     assert (row.ratio.least, row.ratio.median, row.ratio.most) == pytest.approx((0.9, 0.9, 0.9))
@@ -96,17 +96,17 @@ def test_joining_is_judged_where_many_requests_come_at_once(samples: Sequence[Sa
     assert list(found) == [f"embedding, {count} in flight: {aim}" for count in (32, 64)]
     assert all(verdict.met for verdict in found.values())
     assert found[f"embedding, 32 in flight: {aim}"].measured == "40 against 38 texts/s"
-    slower = [replace(s, items_per_second=1.0) if s.contestant == JOINED else s for s in samples]
+    slower = [replace(s, items_per_second=1.0) if s.contender == JOINED else s for s in samples]
     judged = verdicts(rows(slower, DIRECT, LOAD), [1.0], memory)
     assert not any(verdict.met for verdict in judged if verdict.aim.endswith(aim))
 
 
-def test_a_contestant_of_some_cases_takes_part_in_no_other(tmp_path: Path) -> None:
-    station = Station(Path("python"), "nothing", tmp_path / "log")
-    short = Served(NOT_JOINED, frozenset(), station, {}, SHORT)
+def test_a_contender_of_some_cases_takes_part_in_no_other(tmp_path: Path) -> None:
+    worker = WorkerProcess(Path("python"), "nothing", tmp_path / "log")
+    short = Served(NOT_JOINED, frozenset(), worker, {}, SHORT)
     assert all(short.takes_part(case) for case in SHORT)
     assert not any(short.takes_part(case) for case in OTHER)
-    assert Served(JOINED, frozenset(), station, {}).takes_part(OTHER[0])
+    assert Served(JOINED, frozenset(), worker, {}).takes_part(OTHER[0])
 
 
 def layer_results(added_ms: float) -> LayerResults:
@@ -121,7 +121,7 @@ def layer_results(added_ms: float) -> LayerResults:
         for load in (ALONE, CROWDED)
         for way, more in ((BARE, 0.0), (CLIENT, added_ms))
     ]
-    cpu_us = [100.0 if sample.contestant == BARE else 150.0 + sample.round for sample in samples]
+    cpu_us = [100.0 if sample.contender == BARE else 150.0 + sample.round for sample in samples]
     found = rows(samples, BARE, "caller")
     return LayerResults(LayerPlan(3, 0.25, 0.05), samples, cpu_us, found, has_redis=False)
 
@@ -174,7 +174,7 @@ def test_a_run_is_written_in_all_forms(results: Results) -> None:
     text = to_markdown(results, chart="bench.svg")
     assert "| embedding, gRPC | 45.0 (30.0-90.0) | 22.2 |" in text
     assert "| worker 2 | 121 | 121 | 91 | 91 |" in text
-    assert "| contestant | pairs/s |" in text
+    assert "| contender | pairs/s |" in text
     assert "| reranking, gRPC | 22.5 (15.0-45.0) | 44.4 |" in text
     assert "raw scores, reranking: reranking, gRPC 2.5e-07." in text
     assert "| missed |" in text

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.collection import Collection
+from benchmarks.data.collection import Collection
 from benchmarks.quality.__main__ import measure
 from benchmarks.quality.report import to_json, to_markdown
 from benchmarks.quality.search import search, work_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.spans import numbers, percentile
+from benchmarks.load_generator.spans import numbers, percentile
 
 
 def test_requests_inside_the_window_are_counted_whole() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.texts import Length, passages
+from benchmarks.data.texts import passages
+from benchmarks.plan import Length
 
 
 def test_the_same_seed_gives_the_same_texts() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from torchless.cli.leftovers import still_running
+from torchless.cli.orphans import still_running
 
 WAIT_S = 60.0
 

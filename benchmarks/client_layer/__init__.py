@@ -1,0 +1,1 @@
+"""The clients measured by themselves, against a gRPC service that answers at once."""

@@ -1,0 +1,139 @@
+"""What the client layer costs: every way to call, beside a bare stub, before a service that answers at once."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from benchmarks.client_layer.variants import BARE
+from benchmarks.load_generator.spans import Numbers
+from benchmarks.measurement.cpu import cores_between, read
+from benchmarks.measurement.samples import Row, Sample, rows
+from benchmarks.plan import LayerPlan
+from benchmarks.systems.processes import free_ports_in_a_row
+from benchmarks.systems.stack import servers_up
+from benchmarks.systems.worker_process import WorkerProcess
+from torchless.cli.services import Service
+
+ALONE = "one call at a time"
+CROWDED = "32 in flight"
+_IN_FLIGHT = {ALONE: 1, CROWDED: 32}
+_CALLER, _SERVICE, _REDIS = "caller", "layer-service", "redis"
+_ENDPOINTS = 3
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerResults:
+    """What was found of the client layer."""
+
+    plan: LayerPlan
+    """How much was measured."""
+    samples: Sequence[Sample]
+    """Every window: ways to call under the loads `ALONE` and `CROWDED`."""
+    cpu_us: Sequence[float]
+    """For each sample, microseconds of processor time that the caller spent on a call, gRPC's threads included."""
+    rows: Sequence[Row]
+    """The medians; the bare stub's stand for the direct call's."""
+    has_redis: bool
+    """Whether there was a Redis."""
+
+    @property
+    def ways(self) -> list[str]:
+        """Names of the ways to call, in order."""
+        return list(dict.fromkeys(row.contender for row in self.rows))
+
+    def row(self, way: str, load: str) -> Row:
+        """The medians of one way under one load."""
+        return next(row for row in self.rows if (row.contender, row.case) == (way, load))
+
+    def cpu_us_of(self, way: str, load: str) -> float:
+        """Median over the rounds of what a call of one way costs the caller, in microseconds of processor time."""
+        samples = zip(self.samples, self.cpu_us, strict=True)
+        return median(cpu_us for sample, cpu_us in samples if (sample.contender, sample.case) == (way, load))
+
+
+def measure_layer(plan: LayerPlan, logs: Path, announce: Callable[[str], None]) -> LayerResults:
+    """The measurement. Within a load, ways follow one another at once, in the opposite order every other round.
+
+    Args:
+        plan: How much is measured.
+        logs: Folder for what processes print.
+        announce: Told what is measured next, once a round.
+
+    Raises:
+        ChildFailedError: A process of it ended, or a call was not answered as it was to be.
+    """
+    samples: list[Sample] = []
+    cpu_us: list[float] = []
+    with _caller_up(logs) as (caller, ways, trees):
+        for number in range(1, plan.rounds + 1):
+            announce(f"client layer: round {number} of {plan.rounds}")
+            for load in _IN_FLIGHT:
+                for way in ways if number % 2 else reversed(ways):
+                    sample, spent = _sample(caller, trees, plan, way=way, load=load, number=number)
+                    samples.append(sample)
+                    cpu_us.append(spent)
+    found = rows(samples, reference=BARE, load=_CALLER)
+    return LayerResults(plan, samples, cpu_us, found, has_redis=_REDIS in trees)
+
+
+@contextmanager
+def _caller_up(logs: Path) -> Iterator[tuple[WorkerProcess, list[str], Mapping[str, int]]]:
+    """The caller, the names of its ways, and the process trees; the service and Redis run meanwhile."""
+    first = free_ports_in_a_row(_ENDPOINTS + 1)
+    ports, redis_port = range(first, first + _ENDPOINTS), first + _ENDPOINTS
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    redis = shutil.which("redis-server")
+    services = [_service(ports), *([_redis(redis, redis_port, logs)] if redis else [])]
+    caller = WorkerProcess(Path(sys.executable), "benchmarks.client_layer.load", logs / "layer-load.log")
+    with servers_up(services, logs) as servers, caller:
+        redis_url = f"redis://127.0.0.1:{redis_port}/0" if redis else ""
+        ways = caller.ask({"do": "open", "addresses": addresses, "redis_url": redis_url}, _PATIENCE_S)
+        yield caller, ways, {_CALLER: caller.pid, **{name: server.pid for name, server in servers.items()}}
+
+
+def _service(ports: Sequence[int]) -> Service:
+    return Service(
+        name=_SERVICE,
+        command=(sys.executable, "-m", "benchmarks.client_layer.instant_service", *map(str, ports)),
+        ready=partial(_listens, ports[-1]),
+    )
+
+
+def _redis(program: str, port: int, folder: Path) -> Service:
+    listen = ("--bind", "127.0.0.1", "--port", str(port))
+    keep_nothing = ("--save", "", "--appendonly", "no", "--dir", str(folder))
+    return Service(name=_REDIS, command=(program, *listen, *keep_nothing), ready=partial(_listens, port))
+
+
+async def _listens(port: int) -> bool:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.close()
+    return True
+
+
+def _sample(
+    caller: WorkerProcess, trees: Mapping[str, int], plan: LayerPlan, *, way: str, load: str, number: int
+) -> tuple[Sample, float]:
+    job = {"do": "time", "way": way, "in_flight": _IN_FLIGHT[load]}
+    before = read(trees)
+    answer = caller.ask({**job, "warm_up_s": plan.warm_up_s, "seconds": plan.seconds}, _PATIENCE_S)
+    found = Numbers(**answer["numbers"])
+    sample = Sample(
+        contender=way,
+        case=load,
+        round=number,
+        unit="calls",
+        items_per_second=found.per_second,
+        requests=found,
+        cores=cores_between(before, read(trees)),
+    )
+    return sample, answer["cpu_us"]

@@ -1,0 +1,1 @@
+"""The texts, requests and collections that the benchmarks use."""

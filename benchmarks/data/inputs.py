@@ -1,0 +1,73 @@
+"""What contenders are asked: the same requests, in the same order, for everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.data.collection import read_collection
+from benchmarks.data.texts import of_sentences, passages
+from benchmarks.plan import Case, Length, Task
+
+_POOL = 2048
+"""Texts that requests are drawn from, in order and again from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request."""
+
+    texts: Sequence[str]
+    """What to embed, or the documents to score."""
+    query: str = ""
+    """What the documents are scored for."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For a job of another process, which makes a `Request` of it again with `Request(**found)`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The texts of a run."""
+
+    texts: Mapping[Length, Sequence[str]]
+    """To embed."""
+    queries: Sequence[str]
+    """To rerank for."""
+    documents: Sequence[str]
+    """To be reranked."""
+    source: str
+    """Where queries and documents come from, in words."""
+
+    def requests(self, case: Case) -> list[Request]:
+        """The requests of a case; each next one is drawn from the next texts."""
+        if case.task is Task.EMBEDDING:
+            return [Request(texts) for texts in _parts(self.texts[case.length], case.items)]
+        return [
+            Request(texts, self.queries[number % len(self.queries)])
+            for number, texts in enumerate(_parts(self.documents, case.items))
+        ]
+
+    def by_name(self) -> dict[str, list[str]]:
+        """All texts, for counting their tokens."""
+        texts = {str(length): list(texts) for length, texts in self.texts.items()}
+        return {**texts, "query": list(self.queries), "document": list(self.documents)}
+
+
+def make_pools(collection: Path) -> Pools:
+    """Texts made up for embedding; for reranking those of `collection`, or made-up ones where it is not there."""
+    texts = {length: passages(_POOL, length, seed=1) for length in Length}
+    if not collection.is_dir():
+        queries = passages(_POOL, Length.SHORT, seed=2)
+        return Pools(texts, queries, passages(_POOL, Length.SHORT, seed=3), "made up from word lists")
+    found = read_collection(collection)
+    documents = [passage for text in found.documents for passage in of_sentences(text)][:_POOL]
+    return Pools(texts, found.questions[:_POOL], documents, f"questions and sentences of {found.name}")
+
+
+def _parts(texts: Sequence[str], size: int) -> list[Sequence[str]]:
+    """Parts of `size` texts; what is left over is left out."""
+    return [texts[first : first + size] for first in range(0, len(texts) - size + 1, size)]

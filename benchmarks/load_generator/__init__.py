@@ -1,0 +1,1 @@
+"""Processes that send requests and time the answers."""

@@ -1,0 +1,65 @@
+"""The HTTP APIs under load: their bodies, and how their answers are read. Scores are asked for raw."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.data.inputs import Request
+
+
+@dataclass(frozen=True, slots=True)
+class API:
+    """One API."""
+
+    body: Callable[[Request, str], dict[str, Any]]
+    """The body of a request, for a model."""
+    read: Callable[[Any], NDArray[np.float32]]
+    """What an answer holds: vectors, shape (texts, dimensions), or scores, shape (documents, 1), in the order in which
+    the texts were sent."""
+
+
+def api_named(name: str) -> API:
+    """One of `base64` and `float` (OpenAI's, in that encoding), `documents` (Cohere's, infinity's), `texts` (TEI's)."""
+    return _APIS[name]
+
+
+def _openai(encoding: str) -> API:
+    def body(asked: Request, model: str) -> dict[str, Any]:
+        return {"input": asked.texts, "model": model, "encoding_format": encoding}
+
+    return API(body, lambda answer: np.stack([_vector(item["embedding"]) for item in answer["data"]]))
+
+
+def _documents_body(asked: Request, model: str) -> dict[str, Any]:
+    # Neither is a name that Cohere's API has, but its route on our gateway takes both.
+    form = {"raw_scores": True, "return_documents": False}
+    return {"query": asked.query, "documents": asked.texts, "model": model, **form}
+
+
+def _texts_body(asked: Request, model: str) -> dict[str, Any]:
+    return {"query": asked.query, "texts": asked.texts, "raw_scores": True, "truncate": True}
+
+
+def _vector(embedding: Any) -> NDArray[np.float32]:
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding), dtype="<f4")
+    return np.asarray(embedding, dtype=np.float32)
+
+
+def _in_order(results: list[dict[str, Any]], score: str) -> NDArray[np.float32]:
+    by_place = sorted(results, key=lambda result: int(result["index"]))
+    return np.array([[result[score]] for result in by_place], dtype=np.float32)
+
+
+_APIS = {
+    "base64": _openai("base64"),
+    "float": _openai("float"),
+    "documents": API(_documents_body, lambda answer: _in_order(answer["results"], "relevance_score")),
+    "texts": API(_texts_body, lambda answer: _in_order(answer, "score")),
+}

@@ -1,0 +1,135 @@
+"""How load reaches a service: gRPC through our clients, or HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from benchmarks.data.inputs import Request
+from benchmarks.load_generator.apis import API, api_named
+from benchmarks.load_generator.http_connection import HTTPConnection, request
+from torchless.clients.embedding import EmbeddingClient
+from torchless.clients.reranking import RerankingClient, RerankOptions, ScoreForm
+from torchless.clients.settings import ClientSettings
+
+Answer = NDArray[np.float32]
+"""Vectors, shape (texts, dimensions), or raw scores, shape (documents, 1)."""
+_DEADLINE_S = 60.0
+"""What the gateway gives a request that reranks."""
+
+
+class Sender(Protocol):
+    """Sends prepared requests to one service."""
+
+    async def send(self, connection: int, number: int) -> None:
+        """Sends request `number` in `connection`, which has no other one in flight, and waits for the whole answer."""
+
+    async def answer(self, asked: Request) -> Answer:
+        """The service's answer for one request, read."""
+
+    async def close(self) -> None:
+        """Closes the connections."""
+
+
+async def open_sender(target: dict[str, Any], requests: Sequence[Request], connections: int) -> Sender:
+    """A sender for one of the targets below."""
+    if target["protocol"] == "http":
+        sender = HTTPSender(target["path"], api_named(target["api"]), target["model"], requests)
+        await sender.connect(target["port"], connections)
+        return sender
+    address = f"127.0.0.1:{target['port']}"
+    if target["capability"] == "embedding":
+        return EmbeddingSender(address, requests)
+    return RerankingSender(address, target["model"], requests)
+
+
+def over_grpc(capability: str, port: int, model: str = "") -> dict[str, Any]:
+    """Target: the `embedding` or `reranking` service, by our client; an empty model is the service's default one."""
+    return {"protocol": "grpc", "capability": capability, "port": port, "model": model}
+
+
+def over_http(api: str, port: int, path: str, model: str) -> dict[str, Any]:
+    """Target: an HTTP API at `path`; `api` is one of the names in `benchmarks.load_generator.apis`."""
+    return {"protocol": "http", "api": api, "port": port, "path": path, "model": model}
+
+
+class EmbeddingSender:
+    """The embedding client, all connections over its one channel, as the gateway uses it."""
+
+    def __init__(self, address: str, requests: Sequence[Request]) -> None:
+        self._client = EmbeddingClient(address)
+        self._requests = requests
+
+    async def send(self, connection: int, number: int) -> None:
+        """See `Sender`."""
+        await self._client.embed(self._requests[number % len(self._requests)].texts)
+
+    async def answer(self, asked: Request) -> Answer:
+        """See `Sender`."""
+        return (await self._client.embed(asked.texts)).vectors
+
+    async def close(self) -> None:
+        """See `Sender`."""
+        await self._client.close()
+
+
+class RerankingSender:
+    """The reranking client, likewise."""
+
+    def __init__(self, address: str, model: str, requests: Sequence[Request]) -> None:
+        self._client = RerankingClient(ClientSettings(address=address, deadline_s=_DEADLINE_S))
+        self._options = RerankOptions(model=model, score_form=ScoreForm.RAW)
+        self._requests = requests
+
+    async def send(self, connection: int, number: int) -> None:
+        """See `Sender`."""
+        asked = self._requests[number % len(self._requests)]
+        await self._client.rerank(asked.query, asked.texts, self._options)
+
+    async def answer(self, asked: Request) -> Answer:
+        """See `Sender`."""
+        found = await self._client.rerank(asked.query, asked.texts, self._options)
+        return found.queries[0].scores[:, np.newaxis]
+
+    async def close(self) -> None:
+        """See `Sender`."""
+        await self._client.close()
+
+
+class HTTPSender:
+    """An HTTP API, one keep-alive connection a connection. Bodies are made before the clock runs."""
+
+    def __init__(self, path: str, api: API, model: str, requests: Sequence[Request]) -> None:
+        self._path, self._api, self._model = path, api, model
+        self._messages = [self._message(asked) for asked in requests]
+        self._connections: list[HTTPConnection] = []
+
+    async def connect(self, port: int, connections: int) -> None:
+        """Opens the connections, on loopback."""
+        self._connections = [await HTTPConnection.open("127.0.0.1", port) for _ in range(connections)]
+
+    async def send(self, connection: int, number: int) -> None:
+        """See `Sender`."""
+        await self._exchange(connection, self._messages[number % len(self._messages)])
+
+    async def answer(self, asked: Request) -> Answer:
+        """See `Sender`."""
+        return self._api.read(orjson.loads(await self._exchange(0, self._message(asked))))
+
+    async def close(self) -> None:
+        """See `Sender`."""
+        for connection in self._connections:
+            connection.close()
+
+    async def _exchange(self, connection: int, message: bytes) -> bytes:
+        status, body = await self._connections[connection].exchange(message)
+        if status != 200:
+            raise RuntimeError(f"answered with status {status}: {body[:300]!r}")
+        return body
+
+    def _message(self, asked: Request) -> bytes:
+        return request("POST", self._path, orjson.dumps(self._api.body(asked, self._model)))

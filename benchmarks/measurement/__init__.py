@@ -1,0 +1,1 @@
+"""Takes samples: throughput, latency, CPU time and batch sizes."""

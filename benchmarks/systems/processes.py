@@ -1,0 +1,137 @@
+"""Starts the servers that are measured, waits for them, and stops them with all their children."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from benchmarks.paths import ROOT
+
+
+class ChildFailedError(Exception):
+    """A process that the benchmark needs ended, or does not answer."""
+
+
+class Server:
+    """One server with its children.
+
+    Args:
+        command: What to run, from the root of the repository.
+        environment: Variables over those of this process.
+        log: File for what it prints.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._command = list(command)
+        self._environment = {**quiet_environment(), **environment}
+        self._log = log
+
+    def __enter__(self) -> Self:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env=self._environment,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        family = tree(self._process.pid)
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for process in psutil.wait_procs(family, timeout=5)[1]:
+            process.kill()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the supervisor, the root of the server's processes."""
+        return self._process.pid
+
+    def wait(self, answers: Callable[[], bool], timeout_s: float, pause_s: float = 0.2) -> None:
+        """Returns as soon as `answers` does not raise OSError and says True.
+
+        Raises:
+            ChildFailedError: The server ended or the time is up; with the end of what it printed.
+        """
+        deadline = time.perf_counter() + timeout_s
+        while time.perf_counter() < deadline:
+            if self._process.poll() is not None:
+                raise ChildFailedError(f"{Path(self._command[0]).name} ended while it started\n{tail(self._log)}")
+            try:
+                if answers():
+                    return
+            except OSError:  # does not listen yet
+                pass
+            time.sleep(pause_s)
+        raise ChildFailedError(
+            f"{Path(self._command[0]).name} was not ready after {timeout_s:.0f} s\n{tail(self._log)}"
+        )
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process and all its descendants; empty when it is gone."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listened on a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def free_ports_in_a_row(count: int) -> int:
+    """The first of `count` ports on loopback, each next to the other, that nobody listened on a moment ago."""
+    while True:
+        first = free_port()
+        if first + count <= 65_536 and all(_is_free(first + place) for place in range(count)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def quiet_environment() -> dict[str, str]:
+    """This process's environment, without the stack's own settings, with telemetry and the network of libraries off."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLESS_")}
+    return {
+        **kept,
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "INFINITY_ANONYMOUS_USAGE_STATS": "0",
+    }
