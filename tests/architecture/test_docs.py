@@ -1,4 +1,4 @@
-"""The documentation says what is true."""
+"""Documentation: links, index, decision records and the configuration page."""
 
 from __future__ import annotations
 
@@ -11,15 +11,32 @@ from docs.configuration_tables import PROGRAMS, TARGET, document
 from torchless.settings import ProgramSettings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")), *ROOT.glob("bentos/*/*.md")]
+DOCS = ROOT / "docs"
+RECORDS = sorted((DOCS / "decisions").glob("*.md"))
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "benchmarks/README.md")),
+    *sorted(DOCS.rglob("*.md")),
+    *sorted(ROOT.glob("bentos/*/*.md")),
+]
 
 
-def test_the_configuration_page_is_what_the_settings_give() -> None:
+def links(page: Path) -> list[str]:
+    """The targets of the links from `page` to other files of the repository, with their anchors."""
+    return re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text())
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of `page`."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_configuration_page_is_generated_from_the_settings() -> None:
     assert TARGET.read_text() == document(), "run `make docs`"
 
 
 @pytest.mark.parametrize(("title", "settings", "file"), PROGRAMS)
-def test_the_shipped_configuration_is_the_default_one(
+def test_shipped_configuration_equals_the_defaults(
     title: str, settings: type[ProgramSettings], file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = settings.load()
@@ -28,17 +45,49 @@ def test_the_shipped_configuration_is_the_default_one(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
-    assert [link for link in links if not (page.parent / link).exists()] == []
+def test_links_lead_to_existing_files_and_headings(page: Path) -> None:
+    broken = []
+    for link in links(page):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
 
 
-def test_every_folder_that_the_readme_names_is_there() -> None:
+def test_every_page_is_linked_from_the_readme_or_the_index() -> None:
+    linked = {
+        (page.parent / link.partition("#")[0]).resolve()
+        for page in (PAGES[0], DOCS / "README.md")
+        for link in links(page)
+    }
+    assert [str(page.relative_to(ROOT)) for page in PAGES[1:] if page.resolve() not in linked] == []
+
+
+def test_every_folder_that_the_readme_names_exists() -> None:
     named = re.findall(r"^\| `([\w/]+)/` \|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     assert len(named) >= 8
     assert [name for name in named if not (ROOT / name).is_dir()] == []
 
 
-def test_every_setting_says_what_it_is() -> None:
+def test_every_setting_has_a_description() -> None:
     bare = [line for line in document().splitlines() if line.startswith("| `") and line.endswith("|  |")]
     assert bare == []
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
+def test_decision_records_have_the_same_headings(record: Path) -> None:
+    title, *headings = re.findall(r"^(#+ .*)$", record.read_text(), flags=re.MULTILINE)
+    assert title.startswith("# ")
+    required = ["## Context", "## Decision", "## Consequences"]
+    assert headings[:3] == required
+    assert headings[3:] == [name for name in ("## Alternatives", "## Measured") if name in headings]
+
+
+def test_index_lists_every_decision_record_with_its_title() -> None:
+    titles = {record.name: record.read_text().splitlines()[0].removeprefix("# ") for record in RECORDS}
+    rows = re.findall(
+        r"^\| \[(\d{4})\]\(decisions/(\S+)\) \| (.*) \|$", (DOCS / "README.md").read_text(), flags=re.MULTILINE
+    )
+    assert {name: title for _, name, title in rows} == titles
+    assert [number for number, _, _ in rows] == [name[:4] for name in titles] == sorted({name[:4] for name in titles})

@@ -49,7 +49,7 @@ class AdaptiveLimit:
             answer = await client.embed(texts)
 
     Additive increase, multiplicative decrease on explicit signs of congestion, as TCP does it (RFC 5681); why not by
-    latency stands in `docs/decisions/0009-adaptive-limit.md`. What a call ends with is what is learned:
+    latency stands in `docs/decisions/0009-adaptive-concurrency-limit.md`. What a call ends with is what is learned:
 
     - An answer raises the limit by one (slow start) until the first sign of congestion, and by one a round trip
       afterwards (congestion avoidance). Only calls that found half of the limit in use count, so that a limit that is
