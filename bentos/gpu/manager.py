@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from bentos.gpu import metrics
-from bentos.gpu.book import LeaseBook, Snapshot
 from bentos.gpu.driver import GPUDriver
 from bentos.gpu.events import Event
 from bentos.gpu.inventory import View
 from bentos.gpu.leases import Lease, Wanted
 from bentos.gpu.monitor import Monitor
-from bentos.gpu.requests import check_interval, check_ttl, check_wanted
+from bentos.gpu.registry import LeaseBook, Snapshot
 from bentos.gpu.settings import GPUSettings
 from bentos.gpu.store import LeaseStore, StoreHeldError
+from bentos.gpu.validation import check_interval, check_ttl, check_wanted
 from bentos.gpu.watchers import Update, Watchers
 from torchless.contracts.errors import ErrorKind, TorchlessError
 

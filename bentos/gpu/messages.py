@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from bentos.gpu.book import DeviceState, Snapshot
 from bentos.gpu.events import Event, EventKind, ThresholdName
 from bentos.gpu.leases import Lease, LeaseState
+from bentos.gpu.registry import DeviceState, Snapshot
 from torchless.contracts.gpu.v1 import gpu_pb2 as pb
 
 _MAX_PROCESSES = 256

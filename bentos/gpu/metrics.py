@@ -12,9 +12,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 # isort: on
 
-from bentos.gpu.book import DeviceState, Snapshot
 from bentos.gpu.events import Event, ThresholdName
 from bentos.gpu.leases import LIVE
+from bentos.gpu.registry import DeviceState, Snapshot
 
 __all__ = ["record"]
 

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 
-from bentos.gpu.book import Snapshot
 from bentos.gpu.events import Event
+from bentos.gpu.registry import Snapshot
 from bentos.gpu.settings import WatchSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 

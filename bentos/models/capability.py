@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from bentos.models.device_lease import DeviceLease
 from bentos.models.settings import ModelServingSettings, WeightsSettings
-from bentos.serving.lease import DeviceLease
 from torchless.contracts.errors import TorchlessError
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from bentos.models.device_lease import LeaseSettings
 from bentos.serving.batching import BatchingSettings
-from bentos.serving.lease import LeaseSettings
 from bentos.serving.settings import ServingSettings
 from torchless.settings import SettingsGroup
 

@@ -17,8 +17,8 @@ from bentos.models.torch_device import one_pass
 from bentos.models.torch_padding import Padder
 from bentos.models.torch_positions import positions, stated_length
 from bentos.models.weights import longest_input, serialized_tokenizer
-from bentos.reranking.card import card_of
 from bentos.reranking.model import EncodedQuery, LongDocuments, ModelCard, Pair, ScoreForm
+from bentos.reranking.model_info import card_of
 from bentos.reranking.settings import ModelSettings
 from bentos.reranking.tokenization import CuttingTokenizer
 from torchless.settings import SettingsError

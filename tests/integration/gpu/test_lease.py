@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bentos.serving.lease import DeviceLease, LeaseSettings
+from bentos.models.device_lease import DeviceLease, LeaseSettings
 from tests.integration.gpu.conftest import Bento, client_of, serving, until
 from tests.integration.gpu.stand_in import GPU_IS_LOST, Machine
 from tests.running_stack import free_ports

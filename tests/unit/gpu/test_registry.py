@@ -14,11 +14,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bentos.gpu.book import LeaseBook, Snapshot
 from bentos.gpu.driver import DeviceReading, Reading
 from bentos.gpu.events import Event, EventKind
 from bentos.gpu.inventory import View
 from bentos.gpu.leases import Lease, LeaseState, Wanted
+from bentos.gpu.registry import LeaseBook, Snapshot
 from bentos.gpu.settings import GPUSettings
 from bentos.gpu.store import LeaseStore, StoreHeldError
 from tests.fake_gpu_driver import device
