@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
+from torchless.contracts.field_path import format_path, parse_path
 
 
 class BodyTooLargeError(TorchlessError):
     """The caller's fault: the body is larger than the limit. The rest of it is still on the way."""
 
     def __init__(self, mib: float) -> None:
-        violation = FieldViolation("body", f"is larger than {mib:g} MiB; send fewer or shorter inputs")
+        violation = FieldViolation(("body",), f"is larger than {mib:g} MiB; send fewer or shorter inputs")
         super().__init__(ErrorKind.INPUT_TOO_LARGE, f"body: {violation.description}", violations=(violation,))
 
 
@@ -38,14 +39,14 @@ class MalformedRequestError(TorchlessError):
 
 def malformed(field: str, description: str) -> MalformedRequestError:
     """A `MalformedRequestError` about one field; its message is `field: description`."""
-    return MalformedRequestError(f"{field}: {description}", (FieldViolation(field, description),))
+    return MalformedRequestError(f"{field}: {description}", (FieldViolation(parse_path(field), description),))
 
 
 class EmptyInputError(TorchlessError):
     """The caller's fault: nothing to work on, or an input without a character."""
 
     def __init__(self, field: str, description: str) -> None:
-        violation = FieldViolation(field, description)
+        violation = FieldViolation(parse_path(field), description)
         super().__init__(ErrorKind.INVALID_INPUT, f"{field}: {description}", violations=(violation,))
 
 
@@ -84,15 +85,4 @@ def retold(error: TorchlessError, named: Callable[[str], str]) -> TorchlessError
         error: What the service said.
         named: What the request calls a field of the service's.
     """
-    message, violations = error.message, []
-    for violation in error.violations:
-        field = named(violation.field)
-        message = message.replace(f"{violation.field}:", f"{field}:", 1)
-        violations.append(FieldViolation(field, violation.description))
-    return TorchlessError(
-        error.kind,
-        message,
-        violations=tuple(violations),
-        retry_after_s=error.retry_after_s,
-        metadata=error.metadata,
-    )
+    return error.with_paths(lambda path: parse_path(named(format_path(path))))

@@ -61,7 +61,7 @@ def told_apart(forms: Mapping[str, Form]) -> Callable[[bytes], Reading]:
             return Reading(form, lambda: validated(form.body, given))
         answers = "; ".join(f"with {name} the answer is that of {form.family.name}" for name, form in forms.items())
         description = f"give one of {' and '.join(forms)}: {answers}"
-        violations = tuple(FieldViolation(name, description) for name in forms)
+        violations = tuple(FieldViolation((name,), description) for name in forms)
         raise MalformedRequestError(f"{', '.join(forms)}: {description}", violations)
 
     return reading

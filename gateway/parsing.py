@@ -60,11 +60,11 @@ class _AnyObject(RootModel[dict[str, Any]]):
 
 def _malformed(error: ValidationError) -> MalformedRequestError:
     violations = tuple(
-        FieldViolation(_dotted(e["loc"]), e["msg"])
+        FieldViolation(e["loc"], e["msg"])
         for e in error.errors(include_url=False, include_context=False, include_input=False)
     )
     message = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations[:5])
-    return MalformedRequestError(message, tuple(v for v in violations if v.field))
+    return MalformedRequestError(message, tuple(v for v in violations if v.path))
 
 
 def _check_structure(raw: bytes) -> None:
@@ -81,7 +81,3 @@ def _check_structure(raw: bytes) -> None:
         raise input_too_large("body", f"holds more than {MOST_CONTAINERS} lists and objects; send fewer inputs")
     if np.count_nonzero(outside == ord(",")) > MOST_VALUES:
         raise input_too_large("body", f"holds more than {MOST_VALUES} values; send fewer inputs")
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")

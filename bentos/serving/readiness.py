@@ -49,7 +49,7 @@ class Readiness:
             TorchlessError: Why calls are not served.
         """
         if self._obstacle is not None:
-            raise self._obstacle.again()
+            raise self._obstacle.copy()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Waits until `condition`, which is looked up now and after every change, holds."""
@@ -74,7 +74,7 @@ class Readiness:
     def fail(self, error: TorchlessError) -> None:
         """Calls hear `error` from now on; the service does not get ready again."""
         if not self.leaving:
-            self._become(error.again())
+            self._become(error.copy())
 
     def drain(self) -> None:
         """Callers are asked to go elsewhere from now on."""

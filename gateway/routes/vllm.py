@@ -75,5 +75,5 @@ def _neither(given: Sequence[str]) -> MalformedRequestError:
     pairs = ", or ".join(" and ".join(pair) for pair in _PAIRS)
     description = f"give two sides and no more: {pairs}"
     return MalformedRequestError(
-        f"{', '.join(given)}: {description}", tuple(FieldViolation(name, description) for name in given)
+        f"{', '.join(given)}: {description}", tuple(FieldViolation((name,), description) for name in given)
     )

@@ -257,4 +257,4 @@ class Joining(Generic[Key, Answer]):
 
 def _fail(member: _Member[Answer], error: TorchlessError) -> None:
     if not member.answer.done():
-        member.answer.set_exception(error.again())
+        member.answer.set_exception(error.copy())

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, ResourceInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from torchless.contracts.errors import (
     ERROR_DOMAIN,
-    GRPC_STATUS,
     KIND_OF_GRPC_STATUS,
     ErrorKind,
     FieldViolation,
+    Resource,
+    ResourceType,
     TorchlessError,
 )
+from torchless.contracts.field_path import parse_path
 
 _CODE_OF_NUMBER = {status.value[0]: status for status in KIND_OF_GRPC_STATUS}
 
 
 def to_status(error: TorchlessError) -> Status:
-    """The status that carries all of `error`: kind, message, violations, retry hint and metadata."""
-    status = Status(code=GRPC_STATUS[error.kind].value[0], message=error.message)
+    """The status that carries all of `error`: kind, message, violations, retry hint, metadata and resource."""
+    status = Status(code=error.kind.policy.grpc_status.value[0], message=error.message)
     info = ErrorInfo(reason=error.kind.value, domain=ERROR_DOMAIN, metadata=error.metadata)
     status.details.append(_packed(info))
     if error.violations:
@@ -34,19 +36,23 @@ def to_status(error: TorchlessError) -> Status:
         retry = RetryInfo()
         retry.retry_delay.FromNanoseconds(int(error.retry_after_s * 1e9))
         status.details.append(_packed(retry))
+    if error.resource is not None:
+        resource = ResourceInfo(resource_type=error.resource.type.value, resource_name=error.resource.name)
+        status.details.append(_packed(resource))
     return status
 
 
 def from_status(status: Status) -> TorchlessError:
     """The error that `status` carries; a status of another domain gets the kind of its code.
 
-    Details that cannot be read are passed over: a foreign service may send what it likes.
+    Details that cannot be read are ignored: a foreign service may send anything.
     """
     code = _CODE_OF_NUMBER.get(status.code)
     kind = KIND_OF_GRPC_STATUS[code] if code else ErrorKind.INTERNAL
     violations: list[FieldViolation] = []
     retry_after_s: float | None = None
     metadata: dict[str, str] = {}
+    resource: Resource | None = None
     for detail in status.details:
         try:
             if detail.Is(ErrorInfo.DESCRIPTOR):
@@ -55,17 +61,31 @@ def from_status(status: Status) -> TorchlessError:
                     kind, metadata = ErrorKind(info.reason), dict(info.metadata)
             elif detail.Is(BadRequest.DESCRIPTOR):
                 fields = BadRequest.FromString(detail.value).field_violations
-                violations.extend(FieldViolation(v.field, v.description) for v in fields)
+                violations.extend(FieldViolation(parse_path(v.field), v.description) for v in fields)
             elif detail.Is(RetryInfo.DESCRIPTOR):
                 retry_after_s = RetryInfo.FromString(detail.value).retry_delay.ToNanoseconds() / 1e9
+            elif detail.Is(ResourceInfo.DESCRIPTOR):
+                resource = _resource(ResourceInfo.FromString(detail.value))
         except DecodeError:
             continue
     return TorchlessError(
-        kind, status.message, violations=tuple(violations), retry_after_s=retry_after_s, metadata=metadata
+        kind,
+        status.message,
+        violations=tuple(violations),
+        retry_after_s=retry_after_s,
+        metadata=metadata,
+        resource=resource,
     )
 
 
-def _packed(message: ErrorInfo | BadRequest | RetryInfo) -> Any:
+def _resource(info: ResourceInfo) -> Resource | None:
+    try:
+        return Resource(ResourceType(info.resource_type), info.resource_name)
+    except ValueError:  # from a service newer than this client, or of another domain
+        return None
+
+
+def _packed(message: ErrorInfo | BadRequest | RetryInfo | ResourceInfo) -> Any:
     packed = Any()
     packed.Pack(message)
     return packed

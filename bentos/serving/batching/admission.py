@@ -113,7 +113,7 @@ class Admission:
         while self._held_back:
             _, turn = self._held_back.popleft()
             if not turn.done():
-                turn.set_exception(error.again())
+                turn.set_exception(error.copy())
 
     def release_tokens(self, tokens: int) -> None:
         """Gives back the room of items that were taken or dropped."""

@@ -162,9 +162,9 @@ class Batcher(Generic[P, R]):
         try:
             with self._changed:
                 if self._dead:
-                    raise _DEAD.again()
+                    raise _DEAD.copy()
                 if self._stopping:
-                    raise LEAVING.again()
+                    raise LEAVING.copy()
                 self._scheduler.add(work)
                 self._changed.notify()
         except BaseException:
@@ -277,7 +277,7 @@ class Batcher(Generic[P, R]):
             indices.setdefault(work, []).append(index)
         for work, outcome in outcomes.items():
             if isinstance(outcome, BaseException):
-                self._fail(work, _for_the_caller(outcome).again())
+                self._fail(work, _for_the_caller(outcome).copy())
             elif job := self._jobs.get(work):
                 job.device_s += seconds
                 job.results.update(zip(indices[work], outcome, strict=True))
@@ -292,7 +292,7 @@ class Batcher(Generic[P, R]):
     def _fail_all(self) -> None:
         self.admission.fail_waiting(_DEAD)
         for work in list(self._jobs):
-            self._fail(work, _DEAD.again())
+            self._fail(work, _DEAD.copy())
 
     def _fail(self, work: Work[P], error: TorchlessError) -> None:
         job = self._jobs.get(work)

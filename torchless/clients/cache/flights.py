@@ -102,7 +102,7 @@ class Flight:
         if error is None:
             return self._task.result()
         if isinstance(error, TorchlessError) and self._is_theirs(error, digests):
-            raise error.again()
+            raise error.copy()
         if self._flights.closed and not isinstance(error, TorchlessError):
             raise unreachable("embedding")
         raise LeaderFailedError from None

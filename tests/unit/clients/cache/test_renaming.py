@@ -6,6 +6,7 @@ import pytest
 
 from torchless.clients.cache.renaming import renumbered
 from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError, invalid_input
+from torchless.contracts.field_path import parse_path
 
 
 @pytest.mark.parametrize(
@@ -23,11 +24,11 @@ from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
 def test_a_field_is_called_what_it_is_in_the_whole_request(field: str, expected: str) -> None:
     error = renumbered(invalid_input(field, "is wrong"), [3, 5])
     assert error.message == f"{expected}: is wrong"
-    assert error.violations == (FieldViolation(expected, "is wrong"),)
+    assert error.violations == (FieldViolation(parse_path(expected), "is wrong"),)
 
 
 def test_several_fields_are_renamed_once_each() -> None:
-    violations = tuple(FieldViolation(f"texts[{index}]", "is wrong") for index in (0, 1))
+    violations = tuple(FieldViolation(("texts", index), "is wrong") for index in (0, 1))
     whole = TorchlessError(
         ErrorKind.INVALID_INPUT, "texts[0]: is wrong; texts[1]: is wrong", violations=violations, retry_after_s=2.0
     )
@@ -48,6 +49,6 @@ def test_what_a_message_quotes_is_left_alone() -> None:
 
 
 def test_one_name_that_begins_another_is_not_taken_for_it() -> None:
-    violations = (FieldViolation("token_ids[1]", "a"), FieldViolation("token_ids[1][2]", "b"))
+    violations = (FieldViolation(("token_ids", 1), "a"), FieldViolation(("token_ids", 1, 2), "b"))
     whole = TorchlessError(ErrorKind.INVALID_INPUT, "token_ids[1]: a; token_ids[1][2]: b", violations=violations)
     assert renumbered(whole, [0, 4]).message == "token_ids[4]: a; token_ids[4][2]: b"

@@ -1,0 +1,34 @@
+"""The deadline of a request."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from torchless.clients.deadline import Deadline
+
+
+def test_a_deadline_knows_what_is_left() -> None:
+    assert Deadline.after(60).remaining_s == pytest.approx(60, abs=5)
+    assert Deadline.after(60).timeout_s == pytest.approx(60, abs=5)
+    assert not Deadline.after(60).expired
+
+
+def test_a_deadline_in_the_past_has_expired_and_leaves_no_time() -> None:
+    past = Deadline.after(-1)
+    assert past.expired
+    assert past.remaining_s < 0
+    assert past.timeout_s == 0
+
+
+def test_never_leaves_time_without_end() -> None:
+    assert not Deadline.NEVER.expired
+    assert (Deadline.NEVER.remaining_s, Deadline.NEVER.timeout_s) == (math.inf, None)
+
+
+def test_the_earlier_of_two_deadlines_is_chosen() -> None:
+    soon, late = Deadline.after(1), Deadline.after(2)
+    assert soon.earlier_of(late) is soon
+    assert late.earlier_of(soon) is soon
+    assert Deadline.NEVER.earlier_of(late) is late
