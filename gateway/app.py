@@ -8,12 +8,18 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from gateway.errors import family_of
-from gateway.faults import GatewayDefectError, MethodNotAllowedError, UnknownRouteError
-from gateway.instruments import InstrumentsMiddleware
-from gateway.openapi import openapi_document
-from gateway.request_context import RequestIdMiddleware
-from gateway.routes import cohere, docs, gpu, health, metrics, openai, rerank, tei, vllm
+from gateway.apis.cohere import routes as cohere
+from gateway.apis.families import family_of
+from gateway.apis.gpu import routes as gpu
+from gateway.apis.openai import routes as openai
+from gateway.apis.operation import docs, health, metrics
+from gateway.apis.rerank import routes as rerank
+from gateway.apis.tei import routes as tei
+from gateway.apis.vllm import routes as vllm
+from gateway.http.exceptions import GatewayDefectError, MethodNotAllowedError, UnknownRouteError
+from gateway.http.metrics import InstrumentsMiddleware
+from gateway.http.openapi import openapi_document
+from gateway.http.request_headers import RequestIdMiddleware
 from gateway.services import Services
 from torchless import __version__
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.draining import Draining
+from gateway.http.draining import Draining
 from gateway.settings import GatewaySettings
 from torchless.telemetry.logs import configure_logging
 

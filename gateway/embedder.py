@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from gateway.faults import EmptyInputError, retold
-from gateway.request_context import RequestContext
+from gateway.http.exceptions import EmptyInputError, retold
+from gateway.http.request_headers import RequestContext
 from gateway.settings import LimitSettings, ModelSettings
 from torchless.clients.cache.embedding import EmbeddingCache
 from torchless.clients.embedding import Embeddings, EmbedOptions

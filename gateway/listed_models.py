@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gateway.endpoint import Call
+from gateway.routing import Call
 from torchless.clients.call import CallContext
 from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.contracts.reranking.v1.reranking_pb2 import Model as RerankingModel

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.instruments import Instruments
+from gateway.http.metrics import Instruments
 from gateway.reload_changes import as_far_as_they_can, changed, of_connections
 from gateway.reload_file import BLANK, fingerprint
 from gateway.services import Closable, Services

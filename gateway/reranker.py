@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gateway.faults import EmptyInputError, retold
+from gateway.http.exceptions import EmptyInputError, retold
 from gateway.settings import LimitSettings, ModelSettings
 from torchless.clients.call import CallContext
 from torchless.clients.reranking import DocumentScores, Query, Reranking, RerankingClient, RerankOptions

@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
 
-from gateway.admission import Admission
-from gateway.api_key import KeyRing
-from gateway.body_limit import BodyLimit
-from gateway.draining import Draining
 from gateway.embedder import Embedder
-from gateway.instruments import Instruments
+from gateway.http.admission import Admission
+from gateway.http.api_keys import KeyRing
+from gateway.http.body_limit import BodyLimit
+from gateway.http.draining import Draining
+from gateway.http.metrics import Instruments
 from gateway.reload_state import ReloadState
 from gateway.reranker import Reranker
 from gateway.settings import GatewaySettings

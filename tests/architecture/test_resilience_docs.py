@@ -17,12 +17,12 @@ from pydantic import BaseModel, SecretStr
 
 from bentos.embedding.settings import EmbeddingSettings
 from bentos.reranking.settings import RerankingSettings
+from gateway.apis.operation.schemas import Readiness
 from gateway.app import compose
 from gateway.degradation import CACHE_HEADER, DEGRADED_HEADER, OUT
-from gateway.draining import Draining
+from gateway.http.draining import Draining
+from gateway.http.request_headers import TIMEOUT_HEADER
 from gateway.reload_changes import as_far_as_they_can, changed, of_connections
-from gateway.request_context import TIMEOUT_HEADER
-from gateway.schemas.health import Readiness
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from torchless.clients import resuming

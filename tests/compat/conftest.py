@@ -100,7 +100,8 @@ def plain(url: str) -> PlainHTTP:
 def _cl100k_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A cache for tiktoken, with the vocabulary that the gateway ships."""
     code = (
-        "import sys; from gateway.cl100k import vocabulary; from gateway.cl100k.pack import published_form;"
+        "import sys; from gateway.apis.openai.cl100k import vocabulary;"
+        "from gateway.apis.openai.cl100k.pack import published_form;"
         "sys.stdout.buffer.write(published_form(vocabulary().tokens()))"
     )
     published = subprocess.run([str(GATEWAY_PYTHON), "-c", code], cwd=ROOT, capture_output=True, check=True).stdout

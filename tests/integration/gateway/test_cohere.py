@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway.encoding.quantization import QUANTIZERS
+from gateway.apis.cohere.quantization import QUANTIZERS
 from tests.integration.gateway.embedding_server import MODEL, EmbeddingServer, vector_of
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 

@@ -171,7 +171,7 @@ def test_a_defect_is_logged_without_what_the_caller_sent(
     def defect(*given: object) -> None:
         raise KeyError(secret)
 
-    monkeypatch.setattr("gateway.routes.openai.finite", defect)
+    monkeypatch.setattr("gateway.apis.openai.routes.finite", defect)
     answer = http.post("/v1/embeddings", json={"input": secret}, headers={"x-request-id": "abc-2"})
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"

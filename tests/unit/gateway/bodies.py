@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.body_limit import BodyReader
+from gateway.http.body_limit import BodyReader
 
 MIB = 2**20
 

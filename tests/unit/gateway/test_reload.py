@@ -16,8 +16,8 @@ import pytest_asyncio
 
 from gateway import reload
 from gateway.deferred import DeferredApplication
-from gateway.draining import Draining
-from gateway.instruments import Instruments
+from gateway.http.draining import Draining
+from gateway.http.metrics import Instruments
 from gateway.reload import Reloader
 from gateway.reload_file import fingerprint
 from gateway.services import Services

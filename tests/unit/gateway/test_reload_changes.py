@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.admission import Admission
-from gateway.body_limit import BodyLimit
-from gateway.faults import NoRoomForBodyError
+from gateway.http.admission import Admission
+from gateway.http.body_limit import BodyLimit
+from gateway.http.exceptions import NoRoomForBodyError
 from gateway.reload_changes import as_far_as_they_can, changed, of_connections
 from gateway.settings import GatewaySettings
 from tests.unit.gateway.bodies import MIB, read

@@ -1,0 +1,23 @@
+"""The GPU API's error body: OpenAI's, for leases in place of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.apis.openai.errors import openai_body
+from gateway.apis.openai.schemas import ErrorAnswer
+from gateway.http.error_family import PLAIN_STATUSES, ErrorFamily, plain_status
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+
+def _body(error: TorchlessError, status: int) -> Mapping[str, Any]:
+    """OpenAI's body; the code of a lease that has ended says how it ended."""
+    body = dict(openai_body(error, status)["error"])
+    if error.kind is ErrorKind.NOT_FOUND:
+        reason = error.metadata.get("reason")
+        body |= {"param": None, "code": reason if reason in {"expired", "released"} else "not_found"}
+    return {"error": body}
+
+
+GPU = ErrorFamily("GPUs", plain_status, _body, ErrorAnswer, (*PLAIN_STATUSES, 409))

@@ -1,0 +1,125 @@
+"""The GPUs behind the services, and leases on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from gateway.apis.gpu.errors import GPU
+from gateway.apis.gpu.schemas import AllocationRequest, Devices, RenewalRequest, WatchQuery
+from gateway.encoding.json import json_response
+from gateway.http.openapi import EVENTS
+from gateway.http.request_headers import read_seconds
+from gateway.http.server_sent_events import event_stream
+from gateway.routing import Call, DirectRoute, delete, get, post
+from torchless.clients.gpu import Allocation, GPUClient, GPUStatus
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+router = APIRouter(route_class=DirectRoute)
+_UNAVAILABLE = (429, 503, 504)
+_LEASE = "/v1/gpu/allocations/{allocation_id}"
+_ALLOCATIONS = {
+    "8 GiB for ten minutes": {"memory_mb": 8192, "holder": "nightly-training", "ttl_s": 600},
+    "a device for oneself": {"memory_mb": 8192, "holder": "nightly-training", "exclusive": True},
+}
+
+
+@get(router, "/v1/gpu/status", compartment="gpu", family=GPU, answer=GPUStatus, statuses=_UNAVAILABLE)
+async def status(call: Call) -> Response:
+    """The driver, the devices and the leases; where there is no GPU, why.
+
+    The status is 200 with or without a GPU: `available` and `unavailable_reason` say which.
+    """
+    return json_response(await _service(call).status(call.context.for_call()))
+
+
+@get(router, "/v1/gpu/devices", compartment="gpu", family=GPU, answer=Devices, statuses=_UNAVAILABLE)
+async def devices(call: Call) -> Response:
+    """The devices that are there; none without a GPU or its driver.
+
+    What a device or its driver does not tell is null.
+    """
+    return json_response({"devices": await _service(call).devices(call.context.for_call())})
+
+
+@post(
+    router,
+    "/v1/gpu/allocations",
+    compartment="gpu",
+    family=GPU,
+    body=AllocationRequest,
+    answer=Allocation,
+    examples=_ALLOCATIONS,
+)
+async def allocate(body: AllocationRequest, call: Call) -> Response:
+    """Leases memory on one device or several, all of them or none.
+
+    The lease is kept before it is answered. It ends at `expires` unless it is renewed.
+    """
+    lease = await _service(call).allocate(
+        body.memory_mb,
+        body.holder,
+        device_count=body.device_count,
+        exclusive=body.exclusive,
+        tenant=body.tenant,
+        ttl_s=body.ttl_s,
+        idempotency_key=body.idempotency_key,
+        pid=body.pid,
+        device_uuids=body.device_uuids,
+        context=call.context.for_call(),
+    )
+    return json_response(lease)
+
+
+@post(
+    router,
+    f"{_LEASE}/renew",
+    compartment="gpu",
+    family=GPU,
+    body=RenewalRequest,
+    answer=Allocation,
+    examples={"ten more minutes": {"ttl_s": 600}, "as long as before": {}},
+)
+async def renew(body: RenewalRequest, call: Call) -> Response:
+    """Lets a lease run on."""
+    lease = await _service(call).renew(_id(call), ttl_s=body.ttl_s, context=call.context.for_call())
+    return json_response(lease)
+
+
+@delete(router, _LEASE, compartment="gpu", family=GPU, answer=Allocation, statuses=(404, *_UNAVAILABLE))
+async def release(call: Call) -> Response:
+    """Gives a lease back, and answers it as it was."""
+    return json_response(await _service(call).release(_id(call), call.context.for_call()))
+
+
+@get(router, "/v1/gpu/watch", compartment="gpu", family=GPU, answer=EVENTS, statuses=_UNAVAILABLE, query=WatchQuery)
+async def watch(call: Call) -> Response:
+    """The status at once, then at every change and every interval, as server-sent events named `status`.
+
+    Each event's data is JSON: `status` as `GET /v1/gpu/status` has it, `events` since the one before, and how many of
+    those were dropped because the caller reads slowly (`events_dropped`). The stream has no end of its own; an event
+    named `error` comes before an end that is a fault.
+    """
+    context = replace(call.context.for_call(), deadline_s=None)
+    updates = _service(call).watch(interval_s=_interval(call), context=context)
+    return await event_stream("status", updates, GPU, call.services.draining, expires_at=call.context.expires_at)
+
+
+def _service(call: Call) -> GPUClient:
+    if call.services.gpu is None:
+        raise TorchlessError(
+            ErrorKind.UNREACHABLE, "no GPU service is configured: set gpu.address in the gateway's settings"
+        )
+    return call.services.gpu
+
+
+def _id(call: Call) -> str:
+    name: str = call.path_params["allocation_id"]
+    return name
+
+
+def _interval(call: Call) -> float | None:
+    given = call.query.get("interval_s")
+    return None if given is None else read_seconds("interval_s", given, finite=True)

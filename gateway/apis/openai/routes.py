@@ -1,0 +1,125 @@
+"""OpenAI's routes. infinity's client asks for the same without `/v1`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from gateway.apis.openai.cl100k import vocabulary
+from gateway.apis.openai.errors import OPENAI
+from gateway.apis.openai.schemas import EmbeddingsAnswer, EmbeddingsRequest, Model, ModelsAnswer
+from gateway.embedder import Embedder, Inputs
+from gateway.encoding.base64 import base64_rows
+from gateway.encoding.json import finite, json_response
+from gateway.http.exceptions import UnknownRouteError
+from gateway.listed_models import ListedModel, served_model, served_models
+from gateway.routing import Call, DirectRoute, get, post
+from torchless.clients.embedding import EmbedOptions
+
+router = APIRouter(route_class=DirectRoute)
+_EXAMPLES = {
+    "one text": {"input": "How do swifts sleep?"},
+    "several texts as base64": {
+        "input": ["How do swifts sleep?", "Swifts sleep on the wing."],
+        "encoding_format": "base64",
+    },
+    "token ids of cl100k_base": {"input": [[9906, 1917]]},
+}
+
+
+@post(
+    router,
+    "/v1/embeddings",
+    "/embeddings",
+    compartment="embedding",
+    family=OPENAI,
+    body=EmbeddingsRequest,
+    answer=EmbeddingsAnswer,
+    examples=_EXAMPLES,
+)
+async def embeddings(body: EmbeddingsRequest, call: Call) -> Response:
+    """Vectors of texts or token ids, as OpenAI's API gives them.
+
+    Token ids are read as cl100k_base, the vocabulary that OpenAI's clients use: they are turned into text and tokenized
+    again for the model. `usage` counts the model's own tokens.
+    """
+    services = call.services
+    inputs: Inputs = body.input
+    if _token_ids(inputs) and services.settings.openai.reads_cl100k:
+        inputs = _cl100k_texts(inputs, services.embedder)  # type: ignore[arg-type]
+    options = EmbedOptions(model=body.model, dimensions=body.dimensions)
+    answer = await services.embedder.embed(inputs, options, call.context, field="input")
+    vectors = finite(answer.vectors)
+    rows: Iterable[Any] = base64_rows(vectors) if body.encoding_format == "base64" else vectors
+    tokens = sum(answer.token_counts)
+    return json_response(
+        {
+            "object": "list",
+            "data": [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)],
+            "model": answer.model,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+    )
+
+
+def _token_ids(inputs: Inputs) -> bool:
+    return not isinstance(inputs, str) and bool(inputs) and not isinstance(inputs[0], str)
+
+
+def _cl100k_texts(inputs: Sequence[int] | Sequence[Sequence[int]], embedder: Embedder) -> str | list[str]:
+    sequences = embedder.limits.token_ids(inputs, "input")
+    words = vocabulary()
+    if isinstance(inputs[0], int):
+        return words.decode(sequences[0], "input")
+    return [words.decode(ids, f"input[{index}]") for index, ids in enumerate(sequences)]
+
+
+@get(router, "/v1/models", compartment="models", family=OPENAI, answer=ModelsAnswer, statuses=(429, 503, 504))
+async def models(call: Call) -> Response:
+    """The models served: first those that embed, the default one first, then those that rerank.
+
+    Those of a service that does not answer are left out, and `x-torchless-degraded` names it; 503 when none does.
+    """
+    return json_response({"object": "list", "data": [_entry(model) for model in await served_models(call)]})
+
+
+@get(router, "/models", compartment="models", family=OPENAI, answer=ModelsAnswer, statuses=(429, 503, 504))
+async def infinity_models(call: Call) -> Response:
+    """The models served, as infinity's client reads them.
+
+    It wants `stats` beside OpenAI's fields, and takes no owner but itself.
+    """
+    more = {"stats": {}, "owned_by": "infinity", "backend": "torchless"}
+    return json_response({"object": "list", "data": [_entry(model) | more for model in await served_models(call)]})
+
+
+@get(
+    router,
+    "/v1/models/{model_id:path}",
+    compartment="models",
+    family=OPENAI,
+    answer=Model,
+    statuses=(404, 429, 503, 504),
+)
+async def model(call: Call) -> Response:
+    """One model, by its id or an alias.
+
+    The status is 404 only while every service answers, because it may be a model of one that does not.
+    """
+    name: str = call.path_params["model_id"]
+    if not name:
+        raise UnknownRouteError
+    return json_response(_entry(await served_model(call, name)))
+
+
+def _entry(model: ListedModel) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "torchless",
+        "capabilities": model.capabilities,
+    }

@@ -1,0 +1,104 @@
+"""OpenAI's embeddings and models API, as far as it concerns embeddings.
+
+Source: https://platform.openai.com/docs/api-reference/embeddings
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gateway.apis.field_types import AnswerModel, Inputs, NullIsAbsent, RequestModel
+
+
+class EmbeddingsRequest(RequestModel):
+    """What to embed, and how to answer."""
+
+    input: Inputs
+    """One input or several. Token ids are read as cl100k_base unless the gateway is configured otherwise."""
+    model: Annotated[str, *NullIsAbsent] = ""
+    """Id of a model, or one of the configured aliases. Absent: the default model."""
+    encoding_format: Annotated[Literal["float", "base64"], *NullIsAbsent] = "float"
+    """Vectors as numbers, or as base64 of little-endian float32."""
+    dimensions: Annotated[int, Field(ge=0, le=2**31 - 1), *NullIsAbsent] = 0
+    """Leading dimensions to keep, where the model supports it. Absent or 0: all."""
+    modality: Annotated[Literal["text"], *NullIsAbsent] = "text"
+    """infinity's extension; only text is embedded here."""
+
+
+class Embedding(AnswerModel):
+    """One vector."""
+
+    object: Literal["embedding"]
+    """Always `embedding`."""
+    index: int
+    """Position of the input."""
+    embedding: list[float] | str
+    """The vector, or its base64."""
+
+
+class Usage(AnswerModel):
+    """Tokens that the model read, special tokens and prompt included."""
+
+    prompt_tokens: int
+    """Tokens of all inputs."""
+    total_tokens: int
+    """The same number."""
+
+
+class EmbeddingsAnswer(AnswerModel):
+    """The vectors, in the order of the inputs."""
+
+    object: Literal["list"]
+    """Always `list`."""
+    data: list[Embedding]
+    """One vector an input."""
+    model: str
+    """Id of the model that answered."""
+    usage: Usage
+    """What it read."""
+
+
+class Model(AnswerModel):
+    """A model that is served."""
+
+    id: str
+    """Its id."""
+    object: Literal["model"]
+    """Always `model`."""
+    created: int
+    """When it was made ready, in seconds since the Unix epoch."""
+    owned_by: str
+    """Who serves it."""
+    capabilities: list[Literal["embed", "rerank"]]
+    """What it is for."""
+
+
+class ModelsAnswer(AnswerModel):
+    """The models served, the default one first."""
+
+    object: Literal["list"]
+    """Always `list`."""
+    data: list[Model]
+    """One entry a model."""
+
+
+class ErrorDetail(AnswerModel):
+    """What went wrong."""
+
+    message: str
+    """For people: what was wrong and what to change."""
+    type: str
+    """OpenAI's class of the error, for instance `invalid_request_error`."""
+    param: str | None
+    """The field at fault."""
+    code: str | None
+    """For programs, for instance `model_not_found`."""
+
+
+class ErrorAnswer(AnswerModel):
+    """OpenAI's error body."""
+
+    error: ErrorDetail
+    """What went wrong."""

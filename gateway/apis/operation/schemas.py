@@ -1,0 +1,67 @@
+"""Answers of the health routes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gateway.apis.field_types import AnswerModel
+
+
+class Alive(AnswerModel):
+    """The gateway answers."""
+
+    status: Literal["alive"]
+    """Always `alive`."""
+
+
+class BreakerReadiness(AnswerModel):
+    """State of an endpoint's circuit breaker."""
+
+    state: Literal["closed", "half_open", "open"]
+    """Whether it lets calls through: all, one at a time as a trial, or none."""
+    trips: int
+    """How often it has opened."""
+    next_trial_s: float
+    """Seconds until an open one lets a trial through; 0: now, or it is not open."""
+
+
+class EndpointReadiness(AnswerModel):
+    """State of one endpoint of a service, as the worker that answers sees it."""
+
+    address: str
+    """Where it is."""
+    health: Literal["unknown", "serving", "not_serving", "unreachable"]
+    """What it says of itself."""
+    breaker: BreakerReadiness
+    """Its breaker."""
+    calls_in_flight: int
+    """Calls that it has now."""
+
+
+class ServiceReadiness(AnswerModel):
+    """State of one service."""
+
+    ready: bool
+    """Whether it takes calls."""
+    reason: str | None
+    """Why not."""
+    endpoints: list[EndpointReadiness]
+    """Its endpoints."""
+
+
+class NewestSettings(AnswerModel):
+    """State of the settings' file."""
+
+    refused: str | None
+    """Why what it holds is not in force, and older settings are; null: it is, or there is no file."""
+
+
+class Readiness(AnswerModel):
+    """State of the gateway and of each service behind it."""
+
+    ready: bool
+    """Whether all of them are ready."""
+    services: dict[str, ServiceReadiness]
+    """By capability."""
+    settings: NewestSettings
+    """Whether a change of the settings was refused, by the worker that answers. It makes nothing less ready."""

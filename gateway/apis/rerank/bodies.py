@@ -1,0 +1,84 @@
+"""From the reranking bodies of several API families to what is asked of the service, and back to answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from gateway.apis.rerank.schemas import RankingFields, ScoringFields
+from gateway.http.exceptions import malformed
+from gateway.reranker import Ranking
+from gateway.settings import GatewaySettings
+from torchless.clients.reranking import LongDocuments, Reranking, RerankOptions, ScoreForm
+
+
+def reranking_deadline(settings: GatewaySettings) -> float:
+    """Seconds that a request has whose caller names none."""
+    return settings.reranking.deadline_s
+
+
+def options_of(body: ScoringFields) -> RerankOptions:
+    """How `body` wants its documents scored."""
+    raw = body.raw_scores or not (body.use_activation and body.activation and body.softmax)
+    long = LongDocuments.AS_CONFIGURED
+    if body.truncate_prompt_tokens is not None:
+        long = LongDocuments.CUT if body.truncation_side == "right" else LongDocuments.CUT_START
+    return RerankOptions(
+        model=body.model,
+        score_form=ScoreForm.RAW if raw else ScoreForm.UNIT,
+        max_tokens_per_doc=body.max_tokens_per_doc or 0,
+        long_documents=long,
+    )
+
+
+def texts_of(body: RankingFields) -> list[str]:
+    """The text of each document.
+
+    Raises:
+        MalformedRequestError: A document is an object and has none of the fields that make its text, or one of them is
+            no text.
+    """
+    fields = body.rank_fields or ["text"]
+    return [
+        document if isinstance(document, str) else _joined(document, fields, f"documents[{index}]")
+        for index, document in enumerate(body.documents)
+    ]
+
+
+def _joined(document: Mapping[str, Any], fields: Sequence[str], name: str) -> str:
+    parts = [(field, document[field]) for field in fields if document.get(field) is not None]
+    if not parts:
+        wanted = "the field text" if fields == ["text"] else "any of the fields in rank_fields"
+        raise malformed(name, f"does not have {wanted}")
+    for field, part in parts:
+        if not isinstance(part, str):
+            raise malformed(f"{name}.{field}", "must be a text")
+    return "\n".join(part for _, part in parts)
+
+
+def results_of(ranking: Ranking) -> Iterator[dict[str, Any]]:
+    """Place and score of each document, the best first."""
+    for index, score in zip(ranking.order, ranking.scores, strict=True):
+        yield {"index": index, "relevance_score": score}
+
+
+def results_with_documents(ranking: Ranking, body: RankingFields) -> Iterator[dict[str, Any]]:
+    """As `results_of`, with each document as an object: one that was a text under `text`, else its fields of text."""
+    for result in results_of(ranking):
+        document = body.documents[result["index"]]
+        yield {**result, "document": {"text": document} if isinstance(document, str) else _texts_in(document)}
+
+
+def results_with_texts(ranking: Ranking, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """As `results_of`, with the text that was compared."""
+    for result in results_of(ranking):
+        yield {**result, "document": texts[result["index"]]}
+
+
+def _texts_in(document: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in document.items() if isinstance(value, str)}
+
+
+def usage_of(answer: Reranking) -> dict[str, int]:
+    """Tokens that the model read."""
+    return {"prompt_tokens": answer.total_tokens, "total_tokens": answer.total_tokens}

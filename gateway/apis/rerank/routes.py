@@ -1,0 +1,123 @@
+"""`/rerank`, which text-embeddings-inference, Jina, vLLM and infinity share; their bodies are told apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+from uuid import uuid4
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from gateway.apis.rerank import schemas as shared
+from gateway.apis.rerank.bodies import (
+    options_of,
+    reranking_deadline,
+    results_of,
+    results_with_documents,
+    results_with_texts,
+    texts_of,
+    usage_of,
+)
+from gateway.apis.rerank.errors import RERANK_DOCUMENTS, RERANK_UNDECIDED
+from gateway.apis.tei import schemas as tei
+from gateway.apis.tei.errors import TEI
+from gateway.apis.tei.timing_headers import timing_headers
+from gateway.encoding.json import json_response
+from gateway.http.body_variants import Form
+from gateway.reranker import Ranking
+from gateway.routing import Call, DirectRoute, post_told_apart
+from torchless.clients.reranking import LongDocuments, RerankOptions, ScoreForm
+
+router = APIRouter(route_class=DirectRoute)
+_TEXTS = {
+    "texts, as text-embeddings-inference": {
+        "query": "How do swifts sleep?",
+        "texts": ["Bread needs salt.", "Swifts sleep on the wing."],
+        "return_text": True,
+    }
+}
+_DOCUMENTS = {
+    "documents, as Jina, vLLM and infinity": {
+        "query": "How do swifts sleep?",
+        "documents": ["Bread needs salt.", "Swifts sleep on the wing."],
+        "top_n": 1,
+    }
+}
+
+
+async def _texts(body: tei.RerankRequest, call: Call) -> Response:
+    settings = call.services.settings.tei
+    cut = settings.auto_truncate if body.truncate is None else body.truncate
+    side = LongDocuments.CUT_START if body.truncation_direction.lower() == "left" else LongDocuments.CUT
+    options = RerankOptions(
+        model=settings.rerank_model,
+        score_form=ScoreForm.RAW if body.raw_scores else ScoreForm.UNIT,
+        long_documents=side if cut else LongDocuments.REFUSE,
+    )
+    found = await call.services.reranker.rank(
+        body.query, body.texts, options, call.context.for_call(), field="texts", top_n=body.top_n
+    )
+    ranks: list[dict[str, Any]] = [
+        {"index": index, "score": score} for index, score in zip(found.order, found.scores, strict=True)
+    ]
+    if body.return_text:
+        ranks = [{**rank, "text": body.texts[rank["index"]]} for rank in ranks]
+    return json_response(ranks, headers=timing_headers(found.answer.total_tokens, found.answer.timings))
+
+
+async def _documents(body: shared.RerankRequest, call: Call) -> Response:
+    texts = texts_of(body)
+    found = await call.services.reranker.rank(
+        body.query, texts, options_of(body), call.context.for_call(), field="documents", top_n=body.top_n
+    )
+    return json_response(
+        {
+            "object": "rerank",
+            "id": str(uuid4()),
+            "created": int(time.time()),
+            "model": found.answer.model,
+            "results": list(_results(found, texts, body, call)),
+            "usage": usage_of(found.answer),
+        }
+    )
+
+
+def _results(found: Ranking, texts: list[str], body: shared.RerankRequest, call: Call) -> Iterable[dict[str, Any]]:
+    # vLLM, whose requests have no such field, always answers the documents.
+    if body.return_documents is False:
+        return results_of(found)
+    # Only infinity has the field, and its client sends it always; it reads a document as a text.
+    if body.raw_scores is not None:
+        return results_with_texts(found, texts)
+    # litellm reads documents as texts when its user calls this server infinity and as objects when vLLM, and fails over
+    # the other, also where it asks for none; its requests are the same to the byte. Without any, both work.
+    if call.user_agent.startswith("litellm/"):
+        return results_of(found)
+    return results_with_documents(found, body)
+
+
+def rerank() -> None:
+    """Texts or documents in the order of their relevance to a query.
+
+    The best comes first, and of equal scores the one sent first. With `texts` the answer is that of
+    text-embeddings-inference: a bare list. With `documents` it is that of Jina, vLLM and infinity: `results`, `model`
+    and `usage`. Documents are answered unless `return_documents` is false, as objects with `text`, or as texts where
+    `raw_scores` is given, as in infinity's requests. litellm gets none here, because it reads them in two ways and does
+    not say in which; on `/v1/rerank` and `/v2/rerank` it does.
+    """
+
+
+post_told_apart(
+    router,
+    "/rerank",
+    compartment="reranking",
+    family=RERANK_UNDECIDED,
+    forms={
+        "texts": Form(TEI, tei.RerankRequest, list[tei.Rank], _TEXTS, _texts),
+        "documents": Form(RERANK_DOCUMENTS, shared.RerankRequest, shared.RerankAnswer, _DOCUMENTS, _documents),
+    },
+    about=rerank,
+    deadline=reranking_deadline,
+)

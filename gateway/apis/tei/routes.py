@@ -1,0 +1,215 @@
+"""The routes of text-embeddings-inference."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from gateway.apis.tei.errors import TEI
+from gateway.apis.tei.schemas import (
+    DecodeRequest,
+    EmbedAllRequest,
+    EmbedRequest,
+    Info,
+    SimilarityRequest,
+    Token,
+    TokenizeRequest,
+    TruncationFields,
+)
+from gateway.apis.tei.timing_headers import timing_headers
+from gateway.embedder import Inputs, in_words_of_the_request, inputs_are, names_of
+from gateway.encoding.json import finite, json_response
+from gateway.http.exceptions import UntokenizableInputError
+from gateway.routing import Call, DirectRoute, get, post
+from torchless import __version__
+from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity, Truncation
+from torchless.contracts.embedding.v1.embedding_pb2 import Token as ServedToken
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+router = APIRouter(route_class=DirectRoute)
+_TEXTS = {
+    "one text": {"inputs": "How do swifts sleep?"},
+    "several": {"inputs": ["How do swifts sleep?", "On the wing."]},
+}
+_SIMILARITY = {
+    "one against two": {
+        "inputs": {"source_sentence": "How do swifts sleep?", "sentences": ["On the wing.", "Bread needs salt."]}
+    }
+}
+
+
+@post(
+    router,
+    "/embed",
+    "/",
+    compartment="embedding",
+    family=TEI,
+    body=EmbedRequest,
+    answer=list[list[float]],
+    examples=_TEXTS,
+)
+async def embed(body: EmbedRequest, call: Call) -> Response:
+    """Vectors of texts or token ids: always a list of vectors, also for one input."""
+    options = replace(_options(body, call), normalize=body.normalize, dimensions=body.dimensions)
+    answer = await call.services.embedder.embed(body.inputs, options, call.context, field="inputs")
+    return json_response(finite(answer.vectors), headers=_timings(answer))
+
+
+@post(
+    router,
+    "/embed_all",
+    compartment="embedding",
+    family=TEI,
+    body=EmbedAllRequest,
+    answer=list[list[list[float]]],
+    examples=_TEXTS,
+)
+async def embed_all(body: EmbedAllRequest, call: Call) -> Response:
+    """One vector for each token of each input, special tokens included, neither pooled nor normalised."""
+    options = replace(_options(body, call), normalize=False, granularity=Granularity.TOKEN)
+    answer = await call.services.embedder.embed(body.inputs, options, call.context, field="inputs")
+    finite(answer.vectors)
+    return json_response(answer.per_input(), headers=_timings(answer))
+
+
+@post(
+    router,
+    "/similarity",
+    compartment="embedding",
+    family=TEI,
+    body=SimilarityRequest,
+    answer=list[float],
+    examples=_SIMILARITY,
+)
+async def similarity(body: SimilarityRequest, call: Call) -> Response:
+    """Cosine similarity of one text with each of several others."""
+    limits = call.services.embedder.limits
+    source = limits.texts(body.inputs.source_sentence, "inputs.source_sentence")
+    sentences = limits.texts(body.inputs.sentences, "inputs.sentences")
+    answer = await call.services.embedder.embed_batch(
+        [*source, *sentences],
+        _options(body.parameters, call),
+        call.context,
+        name=lambda index: f"inputs.sentences[{index - 1}]" if index else "inputs.source_sentence",
+        renamed=inputs_are("inputs"),
+    )
+    vectors = finite(answer.vectors)
+    return json_response(vectors[1:] @ vectors[0], headers=_timings(answer))
+
+
+@post(
+    router,
+    "/tokenize",
+    compartment="embedding",
+    family=TEI,
+    body=TokenizeRequest,
+    answer=list[list[Token]],
+    examples=_TEXTS,
+)
+async def tokenize(body: TokenizeRequest, call: Call) -> Response:
+    """The tokens of texts, with their place in the text."""
+    limits = call.services.embedder.limits
+    texts = limits.texts(body.inputs, "inputs")
+    limits.check_total(texts, "inputs")
+    try:
+        answer = await call.services.embedding.tokenize(
+            texts,
+            model=_model(call),
+            add_special_tokens=body.add_special_tokens,
+            prompt_name=body.prompt_name,
+            context=call.context.for_call(),
+        )
+    except TorchlessError as error:
+        raise _untokenizable(error, body.inputs, "inputs") from error
+    # Beside the event loop: an object a token takes a while to make.
+    return await asyncio.to_thread(_tokens, answer)
+
+
+@post(
+    router,
+    "/decode",
+    compartment="embedding",
+    family=TEI,
+    body=DecodeRequest,
+    answer=list[str],
+    examples={"one sequence": {"ids": [101, 7592, 102]}},
+)
+async def decode(body: DecodeRequest, call: Call) -> Response:
+    """The texts of token ids of the model's own vocabulary."""
+    limits = call.services.embedder.limits
+    ids = limits.token_ids(body.ids, "ids")
+    limits.check_total(ids, "ids")
+    try:
+        answer = await call.services.embedding.detokenize(
+            ids, model=_model(call), skip_special_tokens=body.skip_special_tokens, context=call.context.for_call()
+        )
+    except TorchlessError as error:
+        raise _untokenizable(error, body.ids, "ids") from error
+    return json_response(answer)
+
+
+@get(router, "/info", compartment="embedding", family=TEI, answer=Info, statuses=(404, 424, 429, 503, 504))
+async def info(call: Call) -> Response:
+    """The model that these routes use, and their limits."""
+    settings, wanted = call.services.settings, _model(call)
+    served = await call.services.embedding.list_models(call.context.for_call())
+    model = next((m for m in served if wanted in {m.id, ""}), None)
+    if model is None:
+        raise TorchlessError(ErrorKind.NOT_FOUND, "the model that these routes are configured to use is not served")
+    facts: dict[str, Any] = {
+        "model_id": model.id,
+        "model_sha": model.revision or None,
+        "model_dtype": model.dtype,
+        "model_type": {"embedding": {"pooling": model.pooling}},
+        # Half, because no capability takes more than it leaves to the others.
+        "max_concurrent_requests": max(1, settings.limits.concurrent_requests // 2),
+        "max_input_length": model.max_tokens,
+        "max_batch_tokens": model.max_batch_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": settings.limits.items,
+        "auto_truncate": settings.tei.auto_truncate,
+        "tokenization_workers": 0,
+        "version": __version__,
+        "sha": None,
+        "docker_label": None,
+    }
+    return json_response(facts)
+
+
+def _options(body: TruncationFields, call: Call) -> EmbedOptions:
+    cut = call.services.settings.tei.auto_truncate if body.truncate is None else body.truncate
+    side = Truncation.LEFT if body.truncation_direction.lower() == "left" else Truncation.RIGHT
+    return EmbedOptions(model=_model(call), prompt_name=body.prompt_name, truncation=side if cut else Truncation.NONE)
+
+
+def _model(call: Call) -> str:
+    return call.services.embedder.model_id(call.services.settings.tei.model)
+
+
+def _untokenizable(error: TorchlessError, inputs: Inputs, field: str) -> TorchlessError:
+    said = in_words_of_the_request(error, names_of(inputs, field), inputs_are(field))
+    return UntokenizableInputError(said) if said.kind is ErrorKind.INVALID_INPUT else said
+
+
+def _tokens(answer: Iterable[Iterable[ServedToken]]) -> Response:
+    return json_response([[_token(token) for token in text] for text in answer])
+
+
+def _token(token: ServedToken) -> dict[str, Any]:
+    placed = token.HasField("start")
+    return {
+        "id": token.id,
+        "text": token.text,
+        "special": token.special,
+        "start": token.start if placed else None,
+        "stop": token.stop if placed else None,
+    }
+
+
+def _timings(answer: Embeddings) -> dict[str, str]:
+    return timing_headers(sum(answer.token_counts), answer.timings)

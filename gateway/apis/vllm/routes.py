@@ -1,0 +1,79 @@
+"""vLLM's route for pairs of texts. Its routes that rerank are those of `rerank` and `cohere`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from uuid import uuid4
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from gateway.apis.rerank.bodies import options_of, reranking_deadline, usage_of
+from gateway.apis.vllm.errors import VLLM
+from gateway.apis.vllm.schemas import ScoreAnswer, ScoreRequest
+from gateway.encoding.json import json_response
+from gateway.http.exceptions import MalformedRequestError
+from gateway.routing import Call, DirectRoute, post
+from torchless.contracts.errors import FieldViolation
+
+router = APIRouter(route_class=DirectRoute)
+_PAIRS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
+_EXAMPLES = {
+    "one with each of several": {
+        "text_1": "How do swifts sleep?",
+        "text_2": ["Bread needs salt.", "Swifts sleep on the wing."],
+    },
+    "pair by pair": {
+        "queries": ["How do swifts sleep?", "What does bread need?"],
+        "documents": ["Swifts sleep on the wing.", "Bread needs salt."],
+    },
+}
+
+
+@post(
+    router,
+    "/score",
+    "/v1/score",
+    compartment="reranking",
+    family=VLLM,
+    body=ScoreRequest,
+    answer=ScoreAnswer,
+    examples=_EXAMPLES,
+    deadline=reranking_deadline,
+)
+async def score(body: ScoreRequest, call: Call) -> Response:
+    """Scores of pairs of texts, in their order: one text with each of several, or each with the one beside it."""
+    fields = _fields(body)
+    queries, documents = (getattr(body, name) for name in fields)
+    answer = await call.services.reranker.score(
+        queries, documents, options_of(body), call.context.for_call(), fields=fields
+    )
+    scores = [score for query in answer.queries for score in query.scores]
+    return json_response(
+        {
+            "id": f"score-{uuid4().hex}",
+            "object": "list",
+            "created": int(time.time()),
+            "model": answer.model,
+            "data": [{"index": i, "object": "score", "score": value} for i, value in enumerate(scores)],
+            "usage": usage_of(answer),
+        }
+    )
+
+
+def _fields(body: ScoreRequest) -> tuple[str, str]:
+    """The names under which the two sides were sent."""
+    given = {name for pair in _PAIRS for name in pair if getattr(body, name) is not None}
+    for pair in _PAIRS:
+        if given == set(pair):
+            return pair
+    raise _neither(sorted(given) or ["text_1"])
+
+
+def _neither(given: Sequence[str]) -> MalformedRequestError:
+    pairs = ", or ".join(" and ".join(pair) for pair in _PAIRS)
+    description = f"give two sides and no more: {pairs}"
+    return MalformedRequestError(
+        f"{', '.join(given)}: {description}", tuple(FieldViolation((name,), description) for name in given)
+    )

@@ -1,5 +1,0 @@
-"""Reads token ids of OpenAI's cl100k_base vocabulary, offline; see NOTICE."""
-
-from gateway.cl100k.vocabulary import Vocabulary, vocabulary
-
-__all__ = ["Vocabulary", "vocabulary"]

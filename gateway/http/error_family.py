@@ -1,0 +1,51 @@
+"""How an API family answers errors: status, body and headers. Each family fills one in, in its `errors.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from gateway.http.exceptions import MethodNotAllowedError
+from torchless.contracts.errors import HTTP_STATUS, TorchlessError
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorFamily:
+    """How one API family answers errors."""
+
+    name: str
+    """For logs and the documentation."""
+    status: Callable[[TorchlessError], int]
+    """The HTTP status of an error."""
+    body: Callable[[TorchlessError, int], Mapping[str, Any]]
+    """The JSON body of an error with its status."""
+    schema: type[BaseModel]
+    """What `body` makes, for the API's description."""
+    statuses: tuple[int, ...]
+    """All that `status` gives for routes that embed, for the API's description."""
+
+    def answer(self, error: TorchlessError, headers: Mapping[str, str] | None = None) -> Response:
+        """The response for `error`; 429 and 503 carry Retry-After in whole seconds, 401 the scheme of the key."""
+        status = self.status(error)
+        sent = dict(headers or {})
+        if status in {429, 503}:
+            sent["retry-after"] = str(max(1, math.ceil(error.retry_after_s or 1)))
+        if status == 401:
+            sent["www-authenticate"] = "Bearer"
+        body = orjson.dumps(self.body(error, status), option=orjson.OPT_NON_STR_KEYS)
+        return Response(body, status, sent, media_type="application/json")
+
+
+def plain_status(error: TorchlessError) -> int:
+    """The HTTP status of the error's kind; 405 for a method that the route does not answer."""
+    return 405 if isinstance(error, MethodNotAllowedError) else HTTP_STATUS[error.kind]
+
+
+PLAIN_STATUSES = (400, 401, 404, 413, 429, 500, 503, 504)
+"""All that `plain_status` gives for routes that embed or rerank."""

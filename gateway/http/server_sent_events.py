@@ -1,0 +1,79 @@
+"""Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import orjson
+from starlette.responses import Response, StreamingResponse
+
+from gateway.http.draining import Draining
+from gateway.http.error_family import ErrorFamily
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+_HEADERS = {
+    "cache-control": "no-store",
+    # Proxies would keep events until a buffer is full.
+    "x-accel-buffering": "no",
+}
+
+
+async def event_stream(
+    name: str, updates: AsyncGenerator[Any, None], family: ErrorFamily, draining: Draining, *, expires_at: float
+) -> Response:
+    """Every one of `updates` as an event of that name, until there are no more, the caller leaves or the gateway does.
+
+    A later error is the last event, named `error`, with the body that the family gives it.
+
+    Args:
+        name: Name of the events.
+        updates: What orjson can write.
+        family: How errors look.
+        draining: Whether the gateway is leaving.
+        expires_at: Until when the first update has to be there, on the event loop's clock, in seconds.
+
+    Raises:
+        TorchlessError: DEADLINE, and whatever goes wrong before the first update: it can still have a status.
+    """
+    try:
+        async with asyncio.timeout_at(expires_at):
+            first = await anext(updates)
+    except TimeoutError as error:
+        raise TorchlessError(ErrorKind.DEADLINE, "nothing came within the deadline") from error
+
+    async def body() -> AsyncIterator[bytes]:
+        async with contextlib.aclosing(updates):
+            yield _event(name, first)
+            try:
+                async for update in _until(updates, draining):
+                    yield _event(name, update)
+            except TorchlessError as error:
+                yield _event("error", family.body(error, family.status(error)))
+
+    return StreamingResponse(body(), headers=_HEADERS, media_type="text/event-stream")
+
+
+async def _until(updates: AsyncIterator[Any], draining: Draining) -> AsyncIterator[Any]:
+    """`updates`, cut short where draining begins."""
+    ending = asyncio.ensure_future(draining.begins())
+    following: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(updates, None))
+            await asyncio.wait({following, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done() or (update := following.result()) is None:
+                return
+            yield update
+    finally:
+        ending.cancel()
+        if following is not None and not following.done():
+            following.cancel()
+            # Its generator cannot be closed while it runs.
+            await asyncio.wait({following})
+
+
+def _event(name: str, content: Any) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(content))
