@@ -168,7 +168,7 @@ def _cache(client: EmbeddingClient, settings: GatewaySettings, instruments: Inst
     return EmbeddingCache(
         client,
         settings.cache,
-        instruments=instruments.cache,
+        metrics=instruments.cache,
         is_down=client.is_down,
     )
 

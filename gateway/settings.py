@@ -6,9 +6,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from torchless.clients.adaptive_limit import ConcurrencySettings
 from torchless.clients.cache.settings import CacheSettings
-from torchless.clients.concurrency import ConcurrencySettings
-from torchless.clients.joining import JoiningSettings
+from torchless.clients.request_joining import JoiningSettings
 from torchless.clients.settings import ClientSettings
 from torchless.settings import ProgramSettings, SettingsGroup
 

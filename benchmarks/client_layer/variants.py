@@ -15,14 +15,14 @@ from benchmarks.data.inputs import Request
 from benchmarks.data.texts import passages
 from benchmarks.load_generator.senders import Answer
 from benchmarks.plan import Length
+from torchless.clients.adaptive_limit import ConcurrencySettings
 from torchless.clients.cache.embedding import EmbeddingCache
 from torchless.clients.cache.settings import CacheSettings
-from torchless.clients.channel import open_channel
-from torchless.clients.concurrency import ConcurrencySettings
 from torchless.clients.embedding import EmbeddingClient, Embeddings
-from torchless.clients.endpoints.health import Health
-from torchless.clients.joining import JoiningSettings
+from torchless.clients.endpoint_state import Health
+from torchless.clients.endpoints.channel import open_channel
 from torchless.clients.metrics import ClientMetrics
+from torchless.clients.request_joining import JoiningSettings
 from torchless.clients.settings import ClientSettings, HedgingSettings
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb

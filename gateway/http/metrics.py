@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from torchless.clients.cache.instruments import CacheInstruments
+from torchless.clients.cache.metrics import CacheMetrics
 from torchless.clients.metrics import ClientMetrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -32,7 +32,7 @@ class Instruments:
         labels = ("method", "route", "status")
         self.clients = ClientMetrics(self._registry)
         """Those of the clients of the services."""
-        self.cache = CacheInstruments(self._registry)
+        self.cache = CacheMetrics(self._registry)
         """Those of the cache of embeddings."""
         self.requests = Counter("torchless_gateway_requests", "Requests answered", labels, registry=self._registry)
         self.seconds = Histogram(

@@ -25,13 +25,13 @@ from gateway.http.request_headers import TIMEOUT_HEADER
 from gateway.reload_changes import as_far_as_they_can, changed, of_connections
 from gateway.services import Services
 from gateway.settings import GatewaySettings
-from torchless.clients import resuming
+from torchless.clients.adaptive_limit import ConcurrencySettings
 from torchless.clients.call import CallContext
-from torchless.clients.concurrency import ConcurrencySettings
 from torchless.clients.endpoints.breaker import Breaker
-from torchless.clients.joining import JoiningSettings
+from torchless.clients.request_joining import JoiningSettings
 from torchless.clients.retry import next_attempt
 from torchless.clients.settings import BreakerSettings, ClientSettings, RetrySettings
+from torchless.clients.streams import resumable_stream
 from torchless.contracts.errors import HTTP_STATUS, ErrorKind, TorchlessError
 
 ROOT = Path(__file__).parents[2]
@@ -142,7 +142,7 @@ def test_the_table_of_errors_is_the_codes() -> None:
             str(HTTP_STATUS[kind]),
             _again(kind),
             _counts(kind),
-            _yes(truth=kind in resuming._PASSING),
+            _yes(truth=kind in resumable_stream._PASSING),
             _yes(truth=kind in OUT),
         ]
         for kind in ErrorKind

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 
 from torchless.clients.call import CallContext
 from torchless.clients.caller import Caller
-from torchless.clients.endpoints.endpoint import Endpoint, EndpointState
-from torchless.clients.endpoints.health import Health
+from torchless.clients.endpoint_state import EndpointState, Health
+from torchless.clients.endpoints.endpoint import Endpoint
 from torchless.clients.endpoints.pool import EndpointPool
 from torchless.clients.metrics import ClientMetrics, default_metrics
 from torchless.clients.settings import ClientSettings

@@ -11,16 +11,16 @@ from typing import Any, Generic, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from torchless.clients.adaptive_limit import AdaptiveLimit
 from torchless.clients.call import CallContext
-from torchless.clients.concurrency import AdaptiveLimit
 from torchless.clients.endpoints.breaker import Ticket
 from torchless.clients.endpoints.endpoint import Endpoint, Stub
 from torchless.clients.endpoints.pool import EndpointPool
 from torchless.clients.hedging import Hedging
 from torchless.clients.metrics import ClientMetrics
-from torchless.clients.resuming import ResumingStream
 from torchless.clients.retry import Again, RetryBudget, next_attempt
 from torchless.clients.settings import ClientSettings
+from torchless.clients.streams.resumable_stream import ResumingStream
 from torchless.clients.translate import our_errors
 from torchless.contracts.errors import ErrorKind, TorchlessError
 

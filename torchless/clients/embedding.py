@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torchless.clients.base import CapabilityClient, valid_text
 from torchless.clients.call import CallContext
 from torchless.clients.caller import Caller
-from torchless.clients.joining import Joining, JoiningSettings
 from torchless.clients.metrics import ClientMetrics
+from torchless.clients.request_joining import Joining, JoiningSettings
 from torchless.clients.settings import ClientSettings
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb

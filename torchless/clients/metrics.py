@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from torchless.clients.endpoints.breaker import BreakerState
+from torchless.clients.endpoint_state import BreakerState
 from torchless.contracts.errors import ErrorKind
 
 _BUCKETS = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)

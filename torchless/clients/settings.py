@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from torchless.clients.concurrency import ConcurrencySettings
-from torchless.clients.endpoints.addresses import parse
+from torchless.clients.adaptive_limit import ConcurrencySettings
+from torchless.clients.addresses import parse
 from torchless.settings import SettingsGroup
 
 

@@ -14,7 +14,7 @@ from gateway.apis.tei.errors import TEI
 from gateway.encoding.json import json_response
 from gateway.routing import Call, DirectRoute, get
 from torchless.clients.base import CapabilityClient
-from torchless.clients.endpoints.endpoint import EndpointState
+from torchless.clients.endpoint_state import EndpointState
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 router = APIRouter(route_class=DirectRoute)

@@ -16,7 +16,7 @@ from tests.conftest import require_program
 from tests.integration.cache.redis_server import RedisServer
 from tests.unit.clients.cache.service import HashService
 from torchless.clients.cache.embedding import EmbeddingCache
-from torchless.clients.cache.instruments import CacheInstruments
+from torchless.clients.cache.metrics import CacheMetrics
 from torchless.clients.cache.settings import CacheSettings
 
 
@@ -78,8 +78,8 @@ async def make_cache(service: HashService, redis_server: RedisServer) -> AsyncIt
     def make(of: Any = None, **settings: Any) -> Cache:
         chosen = {"redis_url": redis_server.url, "redis_pause_s": 0.05, "redis_timeout_s": 0.5} | settings
         registry = CollectorRegistry()
-        instruments = CacheInstruments(registry)
-        made.append(EmbeddingCache(of or service, CacheSettings(**chosen), instruments=instruments))
+        metrics = CacheMetrics(registry)
+        made.append(EmbeddingCache(of or service, CacheSettings(**chosen), metrics=metrics))
         return Cache(made[-1], registry)
 
     yield make

@@ -14,8 +14,7 @@ from tests.integration.clients.services import Service, kind_of, until, unused_p
 from tests.resilience.proxy import Proxy
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
-from torchless.clients.endpoints.breaker import BreakerState
-from torchless.clients.endpoints.health import Health
+from torchless.clients.endpoint_state import BreakerState, Health
 from torchless.contracts.errors import ErrorKind, TorchlessError, invalid_input
 
 BUSY = TorchlessError(ErrorKind.OVERLOADED, "busy", retry_after_s=3)

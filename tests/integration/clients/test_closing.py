@@ -19,9 +19,9 @@ from tests.integration.clients.test_calls import all_known
 from tests.integration.clients.test_streams import answers, numbered
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
-from torchless.clients.endpoints.health import Health
+from torchless.clients.endpoint_state import Health
 from torchless.clients.gpu import GPUClient
-from torchless.clients.joining import JoiningSettings
+from torchless.clients.request_joining import JoiningSettings
 from torchless.clients.settings import ClientSettings
 from torchless.contracts.errors import ErrorKind
 from torchless.contracts.gpu.v1 import gpu_pb2

@@ -20,8 +20,7 @@ from tests.integration.clients.test_closing import lists
 from tests.resilience.proxy import Proxy
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
-from torchless.clients.endpoints.breaker import BreakerState
-from torchless.clients.endpoints.health import Health
+from torchless.clients.endpoint_state import BreakerState, Health
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 LOGGER = "torchless.clients.endpoints"

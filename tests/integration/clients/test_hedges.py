@@ -11,7 +11,7 @@ from tests.integration.clients.conftest import Connect, Serve
 from tests.integration.clients.services import Service, kind_of, until
 from tests.integration.clients.test_calls import all_known, retries
 from torchless.clients.embedding import EmbeddingClient
-from torchless.clients.endpoints.breaker import BreakerState
+from torchless.clients.endpoint_state import BreakerState
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 HEDGING = {"enabled": True, "min_s": 0.02}

@@ -15,8 +15,7 @@ from tests.integration.clients.test_calls import all_known
 from tests.resilience.proxy import Proxy
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
-from torchless.clients.endpoints.breaker import BreakerState
-from torchless.clients.endpoints.health import Health
+from torchless.clients.endpoint_state import BreakerState, Health
 from torchless.clients.settings import ClientSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 

@@ -22,7 +22,7 @@ from tests.integration.reranking.conftest import serving
 from tests.integration.reranking.small_models import save_cross_encoder
 from tests.running_bento import Bento, patient, until_health
 from torchless.clients.call import CallContext
-from torchless.clients.channel import open_channel
+from torchless.clients.endpoints.channel import open_channel
 from torchless.clients.reranking import SERVICE_NAME, LongDocuments, Query, RerankingClient, RerankOptions, ScoreForm
 from torchless.clients.settings import ClientSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
+from torchless.clients.endpoint_state import Health
 from torchless.clients.endpoints.endpoint import Endpoint
-from torchless.clients.endpoints.health import Health
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.settings import ClientSettings
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb

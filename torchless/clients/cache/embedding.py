@@ -10,13 +10,13 @@ from prometheus_client import CollectorRegistry
 
 from torchless.clients.cache.call import Call
 from torchless.clients.cache.entry import Entry, entries_of, matrix_of
-from torchless.clients.cache.flights import Flight, Flights, Landed, LeaderFailedError
-from torchless.clients.cache.instruments import CacheInstruments
 from torchless.clients.cache.keys import Inputs, Scope, Scopes, Served, UncacheableInputError
+from torchless.clients.cache.metrics import CacheMetrics
 from torchless.clients.cache.renaming import renumbered
 from torchless.clients.cache.revisions import Revisions
 from torchless.clients.cache.service import EmbeddingService, WatchedService, refuse_odd
 from torchless.clients.cache.settings import CacheSettings
+from torchless.clients.cache.single_flight import Flight, Flights, Landed, LeaderFailedError
 from torchless.clients.cache.store import Store
 from torchless.clients.cache.tasks import end, spawn
 from torchless.clients.call import CallContext
@@ -77,7 +77,7 @@ class EmbeddingCache:
     Args:
         service: What computes; closed by whoever made it, after the cache.
         settings: The cache's settings.
-        instruments: Where it counts; None: nowhere that is shown.
+        metrics: Where it counts; None: nowhere that is shown.
         is_down: Says whether the service is down; None: the last calls decide.
         deadline_s: How long a caller that gives no deadline waits for what another has asked for, in seconds.
     """
@@ -87,18 +87,18 @@ class EmbeddingCache:
         service: EmbeddingService,
         settings: CacheSettings,
         *,
-        instruments: CacheInstruments | None = None,
+        metrics: CacheMetrics | None = None,
         is_down: Callable[[], bool] | None = None,
         deadline_s: float = 30.0,
     ) -> None:
         self._settings = settings
         self._deadline_s = deadline_s
-        self._instruments = instruments or CacheInstruments(CollectorRegistry())
-        self._revisions = Revisions(self._remember, self._instruments.revisions.inc)
+        self._metrics = metrics or CacheMetrics(CollectorRegistry())
+        self._revisions = Revisions(self._remember, self._metrics.revisions.inc)
         self._service = WatchedService(service, self._revisions, is_down)
         self._scopes = Scopes()
         self._flights = Flights()
-        self._store = Store(settings, self._instruments) if settings.enabled else None
+        self._store = Store(settings, self._metrics) if settings.enabled else None
         self._watcher = spawn(self._watch(self._store), "the watch of revisions") if self._store else None
 
     @property
@@ -147,9 +147,9 @@ class EmbeddingCache:
 
     def _whole(self, scope: Scope, digests: Sequence[bytes], found: Mapping[bytes, Entry]) -> CachedAnswer:
         degraded = self._service.down
-        self._instruments.hit.inc()
+        self._metrics.hit.inc()
         if degraded:
-            self._instruments.degraded.inc()
+            self._metrics.degraded.inc()
         answer = _embeddings([found[digest] for digest in digests], scope.served, Timings())
         return CachedAnswer(answer, hits=len(digests), misses=0, degraded=degraded)
 
@@ -161,7 +161,7 @@ class EmbeddingCache:
         found: Mapping[bytes, Entry],
         wanted: Mapping[bytes, int],
     ) -> CachedAnswer:
-        (self._instruments.partial if found else self._instruments.miss).inc()
+        (self._metrics.partial if found else self._metrics.miss).inc()
         computed = await self._computed(call, scope, wanted)
         served = computed.served() | ({scope.served} if found else set())
         if len(served) > 1:
@@ -175,7 +175,7 @@ class EmbeddingCache:
         return CachedAnswer(answer, hits=hits, misses=len(digests) - hits)
 
     async def _uncached(self, call: Call) -> CachedAnswer:
-        self._instruments.uncached.inc()
+        self._metrics.uncached.inc()
         answer = await self._service.embed(call.inputs, call.options, call.context_now())
         return CachedAnswer(answer, hits=0, misses=len(call.inputs))
 
@@ -251,7 +251,7 @@ class EmbeddingCache:
             landed = await flight.followed(digests, self._deadline_s if remaining is None else remaining)
         except LeaderFailedError:
             return
-        self._instruments.joined.inc(len(digests))
+        self._metrics.joined.inc(len(digests))
         computed.add(landed, flight, digests)
 
     async def _settled(self, call: Call) -> None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from torchless.clients.cache.instruments import CacheInstruments
+from torchless.clients.cache.metrics import CacheMetrics
 from torchless.clients.cache.settings import CacheSettings
 from torchless.clients.cache.tasks import end, spawn
 
@@ -37,16 +37,16 @@ class RedisGuard:
 
     Args:
         settings: Where Redis is, and how long it may take.
-        instruments: Where failures are counted.
+        metrics: Where failures are counted.
     """
 
-    def __init__(self, settings: CacheSettings, instruments: CacheInstruments) -> None:
+    def __init__(self, settings: CacheSettings, metrics: CacheMetrics) -> None:
         self._settings = settings
-        self._instruments = instruments
+        self._metrics = metrics
         self._redis = _client(settings)
         self._up = asyncio.Event()
         self._failed = asyncio.Event()
-        instruments.redis_up.set(0)
+        metrics.redis_up.set(0)
         self._keeper = spawn(self._keep(), "the watch of Redis")
 
     @property
@@ -130,15 +130,15 @@ class RedisGuard:
             async with asyncio.timeout(timeout_s):
                 return await call()
         except TimeoutError as error:
-            self._instruments.redis_timeouts.inc()
+            self._metrics.redis_timeouts.inc()
             self._leave_alone(error)
             raise RedisUnavailableError from error
         except ResponseError as error:
             # It answers, and refuses: it is full, say, or a replica. Reading may go on.
-            self._instruments.redis_errors.inc()
+            self._metrics.redis_errors.inc()
             raise RedisUnavailableError from error
         except (RedisError, OSError) as error:
-            self._instruments.redis_errors.inc()
+            self._metrics.redis_errors.inc()
             self._leave_alone(error)
             raise RedisUnavailableError from error
 
@@ -147,7 +147,7 @@ class RedisGuard:
             # The error's own words may hold an address or what was sent.
             _logger.warning("cache: Redis failed (%s); it is left alone until it answers", type(error).__name__)
         self._up.clear()
-        self._instruments.redis_up.set(0)
+        self._metrics.redis_up.set(0)
         self._failed.set()
 
     async def _keep(self) -> None:
@@ -157,7 +157,7 @@ class RedisGuard:
                 _logger.info("cache: Redis answers")
                 self._failed.clear()
                 self._up.set()
-                self._instruments.redis_up.set(1)
+                self._metrics.redis_up.set(1)
                 await self._failed.wait()
             elif not told:
                 _logger.warning("cache: Redis does not answer; requests go on without it")

@@ -12,9 +12,9 @@ from contextlib import aclosing
 from itertools import islice
 
 from torchless.clients.cache.entry import Entry, packed, unpacked
-from torchless.clients.cache.instruments import CacheInstruments
 from torchless.clients.cache.keys import VERSION, Scope, Served
 from torchless.clients.cache.memory import size_of
+from torchless.clients.cache.metrics import CacheMetrics
 from torchless.clients.cache.redis_guard import RedisGuard, RedisUnavailableError
 from torchless.clients.cache.settings import CacheSettings
 from torchless.clients.cache.tasks import end, spawn
@@ -34,19 +34,19 @@ class RedisLevel:
 
     Args:
         settings: Where Redis is, and the bounds.
-        instruments: Where to count.
+        metrics: Where to count.
     """
 
-    def __init__(self, settings: CacheSettings, instruments: CacheInstruments) -> None:
+    def __init__(self, settings: CacheSettings, metrics: CacheMetrics) -> None:
         self._settings = settings
-        self._instruments = instruments
+        self._metrics = metrics
         self._namespace = settings.namespace.encode() + b":"
         self._models_key = self._namespace + b"%d:models" % VERSION
         self._models: Mapping[str, Served] = {}
         self._waiting: deque[tuple[bytes, Entry]] = deque()
         self._waiting_bytes = 0
         self._work = asyncio.Event()
-        self.guard = RedisGuard(settings, instruments)
+        self.guard = RedisGuard(settings, metrics)
         """Redis itself."""
         self._writer = spawn(self._write(), "the writer to Redis")
 
@@ -67,14 +67,14 @@ class RedisLevel:
             return {}
         found = self._read(keys, values)
         entries = {digest: entry for digest, entry in zip(digests, found, strict=True) if entry is not None}
-        self._instruments.redis_hits.inc(len(entries))
-        self._instruments.redis_misses.inc(len(digests) - len(entries))
+        self._metrics.redis_hits.inc(len(entries))
+        self._metrics.redis_misses.inc(len(digests) - len(entries))
         return entries
 
     def put(self, scope: Scope, digests: Sequence[bytes], entries: Sequence[Entry]) -> None:
         """Writes `entries` soon, or drops them where too much waits already or Redis is down."""
         if not self.guard.up:
-            self._instruments.dropped_down.inc(len(entries))
+            self._metrics.dropped_down.inc(len(entries))
             return
         prefix = self._namespace + scope.redis_prefix.encode()
         most = self._settings.redis_queue_mib * _MIB
@@ -82,7 +82,7 @@ class RedisLevel:
             key = prefix + digest.hex().encode()
             size = _waiting_size(key, entry)
             if self._waiting_bytes + size > most:
-                self._instruments.dropped_full.inc()
+                self._metrics.dropped_full.inc()
                 continue
             self._waiting.append((key, entry))
             self._waiting_bytes += size
@@ -145,7 +145,7 @@ class RedisLevel:
     def _entry(self, key: bytes, value: object, now: int) -> Entry | None:
         entry = unpacked(value, key)
         if entry is None:
-            self._instruments.redis_corrupt.inc()
+            self._metrics.redis_corrupt.inc()
             return None
         if entry.made_at <= now - self._settings.ttl_s:  # written with a longer time to live than is configured now
             return None
@@ -182,10 +182,10 @@ class RedisLevel:
         for key, entry in some:
             self._waiting.popleft()
             self._waiting_bytes -= _waiting_size(key, entry)
-        self._instruments.written.inc(len(some))
+        self._metrics.written.inc(len(some))
 
     def _drop_waiting(self) -> None:
-        self._instruments.dropped_down.inc(len(self._waiting))
+        self._metrics.dropped_down.inc(len(self._waiting))
         self._waiting.clear()
         self._waiting_bytes = 0
 

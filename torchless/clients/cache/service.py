@@ -9,7 +9,6 @@ from typing import Protocol
 
 from torchless.clients.cache.keys import Inputs, Served
 from torchless.clients.cache.revisions import Revisions
-from torchless.clients.cache.service_state import ServiceState
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import Embeddings, EmbedOptions
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
@@ -17,6 +16,8 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 
 _ASK_S = 5.0
 _ASK_AGAIN_S = 2.0
+_GONE = frozenset({ErrorKind.UNREACHABLE, ErrorKind.CIRCUIT_OPEN})
+_DOWN = _GONE | {ErrorKind.GPU_UNAVAILABLE}
 
 
 class EmbeddingService(Protocol):
@@ -43,12 +44,13 @@ class WatchedService:
     def __init__(self, service: EmbeddingService, revisions: Revisions, is_down: Callable[[], bool] | None) -> None:
         self._service = service
         self._revisions = revisions
-        self._state = ServiceState(is_down)
+        self._is_down = is_down
+        self._failure: ErrorKind | None = None
 
     @property
     def down(self) -> bool:
-        """Whether the service is known to be down."""
-        return self._state.down
+        """Whether the last call found no service, or one without its device."""
+        return self._failure is not None if self._is_down is None else self._is_down()
 
     async def embed(self, inputs: Inputs, options: EmbedOptions, context: CallContext) -> Embeddings:
         """What the service answers; raises what it raises."""
@@ -56,9 +58,9 @@ class WatchedService:
         try:
             answer = await self._service.embed(inputs, options, context)
         except TorchlessError as error:
-            self._state.failed(error)
+            self._note_failure(error)
             raise
-        self._state.embedded()
+        self._failure = None
         self._revisions.answered(options.model, Served(answer.model, answer.revision), asked_at)
         return answer
 
@@ -71,9 +73,10 @@ class WatchedService:
         try:
             models = await self._service.list_models(CallContext(deadline_s=deadline_s))
         except TorchlessError as error:
-            self._state.failed(error)
+            self._note_failure(error)
             return False
-        self._state.listed()
+        if self._failure in _GONE:  # a service without its device lists its models, too
+            self._failure = None
         self._revisions.listed([Served(each.id, each.revision) for each in models])
         return True
 
@@ -82,6 +85,10 @@ class WatchedService:
         while True:
             await asyncio.sleep(interval_s if answered else min(interval_s, _ASK_AGAIN_S))
             answered = await self.ask()
+
+    def _note_failure(self, error: TorchlessError) -> None:
+        if error.kind in _DOWN:
+            self._failure = error.kind
 
 
 def refuse_odd(answer: Embeddings, inputs: Inputs) -> None:

@@ -11,8 +11,8 @@ import random
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from torchless.clients.endpoint_state import Health
 from torchless.clients.endpoints.endpoint import Endpoint, Stub
-from torchless.clients.endpoints.health import Health
 
 _RANKS = {Health.SERVING: 0, Health.UNKNOWN: 1, Health.NOT_SERVING: 2, Health.UNREACHABLE: 3}
 _WELL = 2

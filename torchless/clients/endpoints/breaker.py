@@ -11,10 +11,10 @@ import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any
 
-from torchless.clients.endpoints.light_aiobreaker import (
+from torchless.clients.endpoint_state import BreakerState
+from torchless.clients.endpoints.aiobreaker_without_redis import (
     CircuitBreaker,
     CircuitBreakerError,
     CircuitBreakerListener,
@@ -22,18 +22,6 @@ from torchless.clients.endpoints.light_aiobreaker import (
 )
 from torchless.clients.settings import BreakerSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
-
-
-class BreakerState(StrEnum):
-    """What the breaker does with calls."""
-
-    CLOSED = "closed"
-    """It lets them through."""
-    HALF_OPEN = "half_open"
-    """It lets one through at a time, as a trial."""
-    OPEN = "open"
-    """It lets none through."""
-
 
 _ONE_PORTION = 4096
 """Bytes of a request that `deadline_counts_from_s` is for: large ones may take long at a service that is well."""

@@ -8,14 +8,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import grpc
 
-from torchless.clients.channel import open_channel
-from torchless.clients.endpoints.breaker import Breaker, BreakerState, Ticket
-from torchless.clients.endpoints.health import Health, HealthWatch, is_this_task_cancelled
+from torchless.clients.endpoint_state import BreakerState, EndpointState, Health
+from torchless.clients.endpoints.breaker import Breaker, Ticket
+from torchless.clients.endpoints.channel import open_channel
+from torchless.clients.endpoints.health import HealthWatch, is_this_task_cancelled
 from torchless.clients.metrics import EndpointMetrics
 from torchless.clients.settings import ClientSettings
 from torchless.clients.translate import unreachable
@@ -35,24 +35,6 @@ all together, however busy they are; a good answer makes it forgotten."""
 _LEAST_WEIGHT = 0.1
 _LONGEST_CALL_S = 3600.0
 """The longest deadline that settings allow, in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointState:
-    """What is known of an endpoint at one moment."""
-
-    address: str
-    """Where it is."""
-    health: Health
-    """What it says of itself."""
-    breaker: BreakerState
-    """What its breaker does with calls."""
-    trips: int
-    """How often the breaker has opened."""
-    next_trial_s: float
-    """Seconds until the breaker lets a trial through; 0: now, or none is needed."""
-    calls_in_flight: int
-    """Calls that it has now."""
 
 
 class Endpoint(Generic[Stub]):

@@ -9,29 +9,16 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from torchless.clients.endpoint_state import Health
 from torchless.clients.settings import EndpointHealthSettings
 
 _FIRST_PAUSE_S = 0.05
 _STEADY_S = 1.0
-
-
-class Health(StrEnum):
-    """What is known of an endpoint."""
-
-    UNKNOWN = "unknown"
-    """Nothing yet."""
-    SERVING = "serving"
-    """It takes calls."""
-    NOT_SERVING = "not_serving"
-    """It answers, but is loading, leaving, or out of order."""
-    UNREACHABLE = "unreachable"
-    """It does not answer."""
 
 
 class HealthWatch:

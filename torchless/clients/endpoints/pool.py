@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, Generic
 
-from torchless.clients.endpoints.addresses import Target, parse
+from torchless.clients.addresses import Target, parse
+from torchless.clients.endpoint_state import BreakerState, EndpointState, Health
 from torchless.clients.endpoints.balancing import choose
-from torchless.clients.endpoints.breaker import BreakerState, Ticket
-from torchless.clients.endpoints.endpoint import Endpoint, EndpointState, Stub
-from torchless.clients.endpoints.health import Health
+from torchless.clients.endpoints.breaker import Ticket
+from torchless.clients.endpoints.endpoint import Endpoint, Stub
 from torchless.clients.settings import ClientSettings
 from torchless.clients.translate import out_of_time, unreachable
 from torchless.contracts.errors import ErrorKind, TorchlessError

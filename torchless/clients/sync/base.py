@@ -9,7 +9,7 @@ from typing import Generic, Self, TypeVar
 
 from torchless.clients.base import CapabilityClient
 from torchless.clients.call import CallContext
-from torchless.clients.endpoints.endpoint import EndpointState
+from torchless.clients.endpoint_state import EndpointState
 from torchless.clients.settings import ClientSettings
 from torchless.clients.sync import background
 from torchless.clients.sync.streams import AnswerStream

@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterable, Sequence
 
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient, Embeddings, EmbedOptions
-from torchless.clients.joining import JoiningSettings
 from torchless.clients.metrics import ClientMetrics
+from torchless.clients.request_joining import JoiningSettings
 from torchless.clients.settings import ClientSettings
 from torchless.clients.sync.base import SyncClient
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb

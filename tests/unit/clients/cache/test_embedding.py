@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from tests.unit.clients.cache.conftest import MakeCache
 from tests.unit.clients.cache.service import MODEL, TOO_LONG, HashService, answer_of, same
 from torchless.clients.cache.embedding import EmbeddingCache
-from torchless.clients.cache.instruments import CacheInstruments
+from torchless.clients.cache.metrics import CacheMetrics
 from torchless.clients.cache.settings import CacheSettings
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbedOptions, Granularity, InputType, Truncation
@@ -247,7 +247,7 @@ async def test_a_service_that_is_down_at_start_does_not_hold_requests_up(service
 
 async def test_the_hit_ratio_follows_from_the_metrics(make_cache: MakeCache) -> None:
     registry = CollectorRegistry()
-    cache = make_cache(arguments={"instruments": CacheInstruments(registry)})
+    cache = make_cache(arguments={"metrics": CacheMetrics(registry)})
     await cache.embed(["a", "b"])
     await cache.embed(["a", "b", "a"])
     await cache.embed(["a", "c"])

@@ -14,10 +14,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from torchless.clients.embedding import SERVICE_NAME
+from torchless.clients.endpoint_state import Health
 from torchless.clients.endpoints import endpoint as module
 from torchless.clients.endpoints.balancing import choose
 from torchless.clients.endpoints.endpoint import Endpoint
-from torchless.clients.endpoints.health import Health
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.settings import ClientSettings
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub

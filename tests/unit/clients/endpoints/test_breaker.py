@@ -13,8 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from torchless.clients.endpoint_state import BreakerState
 from torchless.clients.endpoints import breaker as module
-from torchless.clients.endpoints.breaker import Breaker, BreakerState, Ticket
+from torchless.clients.endpoints.breaker import Breaker, Ticket
 from torchless.clients.settings import BreakerSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 

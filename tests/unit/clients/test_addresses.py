@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchless.clients.endpoints.addresses import Target, parse
+from torchless.clients.addresses import Target, parse
 from torchless.clients.settings import ClientSettings
 
 INET, INET6 = socket.AF_INET, socket.AF_INET6

@@ -8,7 +8,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
-class CacheInstruments:
+class CacheMetrics:
     """The metrics of one process's cache.
 
     Args:

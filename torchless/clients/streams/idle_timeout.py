@@ -12,8 +12,9 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
+from torchless.clients.endpoint_state import Health
 from torchless.clients.endpoints.endpoint import Endpoint
-from torchless.clients.endpoints.health import Health, is_this_task_cancelled
+from torchless.clients.endpoints.health import is_this_task_cancelled
 from torchless.clients.endpoints.pool import EndpointPool
 from torchless.clients.settings import ClientSettings
 from torchless.clients.translate import unreachable

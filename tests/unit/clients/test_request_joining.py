@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from torchless.clients.call import CallContext
-from torchless.clients.joining import Joining, JoiningSettings
+from torchless.clients.request_joining import Joining, JoiningSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError, invalid_input
 
 Answer = list[str]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 from pydantic import ValidationError
 
-from torchless.clients.concurrency import AdaptiveLimit, ConcurrencySettings, Permit
+from torchless.clients.adaptive_limit import AdaptiveLimit, ConcurrencySettings, Permit
 from torchless.contracts.errors import TOO_LATE, ErrorKind, TorchlessError
 
 OVERLOADED = TorchlessError(ErrorKind.OVERLOADED, "busy")

@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from torchless.clients.embedding import EmbeddingClient
-from torchless.clients.resuming import _END, _Source
 from torchless.clients.settings import ClientSettings
+from torchless.clients.streams.resumable_stream import _END, _Source
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import (
     EmbeddingServiceServicer,

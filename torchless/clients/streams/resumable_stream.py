@@ -14,13 +14,13 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from torchless.clients.call import CallContext
-from torchless.clients.ending import Ending
+from torchless.clients.endpoint_state import Health
 from torchless.clients.endpoints.endpoint import Endpoint, Stub
-from torchless.clients.endpoints.health import Health
 from torchless.clients.endpoints.pool import EndpointPool
 from torchless.clients.retry import pause_s
 from torchless.clients.settings import ClientSettings
-from torchless.clients.silence import Patience, Unanswered
+from torchless.clients.streams.call_status import Ending
+from torchless.clients.streams.idle_timeout import Patience, Unanswered
 from torchless.clients.translate import our_errors, out_of_time, unreachable
 from torchless.contracts.errors import ErrorKind, TorchlessError
 

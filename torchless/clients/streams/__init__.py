@@ -1,0 +1,1 @@
+"""Bulk streams that survive the loss of an endpoint."""
