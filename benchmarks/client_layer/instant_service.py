@@ -1,4 +1,4 @@
-"""An embedding service that answers at once: prepared bytes over real gRPC, in a process of its own.
+"""The services behind the gateway, answering at once: prepared bytes over real gRPC, in a process of their own.
 
 `python -m benchmarks.client_layer.instant_service PORT...` listens on each port; each port is an endpoint of one
 service.
@@ -19,25 +19,27 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from numpy.typing import NDArray
 
-from torchless.clients.embedding import SERVICE_NAME
+from torchless.clients import embedding, gpu, reranking
 from torchless.contracts import matrix
-from torchless.contracts.embedding.v1 import embedding_pb2 as pb
+from torchless.contracts.embedding.v1 import embedding_pb2
+from torchless.contracts.reranking.v1 import reranking_pb2
 
 _DIMENSIONS = 384
 _TOKENS = 19
-MODEL = pb.Model(id="prepared", revision="r1", dimensions=_DIMENSIONS, max_tokens=256)
-"""The one that is served."""
+MODEL = embedding_pb2.Model(id="prepared", revision="r1", dimensions=_DIMENSIONS, max_tokens=256)
+"""The embedding model that is served."""
+_RERANKER = reranking_pb2.Model(id="prepared", revision="r1", max_tokens=256)
 
 
 def vectors(texts: int) -> NDArray[np.float32]:
-    """What is answered to so many texts, shape (texts, dimensions): every text has the same vector, of length 1."""
+    """The answer to `texts` texts, shape (texts, dimensions): every text has the same vector, of length 1."""
     return np.full((texts, _DIMENSIONS), _DIMENSIONS**-0.5, np.float32)
 
 
 @lru_cache(maxsize=256)
 def prepared(texts: int) -> bytes:
-    """The answer to so many texts, as it goes over the wire."""
-    response = pb.GenerateEmbeddingsResponse(
+    """The response to `texts` texts, serialized."""
+    response = embedding_pb2.GenerateEmbeddingsResponse(
         model=MODEL.id,
         revision=MODEL.revision,
         embeddings=matrix.to_message(vectors(texts)),
@@ -46,35 +48,53 @@ def prepared(texts: int) -> bytes:
     return response.SerializeToString()
 
 
-async def _generate(request: pb.GenerateEmbeddingsRequest, context: Any) -> bytes:
+async def _generate(request: embedding_pb2.GenerateEmbeddingsRequest, context: Any) -> bytes:
     return prepared(len(request.texts))
 
 
-async def _list_models(request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
-    return pb.ListModelsResponse(models=[MODEL])
+async def _rerank(request: reranking_pb2.RerankBatchRequest, context: Any) -> bytes:
+    queries = [
+        reranking_pb2.QueryScores(
+            scores=np.linspace(0.9, 0.1, len(query.documents), dtype="<f4").tobytes(),
+            token_counts=[_TOKENS] * len(query.documents),
+        )
+        for query in request.queries
+    ]
+    response = reranking_pb2.RerankBatchResponse(model=_RERANKER.id, revision=_RERANKER.revision, queries=queries)
+    return response.SerializeToString()
 
 
-def _handlers() -> grpc.GenericRpcHandler:
-    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-        "GenerateEmbeddings": grpc.unary_unary_rpc_method_handler(
-            _generate, request_deserializer=pb.GenerateEmbeddingsRequest.FromString
-        ),
-        "ListModels": grpc.unary_unary_rpc_method_handler(
-            _list_models,
-            request_deserializer=pb.ListModelsRequest.FromString,
-            response_serializer=pb.ListModelsResponse.SerializeToString,
-        ),
+async def _embedding_models(request: bytes, context: Any) -> bytes:
+    return embedding_pb2.ListModelsResponse(models=[MODEL]).SerializeToString()
+
+
+async def _reranking_models(request: bytes, context: Any) -> bytes:
+    return reranking_pb2.ListModelsResponse(models=[_RERANKER]).SerializeToString()
+
+
+def _handlers() -> list[grpc.GenericRpcHandler]:
+    method = grpc.unary_unary_rpc_method_handler
+    embed: grpc.RpcMethodHandler[Any, Any] = method(
+        _generate, request_deserializer=embedding_pb2.GenerateEmbeddingsRequest.FromString
+    )
+    rerank: grpc.RpcMethodHandler[Any, Any] = method(
+        _rerank, request_deserializer=reranking_pb2.RerankBatchRequest.FromString
+    )
+    services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {
+        embedding.SERVICE_NAME: {"GenerateEmbeddings": embed, "ListModels": method(_embedding_models)},
+        reranking.SERVICE_NAME: {"RerankBatch": rerank, "ListModels": method(_reranking_models)},
     }
-    return grpc.method_handlers_generic_handler(SERVICE_NAME, methods)
+    return [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
 
 
 async def serve(ports: Sequence[int]) -> None:
-    """Answers until the process is ended."""
+    """Answers until the process ends."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((_handlers(),))
+    server.add_generic_rpc_handlers(tuple(_handlers()))
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    await health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+    for service in (embedding, reranking, gpu):
+        await health.set(service.SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
     for port in ports:
         server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()

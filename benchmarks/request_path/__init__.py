@@ -1,0 +1,1 @@
+"""Counts the files of this project that one request runs through."""
