@@ -42,8 +42,7 @@ def section(layer: LayerResults) -> str:
         "loopback, from a process of its own. The bare stub has a channel with the same options, sets a deadline, and "
         "reads the answer as the client does. `EmbeddingClient` adds balancing, breaker, health watch, retries and "
         "metrics, over one endpoint; `client` is the same with what is named beside it, where three endpoints are "
-        "three ports of the one service; `cache` is an `EmbeddingCache` before `EmbeddingClient`. Hedging waits 10 ms "
-        "at least, so that next to no call is sent twice while there is one at a time.",
+        "three ports of the one service; `cache` is an `EmbeddingCache` before `EmbeddingClient`.",
         "All are in one process, on uvloop as the gateway is, each over connections of its own; a call has one short "
         f"text and brings one vector of 384 dimensions. {plan.rounds} rounds of {plan.seconds} s windows after "
         f"{plan.warm_up_s} s of load; they follow one another within a load, in the opposite order every other round. "

@@ -23,7 +23,7 @@ from torchless.clients.endpoint_state import Health
 from torchless.clients.endpoints.channel import open_channel
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.request_joining import JoiningSettings
-from torchless.clients.settings import ClientSettings, HedgingSettings
+from torchless.clients.settings import ClientSettings
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
@@ -31,7 +31,6 @@ from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingService
 BARE = "bare stub"
 CLIENT = "EmbeddingClient"
 THREE = "client, 3 endpoints"
-HEDGING = "client, 3 endpoints, hedging"
 JOINING = "client, joining"
 LIMIT = "client, adaptive limit"
 MISS = "cache, miss"
@@ -125,7 +124,6 @@ async def open_variants(addresses: Sequence[str], redis_url: str, opened: AsyncE
         BARE: Variant(_bare(one, opened), lambda answer: answer.vectors, known),
         CLIENT: await client(one),
         THREE: await client(three),
-        HEDGING: await client(three.model_copy(update={"hedging": HedgingSettings(enabled=True)})),
         JOINING: await client(one, JoiningSettings()),
         LIMIT: await client(one.model_copy(update={"concurrency": ConcurrencySettings()})),
         MISS: await cache(CacheSettings(), new, hits=0),

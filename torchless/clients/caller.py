@@ -16,7 +16,6 @@ from torchless.clients.call import CallContext
 from torchless.clients.endpoints.breaker import Ticket
 from torchless.clients.endpoints.endpoint import Endpoint, Stub
 from torchless.clients.endpoints.pool import EndpointPool
-from torchless.clients.hedging import Hedging
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.retry import Again, RetryBudget, next_attempt
 from torchless.clients.settings import ClientSettings
@@ -36,7 +35,7 @@ class Caller(Generic[Stub]):
     Args:
         capability: Its name, for messages and metrics.
         pool: Its endpoints.
-        settings: Deadline, retries and hedging.
+        settings: Deadline and retries.
         metrics: Where calls are counted.
     """
 
@@ -48,7 +47,6 @@ class Caller(Generic[Stub]):
         self._settings = settings
         self._metrics = metrics
         self._budget = RetryBudget(settings.retry)
-        self._hedging = Hedging(settings.hedging)
         self._limit = AdaptiveLimit(settings.concurrency, capability)
         self._shown_limit = metrics.concurrency_limit.labels(capability)
 
@@ -56,7 +54,6 @@ class Caller(Generic[Stub]):
         """Other settings for calls from now on."""
         self._settings = settings
         self._budget.reconfigure(settings.retry)
-        self._hedging.reconfigure(settings.hedging)
         self._limit.reconfigure(settings.concurrency)
 
     @contextmanager
@@ -153,8 +150,6 @@ class Caller(Generic[Stub]):
                 endpoint, ticket = await self._picked(attempt, tried, again, failure)
                 tried.append(endpoint)
                 try:
-                    if repeatable and self._hedging.applies_to(attempt.size):
-                        return await self._hedged(attempt, endpoint, ticket, tried)
                     return await self._made(attempt, endpoint, ticket)
                 except TorchlessError as error:
                     failure = error
@@ -198,29 +193,6 @@ class Caller(Generic[Stub]):
     ) -> Response:
         with endpoint.call(ticket), our_errors(self._capability):
             return await attempt.at(endpoint)
-
-    async def _hedged(
-        self,
-        attempt: _Attempt[Stub, Request, Response],
-        endpoint: Endpoint[Stub],
-        ticket: Ticket,
-        tried: list[Endpoint[Stub]],
-    ) -> Response:
-        """The first answer of two attempts, the second made when the first is late."""
-
-        async def second() -> Response | None:
-            try:
-                other, its_ticket = await self._pool.pick(attempt.left_s, tried, only_others=True, size=attempt.size)
-            except TorchlessError:
-                return None
-            if not self._may_retry():
-                its_ticket.abandoned()
-                return None
-            self._metrics.retries.labels(self._capability, "late").inc()
-            tried.append(other)
-            return await self._made(attempt, other, its_ticket)
-
-        return await self._hedging.first_of(lambda: self._made(attempt, endpoint, ticket), second)
 
     def _may_retry(self) -> bool:
         if self._budget.take():

@@ -63,19 +63,6 @@ class RetrySettings(SettingsGroup):
     nothing is tried again, and no answer comes too late."""
 
 
-class HedgingSettings(SettingsGroup):
-    """A second attempt at another endpoint while the first is late (Dean and Barroso, The Tail at Scale, 2013)."""
-
-    enabled: bool = False
-    """Whether small calls that can be repeated are hedged. Each hedge is a retry of the budget."""
-    quantile: float = Field(default=0.95, ge=0.5, le=0.999)
-    """Share of recent calls that were quicker than the wait before a hedge."""
-    min_s: float = Field(default=0.01, gt=0, le=10)
-    """Shortest wait before a hedge, in seconds."""
-    max_bytes: int = Field(default=16_384, ge=0)
-    """Largest request that is hedged, in bytes."""
-
-
 class ClientSettings(SettingsGroup):
     """How one capability is called."""
 
@@ -109,8 +96,6 @@ class ClientSettings(SettingsGroup):
     """The circuit breaker of each endpoint."""
     retry: RetrySettings = RetrySettings()
     """When calls are tried again."""
-    hedging: HedgingSettings = HedgingSettings()
-    """Second attempts while the first is late."""
     concurrency: ConcurrencySettings = ConcurrencySettings(enabled=False)
     """The limit on calls in flight."""
 

@@ -250,27 +250,22 @@ class TestCallersThatHangUp:
         await asyncio.wait({call})
         assert call.cancelled() or call.exception() is None or isinstance(call.exception(), TorchlessError)
 
-    @pytest.mark.parametrize("hedged", [False, True])
-    async def test_at_any_turn_of_the_loop(self, serve: Serve, connect: Connect, hedged: bool) -> None:
+    async def test_at_any_turn_of_the_loop(self, serve: Serve, connect: Connect) -> None:
         services = await serve(2)
         for service in services:
             service.servicer.delay_s = 0.005
-        client = connect(*services, hedging={"enabled": hedged, "min_s": 0.001})
+        client = connect(*services)
         await all_known(client)
-        client._caller._hedging._wait_s = 0.001
         for turns in range(80):
             await self._hung_up(client, turns)
         await until(lambda: not any(each.calls_in_flight for each in client.states()))
         await until(lambda: not any(service.servicer.waiting for service in services))
         assert await kind_of(client.embed(["a"])) is None
 
-    @pytest.mark.parametrize("hedged", [False, True])
-    async def test_a_trial_that_is_hung_up_on_frees_the_place(
-        self, serve: Serve, connect: Connect, hedged: bool
-    ) -> None:
+    async def test_a_trial_that_is_hung_up_on_frees_the_place(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 0.2
-        client = connect(service, breaker={"open_s": 0.001, "failures": 1}, hedging={"enabled": hedged})
+        client = connect(service, breaker={"open_s": 0.001, "failures": 1})
         await all_known(client)
         (endpoint,) = client._pool.endpoints()
         for turns in range(40):
@@ -304,13 +299,10 @@ class TestCallersThatHangUp:
         await until(lambda: len(asyncio.all_tasks()) <= tasks)
 
 
-@pytest.mark.parametrize("hedged", [False, True])
-async def test_errors_are_freed_without_the_collector(serve: Serve, connect: Connect, hedged: bool) -> None:
+async def test_errors_are_freed_without_the_collector(serve: Serve, connect: Connect) -> None:
     (service,) = await serve(1)
     service.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "not ready now")
-    client = connect(
-        service, breaker={"failures": 1000}, retry={"base_s": 0, "attempts": 2}, hedging={"enabled": hedged}
-    )
+    client = connect(service, breaker={"failures": 1000}, retry={"base_s": 0, "attempts": 2})
     await all_known(client)
     await kind_of(client.embed(["a"]))
     gc.collect()

@@ -34,13 +34,12 @@ def lists(*services: Service | str, **settings: Any) -> ClientSettings:
 
 
 class TestClosing:
-    @pytest.mark.parametrize("hedged", [False, True])
     async def test_calls_in_flight_are_unreachable_and_nobody_is_cancelled(
-        self, serve: Serve, connect: Connect, hedged: bool
+        self, serve: Serve, connect: Connect
     ) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 30
-        client = connect(service, hedging={"enabled": hedged})
+        client = connect(service)
         calls = [asyncio.ensure_future(client.embed(["a"])) for _ in range(5)]
         await until(lambda: service.servicer.waiting == 5)
         await client.close()

@@ -18,7 +18,6 @@ from benchmarks.client_layer.report import HEAD, cells, section
 from benchmarks.client_layer.variants import (
     BARE,
     CLIENT,
-    HEDGING,
     HIT,
     JOINING,
     LIMIT,
@@ -38,7 +37,7 @@ from benchmarks.systems.processes import free_ports_in_a_row
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 
-WITHOUT_REDIS = [BARE, CLIENT, THREE, HEDGING, JOINING, LIMIT, MISS, HIT]
+WITHOUT_REDIS = [BARE, CLIENT, THREE, JOINING, LIMIT, MISS, HIT]
 
 
 @pytest.fixture
