@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from gateway.capabilities.request import RequestContext
 from gateway.http.body_variants import Form, Reading, only, told_apart
 from gateway.http.bulkheads import Compartment
 from gateway.http.closing_response import LastAnswer
@@ -29,7 +30,8 @@ from gateway.http.error_family import ErrorFamily
 from gateway.http.exceptions import BodyTooLargeError, BodyTooLateError, GatewayDefectError, NoRoomForBodyError
 from gateway.http.json_body import Body
 from gateway.http.openapi import described_bodiless, described_post
-from gateway.http.request_headers import RequestContext, request_context
+from gateway.http.provenance_headers import write_provenance_headers
+from gateway.http.request_headers import request_context
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from torchless.contracts.errors import TorchlessError
@@ -268,7 +270,7 @@ async def _work_on_body(request: Request, arrival: _Arrival) -> Response:
 async def _told(call: Call, handler: Callable[[Call], Awaitable[Response]]) -> Response:
     """The answer of `handler`, which says how it came about."""
     response = await handler(call)
-    call.context.provenance.tell(response.headers)
+    write_provenance_headers(call.context.provenance, response.headers)
     return response
 
 

@@ -6,13 +6,13 @@ import signal
 
 import bentoml
 
-from gateway.deferred import DeferredApplication
 from gateway.settings import GatewaySettings
+from gateway.worker import WorkerApp
 from torchless.process import leave_with_parent
 from torchless.telemetry.logs import configure_logging
 
 settings = GatewaySettings.load()
-application = DeferredApplication(settings)
+application = WorkerApp(settings)
 
 
 @bentoml.service(

@@ -7,14 +7,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
 
-from gateway.embedder import Embedder
+from gateway.capabilities.embedding import EmbeddingUseCase
+from gateway.capabilities.model_catalogue import ModelCatalogue, ModelSource
+from gateway.capabilities.reranking import RerankingUseCase
 from gateway.http.admission import Admission
 from gateway.http.api_keys import KeyRing
 from gateway.http.body_limit import BodyLimit
 from gateway.http.draining import Draining
 from gateway.http.metrics import Instruments
-from gateway.reload_state import ReloadState
-from gateway.reranker import Reranker
 from gateway.settings import GatewaySettings
 from torchless.clients.base import CapabilityClient
 from torchless.clients.cache.embedding import EmbeddingCache
@@ -31,6 +31,13 @@ class Closable(Protocol):
 
     async def close(self) -> None:
         """Ends them."""
+
+
+class ReloadState:
+    """The outcome of the newest settings in one worker; `refused` is why they are not in force, None if they are."""
+
+    def __init__(self) -> None:
+        self.refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +64,12 @@ class Services:
     """The reranking service; None where none is configured."""
     gpu: GPUClient | None
     """The GPU service; None where none is configured."""
-    embedder: Embedder
+    embedder: EmbeddingUseCase
     """Embedding with limits, aliases and the caller's field names."""
-    reranker: Reranker
+    reranker: RerankingUseCase
     """Reranking with limits, aliases and the caller's field names."""
+    model_catalogue: ModelCatalogue
+    """The models of all services."""
     keys: KeyRing
     """Who may call."""
     body_limit: BodyLimit
@@ -89,8 +98,9 @@ class Services:
             cache=cache,
             reranking=reranking,
             gpu=gpu,
-            embedder=Embedder(cache, settings.limits, settings.models),
-            reranker=Reranker(reranking, settings.limits, settings.models),
+            embedder=EmbeddingUseCase(cache, settings.limits, settings.models),
+            reranker=RerankingUseCase(reranking, settings.limits, settings.models),
+            model_catalogue=_catalogue(client, reranking, settings),
             keys=KeyRing(settings.auth.api_keys),
             body_limit=BodyLimit(settings.limits.body_mib, settings.limits.bodies_mib),
             admission=Admission(settings.limits.concurrent_requests),
@@ -125,8 +135,9 @@ class Services:
             cache=cache,
             reranking=reranking,
             gpu=gpu,
-            embedder=Embedder(cache, limits, settings.models),
-            reranker=Reranker(reranking, limits, settings.models),
+            embedder=EmbeddingUseCase(cache, limits, settings.models),
+            reranker=RerankingUseCase(reranking, limits, settings.models),
+            model_catalogue=_catalogue(self.embedding, reranking, settings),
             keys=KeyRing(settings.auth.api_keys),
         )
 
@@ -171,6 +182,15 @@ def _cache(client: EmbeddingClient, settings: GatewaySettings, instruments: Inst
         metrics=instruments.cache,
         is_down=client.is_down,
     )
+
+
+def _catalogue(
+    embedding: EmbeddingClient, reranking: RerankingClient | None, settings: GatewaySettings
+) -> ModelCatalogue:
+    sources = [ModelSource("embed", "embedding", embedding.list_models, settings.models.aliases)]
+    if reranking is not None:
+        sources.append(ModelSource("rerank", "reranking", reranking.list_models, settings.models.rerank_aliases))
+    return ModelCatalogue(sources, settings.health.timeout_s)
 
 
 async def _reconfigure(

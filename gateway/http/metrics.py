@@ -68,7 +68,7 @@ class Instruments:
         )
         self._settings_applied.set_to_current_time()
 
-    def settings_looked_at(self, outcome: Literal["applied", "refused", "unchanged"]) -> None:
+    def record_reload(self, outcome: Literal["applied", "refused", "unchanged"]) -> None:
         """Counts one look at newer settings."""
         self._reloads.labels(outcome).inc()
         self._settings_refused.set(outcome == "refused")

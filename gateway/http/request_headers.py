@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from dataclasses import dataclass, field
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.degradation import Provenance
+from gateway.capabilities.request import RequestContext
 from gateway.http.exceptions import malformed
 from gateway.settings import LimitSettings
-from torchless.clients.call import REQUEST_ID_KEY, TRACEPARENT_KEY, CallContext
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.clients.call import REQUEST_ID_KEY, TRACEPARENT_KEY
 
 TIMEOUT_HEADER = "x-request-timeout-s"
 MIN_TIMEOUT_S = 0.001
@@ -49,31 +47,6 @@ class RequestIdMiddleware:
             await send(message)
 
         await self._app(scope, receive, send_with_id)
-
-
-@dataclass(frozen=True, slots=True)
-class RequestContext:
-    """Facts about one request, taken when it arrives."""
-
-    request_id: str
-    """Its id."""
-    traceparent: str
-    """W3C trace context; empty: none."""
-    expires_at: float
-    """When its caller stops waiting, on the event loop's clock, in seconds."""
-    provenance: Provenance = field(default_factory=Provenance)
-    """How its answer comes about."""
-
-    def for_call(self) -> CallContext:
-        """What a client sends along, with the time that is left.
-
-        Raises:
-            TorchlessError: DEADLINE, when nothing is left.
-        """
-        left = self.expires_at - asyncio.get_running_loop().time()
-        if left <= 0:
-            raise TorchlessError(ErrorKind.DEADLINE, "the request's time was over before it could be sent on")
-        return CallContext(request_id=self.request_id, traceparent=self.traceparent, deadline_s=left)
 
 
 def request_context(scope: Scope, limits: LimitSettings, deadline_s: float) -> RequestContext:

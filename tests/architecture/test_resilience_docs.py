@@ -19,10 +19,11 @@ from bentos.embedding.settings import EmbeddingSettings
 from bentos.reranking.settings import RerankingSettings
 from gateway.apis.operation.schemas import Readiness
 from gateway.app import compose
-from gateway.degradation import CACHE_HEADER, DEGRADED_HEADER, OUT
+from gateway.capabilities.provenance import OUT
 from gateway.http.draining import Draining
+from gateway.http.provenance_headers import CACHE_HEADER, DEGRADED_HEADER
 from gateway.http.request_headers import TIMEOUT_HEADER
-from gateway.reload_changes import as_far_as_they_can, changed, of_connections
+from gateway.reload.changes import changed, connection_settings, reloadable_part
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from torchless.clients.adaptive_limit import ConcurrencySettings
@@ -210,12 +211,12 @@ def test_the_headers_are_the_gateways() -> None:
 def test_what_waits_for_new_endpoints_or_a_restart_is_what_the_page_says() -> None:
     cells = {when: re.findall(r"`([^`]+)`", what) for what, when in rows("| changed | when")}
     new = cells["for endpoints that are new"]
-    assert of_connections(f"embedding.{name}" for name in new) == [f"embedding.{name}" for name in new]
-    assert set(of_connections(GATEWAY)) == {f"{client}.{name}" for client in CLIENTS for name in new}
+    assert connection_settings(f"embedding.{name}" for name in new) == [f"embedding.{name}" for name in new]
+    assert set(connection_settings(GATEWAY)) == {f"{client}.{name}" for client in CLIENTS for name in new}
     started = GatewaySettings()
     limits = started.limits.model_copy(update={"max_deadline_s": 600.0})
     wanted = started.model_copy(update={"workers": 2, "limits": limits})
-    late = changed(as_far_as_they_can(wanted, started), wanted)
+    late = changed(reloadable_part(wanted, started), wanted)
     assert late == [cells["with a restart"][0], *cells["at once up to what it was at the start; more with a restart"]]
 
 

@@ -11,11 +11,11 @@ from starlette.responses import Response
 from gateway.apis.openai.cl100k import vocabulary
 from gateway.apis.openai.errors import OPENAI
 from gateway.apis.openai.schemas import EmbeddingsAnswer, EmbeddingsRequest, Model, ModelsAnswer
-from gateway.embedder import Embedder, Inputs
+from gateway.capabilities.embedding import EmbeddingUseCase, Inputs
+from gateway.capabilities.model_catalogue import ListedModel
 from gateway.encoding.base64 import base64_rows
 from gateway.encoding.json import finite, json_response
 from gateway.http.exceptions import UnknownRouteError
-from gateway.listed_models import ListedModel, served_model, served_models
 from gateway.routing import Call, DirectRoute, get, post
 from torchless.clients.embedding import EmbedOptions
 
@@ -69,7 +69,7 @@ def _token_ids(inputs: Inputs) -> bool:
     return not isinstance(inputs, str) and bool(inputs) and not isinstance(inputs[0], str)
 
 
-def _cl100k_texts(inputs: Sequence[int] | Sequence[Sequence[int]], embedder: Embedder) -> str | list[str]:
+def _cl100k_texts(inputs: Sequence[int] | Sequence[Sequence[int]], embedder: EmbeddingUseCase) -> str | list[str]:
     sequences = embedder.limits.token_ids(inputs, "input")
     words = vocabulary()
     if isinstance(inputs[0], int):
@@ -83,7 +83,9 @@ async def models(call: Call) -> Response:
 
     Those of a service that does not answer are left out, and `x-torchless-degraded` names it; 503 when none does.
     """
-    return json_response({"object": "list", "data": [_entry(model) for model in await served_models(call)]})
+    return json_response(
+        {"object": "list", "data": [_entry(model) for model in await call.services.model_catalogue.list(call.context)]}
+    )
 
 
 @get(router, "/models", compartment="models", family=OPENAI, answer=ModelsAnswer, statuses=(429, 503, 504))
@@ -93,7 +95,12 @@ async def infinity_models(call: Call) -> Response:
     It wants `stats` beside OpenAI's fields, and takes no owner but itself.
     """
     more = {"stats": {}, "owned_by": "infinity", "backend": "torchless"}
-    return json_response({"object": "list", "data": [_entry(model) | more for model in await served_models(call)]})
+    return json_response(
+        {
+            "object": "list",
+            "data": [_entry(model) | more for model in await call.services.model_catalogue.list(call.context)],
+        }
+    )
 
 
 @get(
@@ -112,7 +119,7 @@ async def model(call: Call) -> Response:
     name: str = call.path_params["model_id"]
     if not name:
         raise UnknownRouteError
-    return json_response(_entry(await served_model(call, name)))
+    return json_response(_entry(await call.services.model_catalogue.find(call.context, name)))
 
 
 def _entry(model: ListedModel) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.apis.rerank.schemas import RankingFields, ScoringFields
+from gateway.capabilities.reranking import Ranking
 from gateway.http.exceptions import malformed
-from gateway.reranker import Ranking
 from gateway.settings import GatewaySettings
 from torchless.clients.reranking import LongDocuments, Reranking, RerankOptions, ScoreForm
 

@@ -24,9 +24,9 @@ from gateway.apis.rerank.errors import RERANK_DOCUMENTS, RERANK_UNDECIDED
 from gateway.apis.tei import schemas as tei
 from gateway.apis.tei.errors import TEI
 from gateway.apis.tei.timing_headers import timing_headers
+from gateway.capabilities.reranking import Ranking
 from gateway.encoding.json import json_response
 from gateway.http.body_variants import Form
-from gateway.reranker import Ranking
 from gateway.routing import Call, DirectRoute, post_told_apart
 from torchless.clients.reranking import LongDocuments, RerankOptions, ScoreForm
 

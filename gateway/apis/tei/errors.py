@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.apis.tei.schemas import ErrorAnswer
+from gateway.capabilities.errors import EmptyInputError, UntokenizableInputError
 from gateway.http.error_family import ErrorFamily, plain_status
 from gateway.http.exceptions import (
-    EmptyInputError,
     GatewayDefectError,
     MalformedRequestError,
     MethodNotAllowedError,
-    UntokenizableInputError,
 )
 from torchless.contracts.errors import ErrorKind, TorchlessError
 

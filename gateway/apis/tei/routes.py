@@ -22,9 +22,9 @@ from gateway.apis.tei.schemas import (
     TruncationFields,
 )
 from gateway.apis.tei.timing_headers import timing_headers
-from gateway.embedder import Inputs, in_words_of_the_request, inputs_are, names_of
+from gateway.capabilities.embedding import Inputs, in_words_of_the_request, inputs_are, names_of
+from gateway.capabilities.errors import UntokenizableInputError
 from gateway.encoding.json import finite, json_response
-from gateway.http.exceptions import UntokenizableInputError
 from gateway.routing import Call, DirectRoute, get, post
 from torchless import __version__
 from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity, Truncation

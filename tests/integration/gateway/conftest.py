@@ -12,8 +12,8 @@ import httpx
 import pytest
 import uvicorn
 
-from gateway.deferred import DeferredApplication
 from gateway.settings import GatewaySettings
+from gateway.worker import WorkerApp
 from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.gpu_server import GPUServer
 from tests.integration.gateway.loop_thread import LoopThread
@@ -76,7 +76,7 @@ class _Server(uvicorn.Server):
     """Uvicorn on a port of its own, which opens and closes the application as the BentoML service does."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        self._application = DeferredApplication(settings)
+        self._application = WorkerApp(settings)
         super().__init__(uvicorn.Config(self._application, lifespan="off", log_level="warning"))
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))

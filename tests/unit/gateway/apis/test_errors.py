@@ -11,15 +11,14 @@ from gateway.apis.openai.errors import OPENAI
 from gateway.apis.rerank.errors import RERANK_DOCUMENTS, RERANK_UNDECIDED
 from gateway.apis.tei.errors import TEI
 from gateway.apis.vllm.errors import VLLM
+from gateway.capabilities.errors import EmptyInputError, UntokenizableInputError
 from gateway.http.error_family import ErrorFamily
 from gateway.http.exceptions import (
     BodyTooLargeError,
-    EmptyInputError,
     GatewayDefectError,
     MalformedRequestError,
     MethodNotAllowedError,
     UnknownRouteError,
-    UntokenizableInputError,
 )
 from torchless.contracts.errors import HTTP_STATUS, ErrorKind, TorchlessError, invalid_input
 

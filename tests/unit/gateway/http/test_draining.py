@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from gateway.deferred import DeferredApplication
 from gateway.settings import GatewaySettings
+from gateway.worker import WorkerApp
 
 NUMBER = signal.SIGUSR1
 
@@ -25,7 +25,7 @@ def received() -> Iterator[list[int]]:
 
 
 async def test_answers_after_the_signal_close_their_connection(received: list[int]) -> None:
-    application = DeferredApplication(GatewaySettings())
+    application = WorkerApp(GatewaySettings())
     await application.open()
     application.draining.watch(NUMBER)
     transport = httpx.ASGITransport(application)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gateway.http.exceptions import EmptyInputError, retold
+from gateway.capabilities.errors import EmptyInputError, retold
 from gateway.settings import LimitSettings, ModelSettings
 from torchless.clients.call import CallContext
 from torchless.clients.reranking import DocumentScores, Query, Reranking, RerankingClient, RerankOptions
@@ -66,7 +66,7 @@ class _Texts:
         return cls(given, field, lambda index: f"{field}[{index}]")
 
 
-class Reranker:
+class RerankingUseCase:
     """Scores what requests hold, and puts it in order.
 
     Args:

@@ -21,11 +21,11 @@ from torchless.telemetry.logs import configure_logging
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from gateway.reload import Reloader
+    from gateway.reload.reloader import Reloader
     from gateway.services import Services
 
 
-class DeferredApplication:
+class WorkerApp:
     """An ASGI application that is there once it is opened; `draining` says when its answers end connections.
 
     Args:
@@ -64,7 +64,7 @@ class DeferredApplication:
             await close(self._app)
 
     def _reload(self, app: FastAPI, services: Services) -> None:
-        from gateway.reload import Reloader
+        from gateway.reload.reloader import Reloader
 
         def swap(changed: Services) -> None:
             if changed.settings.log_level != app.state.services.settings.log_level:

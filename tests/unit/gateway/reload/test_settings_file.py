@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.reload_file import BLANK, fingerprint
+from gateway.reload.reloader import BLANK, fingerprint
 from gateway.settings import GatewaySettings
 from torchless.settings import SettingsError
 

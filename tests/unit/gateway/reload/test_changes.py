@@ -7,7 +7,7 @@ import pytest
 from gateway.http.admission import Admission
 from gateway.http.body_limit import BodyLimit
 from gateway.http.exceptions import NoRoomForBodyError
-from gateway.reload_changes import as_far_as_they_can, changed, of_connections
+from gateway.reload.changes import changed, connection_settings, reloadable_part
 from gateway.settings import GatewaySettings
 from tests.unit.gateway.bodies import MIB, read
 from torchless.contracts.errors import TorchlessError
@@ -36,7 +36,7 @@ def test_settings_are_named_and_no_value_is() -> None:
 
 def test_workers_stay_as_many_as_there_are() -> None:
     started, wanted = GatewaySettings(), GatewaySettings(workers=4, limits={"items": 7})
-    settings = as_far_as_they_can(wanted, started)
+    settings = reloadable_part(wanted, started)
     assert (settings.workers, settings.limits.items) == (1, 7)
     assert changed(settings, wanted) == ["workers"]
 
@@ -44,14 +44,14 @@ def test_workers_stay_as_many_as_there_are() -> None:
 @pytest.mark.parametrize(("wanted", "in_force"), [(5, 5), (60, 60), (60.5, 60), (600, 60)])
 def test_the_longest_deadline_shrinks_and_grows_no_further_than_at_the_start(wanted: float, in_force: float) -> None:
     started, given = GatewaySettings(), GatewaySettings(limits={"max_deadline_s": wanted})
-    settings = as_far_as_they_can(given, started)
+    settings = reloadable_part(given, started)
     assert settings.limits.max_deadline_s == in_force
     assert changed(settings, given) == ([] if wanted == in_force else ["limits.max_deadline_s"])
 
 
 def test_what_connections_are_made_with() -> None:
     before, after = GatewaySettings(), GatewaySettings(gpu={"keepalive_s": 50, "deadline_s": 5})
-    assert of_connections(changed(before, after)) == ["gpu.keepalive_s"]
+    assert connection_settings(changed(before, after)) == ["gpu.keepalive_s"]
 
 
 def test_those_inside_count_under_a_new_bound() -> None:

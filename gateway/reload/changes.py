@@ -25,7 +25,7 @@ def changed(before: SettingsGroup | ProgramSettings, after: SettingsGroup | Prog
     return names
 
 
-def as_far_as_they_can(wanted: GatewaySettings, started: GatewaySettings) -> GatewaySettings:
+def reloadable_part(wanted: GatewaySettings, started: GatewaySettings) -> GatewaySettings:
     """`wanted`, but for what stays as it was when the worker started.
 
     BentoML makes `workers` before there is one. Its own deadline is that of the start, so `limits.max_deadline_s` may
@@ -46,6 +46,6 @@ _OF_CONNECTIONS = {
 }
 
 
-def of_connections(names: Iterable[str]) -> list[str]:
+def connection_settings(names: Iterable[str]) -> list[str]:
     """Those of `names` that a connection is made with, so that one that is open keeps what it has."""
     return [name for name in names if name.rpartition(".")[2] in _OF_CONNECTIONS]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from gateway.http.metrics import Instruments
-from gateway.reload_changes import as_far_as_they_can, changed, of_connections
-from gateway.reload_file import BLANK, fingerprint
+from gateway.reload.changes import changed, connection_settings, reloadable_part
 from gateway.services import Closable, Services
 from gateway.settings import GatewaySettings
 from torchless.settings import SettingsError
@@ -23,6 +23,8 @@ from torchless.settings import SettingsError
 logger = logging.getLogger(__name__)
 SETTLE_S = 0.25
 """Time for which the file has to stay the same before it is taken, in seconds: it may be half-written."""
+BLANK = "blank"
+"""Fingerprint of a file with nothing in it."""
 _EMPTY = "the file is empty: a comment in it says that the defaults are meant", ["the file is empty"]
 """At the start an empty file is taken for the defaults; later it is far more often one that is being written."""
 
@@ -101,7 +103,7 @@ class Reloader:
         await asyncio.gather(*self._closing)
 
     async def _take(self, wanted: GatewaySettings) -> None:
-        settings = as_far_as_they_can(wanted, self._started)
+        settings = reloadable_part(wanted, self._started)
         if late := changed(settings, wanted):
             logger.warning("these settings take effect after a restart: %s", ", ".join(late))
         names = changed(self._services.settings, settings)
@@ -109,10 +111,10 @@ class Reloader:
             await self._apply(settings)
             # A warning: whoever logs only those wants to see it, too.
             logger.warning("changed settings are in force: %s", ", ".join(names))
-            if of_new := of_connections(names):
+            if of_new := connection_settings(names):
                 logger.warning("of these, connections that are open keep what they have: %s", ", ".join(of_new))
         self._services.reload_state.refused = None
-        self._instruments.settings_looked_at("applied" if names else "unchanged")
+        self._instruments.record_reload("applied" if names else "unchanged")
 
     async def _apply(self, settings: GatewaySettings) -> None:
         before, leaving = self._services, self._called_back()
@@ -125,7 +127,7 @@ class Reloader:
 
     def _refuse(self, reason: str) -> None:
         self._services.reload_state.refused = reason
-        self._instruments.settings_looked_at("refused")
+        self._instruments.record_reload("refused")
 
     def _retire(self, connected: Closable) -> None:
         """Closes a client, or a cache, once no request that began with it can still wait for it."""
@@ -152,3 +154,19 @@ def _load() -> GatewaySettings | SettingsError:
         return GatewaySettings.load()
     except SettingsError as error:
         return error
+
+
+def fingerprint(path: Path) -> str:
+    """The SHA-256 of what the file at `path` holds now, `BLANK`, or why it cannot be read.
+
+    The content itself is compared: a file can be replaced by one of the same size, time and inode number, and one that
+    was only touched says nothing new. Links are followed each time, because Kubernetes swaps the one that leads to a
+    ConfigMap's files.
+    """
+    if path.exists() and not path.is_file():
+        return "NotAFile"  # reading a pipe would never end
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return type(error).__name__
+    return hashlib.sha256(content).hexdigest() if content.strip() else BLANK

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.reranker import Names, Reranker
+from gateway.capabilities.reranking import Names, RerankingUseCase
 from gateway.settings import LimitSettings, ModelSettings
 from torchless.clients.call import CallContext
 from torchless.clients.reranking import DocumentScores, Query, Reranking, RerankingClient, RerankOptions
@@ -37,8 +37,8 @@ class GivenScores(RerankingClient):
         return Reranking([DocumentScores(part, [1] * len(part)) for part in parts], "m", "1")
 
 
-def reranker(client: RerankingClient | None, **aliases: str) -> Reranker:
-    return Reranker(client, LimitSettings(documents=30), ModelSettings(rerank_aliases=aliases))
+def reranker(client: RerankingClient | None, **aliases: str) -> RerankingUseCase:
+    return RerankingUseCase(client, LimitSettings(documents=30), ModelSettings(rerank_aliases=aliases))
 
 
 @given(scores_of_documents, st.integers(0, 40))

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from gateway.http.exceptions import EmptyInputError, retold
-from gateway.http.request_headers import RequestContext
+from gateway.capabilities.errors import EmptyInputError, retold
+from gateway.capabilities.request import RequestContext
 from gateway.settings import LimitSettings, ModelSettings
 from torchless.clients.cache.embedding import EmbeddingCache
 from torchless.clients.embedding import Embeddings, EmbedOptions
@@ -79,7 +79,7 @@ class InputLimits:
             raise input_too_large(field, f"has {len(given)} {unit}; an input takes at most {self._limits.characters}")
 
 
-class Embedder:
+class EmbeddingUseCase:
     """Embeds what requests hold.
 
     Args:
@@ -144,7 +144,7 @@ class Embedder:
         if self._cache.enabled:
             context.provenance.cached(answer.hits, answer.misses)
         if answer.degraded:
-            context.provenance.without("embedding")
+            context.provenance.mark_degraded("embedding")
         return answer.embeddings
 
 

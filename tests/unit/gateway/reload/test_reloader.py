@@ -14,14 +14,13 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway import reload
-from gateway.deferred import DeferredApplication
 from gateway.http.draining import Draining
 from gateway.http.metrics import Instruments
-from gateway.reload import Reloader
-from gateway.reload_file import fingerprint
+from gateway.reload import reloader
+from gateway.reload.reloader import Reloader, fingerprint
 from gateway.services import Services
 from gateway.settings import GatewaySettings
+from gateway.worker import WorkerApp
 from torchless.clients.gpu import GPUClient
 from torchless.clients.settings import ClientSettings
 
@@ -65,7 +64,7 @@ class Watched:
 
 @pytest_asyncio.fixture
 async def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
-    monkeypatch.setattr(reload, "SETTLE_S", 0.02)
+    monkeypatch.setattr(reloader, "SETTLE_S", 0.02)
     monkeypatch.setenv("TORCHLESS_GATEWAY_CONFIG", str(tmp_path / "gateway.yaml"))
     one = Watched(tmp_path / "gateway.yaml")
     yield one
@@ -75,7 +74,7 @@ async def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 def of_reload(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     """What reloading has logged; clients log of endpoints, which nobody listens at."""
-    return [record for record in caplog.records if record.name == "gateway.reload"]
+    return [record for record in caplog.records if record.name == "gateway.reload.reloader"]
 
 
 async def test_a_change_makes_new_services_and_leaves_the_old_as_they_were(
@@ -163,7 +162,7 @@ async def test_a_file_that_is_being_written_is_waited_for(watched: Watched, monk
             path.write_text(parts.pop(0))
         return fingerprint(path)
 
-    monkeypatch.setattr(reload, "fingerprint", seen_while_it_is_written)
+    monkeypatch.setattr(reloader, "fingerprint", seen_while_it_is_written)
     await watched.reloader.look()
     assert [services.settings.limits.items for services in watched.swapped] == [9]
     assert watched.services.settings.embedding.address == "127.0.0.1:1"
@@ -279,11 +278,11 @@ async def test_being_asked_as_it_ends_does_not_keep_it_from_ending(watched: Watc
 
 async def test_a_signal_has_it_looked_at_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "gateway.yaml"
-    monkeypatch.setattr(reload, "SETTLE_S", 0.01)
+    monkeypatch.setattr(reloader, "SETTLE_S", 0.01)
     monkeypatch.setenv("TORCHLESS_GATEWAY_CONFIG", str(path))
     never = "reload: {interval_s: 0}\n"
     path.write_text(never)
-    application = DeferredApplication(GatewaySettings.load())
+    application = WorkerApp(GatewaySettings.load())
     await application.open()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://test") as http:
 

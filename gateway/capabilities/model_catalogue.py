@@ -1,0 +1,104 @@
+"""The models of all services, as the gateway lists them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from gateway.capabilities.request import RequestContext
+from torchless.clients.call import CallContext
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+ModelUse = Literal["embed", "rerank"]
+
+
+class ServedModel(Protocol):
+    """A model as its service lists it."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def created(self) -> int:
+        """When it became ready, in seconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A service that has models."""
+
+    use: ModelUse
+    """What its models are for."""
+    capability: str
+    """The capability, as degraded answers name it."""
+    list_models: Callable[[CallContext], Awaitable[Sequence[ServedModel]]]
+    """Asks the service for its models, the default one first."""
+    aliases: Mapping[str, str]
+    """Other names of its models; each stands for an id, an empty id for the default model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model that is served."""
+
+    id: str
+    """Its id."""
+    created: int
+    """When it became ready, in seconds since the Unix epoch."""
+    capabilities: list[ModelUse]
+    """What it is for: several uses, where several services serve the same model."""
+
+
+class ModelCatalogue:
+    """Lists the models of several services.
+
+    Args:
+        sources: The services, in the order in which their models are listed.
+        timeout_s: Time that each service has to answer, in seconds: a slow one must not hold up the others.
+    """
+
+    def __init__(self, sources: Sequence[ModelSource], timeout_s: float) -> None:
+        self._sources = sources
+        self._timeout_s = timeout_s
+
+    async def list(self, context: RequestContext) -> list[ListedModel]:
+        """The models of all services; those of the first source come first.
+
+        Leaves out the models of a service that is unavailable, and marks the answer as degraded.
+
+        Raises:
+            TorchlessError: UNREACHABLE, when every service is unavailable; DEADLINE, when the request's deadline
+                expires before that.
+        """
+        call = context.for_call()
+        call = replace(call, deadline_s=min(call.deadline_s or self._timeout_s, self._timeout_s))
+        answers = await asyncio.gather(
+            *(context.provenance.or_degrade(source.capability, source.list_models(call)) for source in self._sources)
+        )
+        if all(answer is None for answer in answers):
+            context.for_call()  # it may be the request's own deadline that was too short
+            raise context.provenance.error()
+        listed: dict[str, ListedModel] = {}
+        for source, answer in zip(self._sources, answers, strict=True):
+            for model in answer or ():
+                listed.setdefault(model.id, ListedModel(model.id, model.created, [])).capabilities.append(source.use)
+        return [*listed.values()]
+
+    async def find(self, context: RequestContext, name: str) -> ListedModel:
+        """The first listed model that `name`, an id or an alias, stands for.
+
+        Raises:
+            TorchlessError: NOT_FOUND; UNREACHABLE, when a service that may have it is unavailable; else as `list`.
+        """
+        wanted = {source.use: source.aliases.get(name, name) for source in self._sources}
+        for model in await self.list(context):
+            if any(wanted[use] in {model.id, ""} for use in model.capabilities):
+                return model
+        if context.provenance.degraded:
+            raise context.provenance.error()
+        raise TorchlessError(
+            ErrorKind.NOT_FOUND, f"the model {name!r} is not served; GET /v1/models lists the served models"
+        )
