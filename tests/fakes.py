@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bentos.embedding.model import ModelCard, PassItem
+from bentos.embedding.model import BatchItem, ModelInfo
 from bentos.models.tokens import EncodedText, Side, TokenPiece
 from bentos.reranking.model import EncodedQuery, LongDocuments, Pair, ScoreForm
-from bentos.reranking.model import ModelCard as RerankingModelCard
+from bentos.reranking.model import ModelInfo as RerankingModelInfo
 from torchless.contracts.errors import TorchlessError
 
 DIMENSIONS = 8
@@ -33,22 +33,22 @@ class FakeEmbeddingModel:
     max_tokens: int = 16
     max_batch_tokens: int = 64
     pass_s: float = 0.0
-    """Time that a pass takes, in seconds."""
+    """Time that a batch takes, in seconds."""
     poison: str = ""
-    """A word whose presence in a pass makes it fail."""
+    """A word whose presence in a batch makes it fail."""
     failure: TorchlessError | None = None
-    """What every pass raises."""
-    passes: list[list[int]] = field(default_factory=list)
-    """Lengths of the items of each pass so far."""
+    """What every batch raises."""
+    batches: list[list[int]] = field(default_factory=list)
+    """Lengths of the items of each batch so far."""
     running: threading.Event = field(default_factory=threading.Event)
-    """Set once a pass has begun."""
+    """Set once a batch has begun."""
 
     def __post_init__(self) -> None:
         self._words: dict[int, str] = {0: "[START]"}
 
     @property
-    def card(self) -> ModelCard:
-        return ModelCard(
+    def info(self) -> ModelInfo:
+        return ModelInfo(
             id=self.id,
             revision="r1",
             dimensions=DIMENSIONS,
@@ -100,14 +100,14 @@ class FakeEmbeddingModel:
     def prompt_tokens(self, prompt_name: str | None) -> int:
         return 0
 
-    def embed(self, items: Sequence[PassItem], prompt_tokens: int) -> list[NDArray[np.float32]]:
+    def embed(self, items: Sequence[BatchItem], prompt_tokens: int) -> list[NDArray[np.float32]]:
         self.running.set()
-        self.passes.append([len(item.encoded.ids) for item in items])
+        self.batches.append([len(item.encoded.ids) for item in items])
         time.sleep(self.pass_s)
         if self.failure is not None:
             raise self.failure
         if self.poison and any(self._id_of(self.poison) in item.encoded.ids for item in items):
-            raise RuntimeError("the pass is poisoned")
+            raise RuntimeError("the batch is poisoned")
         return [
             token_vectors(item.encoded.ids) if item.per_token else pooled_vector(item.encoded.ids) for item in items
         ]
@@ -128,24 +128,24 @@ class FakeRerankingModel:
     long_documents: Literal["cut", "windows"] = "cut"
     max_batch_tokens: int = 64
     poison: str = ""
-    """A word whose presence in a pass makes it fail."""
+    """A word whose presence in a batch makes it fail."""
     answers: dict[str, float] = field(default_factory=dict)
     """Scores of what holds one of these words."""
     failure: TorchlessError | None = None
-    """What every pass raises."""
-    passes: list[list[int]] = field(default_factory=list)
-    """Lengths of the pairs of each pass so far."""
+    """What every batch raises."""
+    batches: list[list[int]] = field(default_factory=list)
+    """Lengths of the pairs of each batch so far."""
     running: threading.Event = field(default_factory=threading.Event)
-    """Set once a pass has begun."""
+    """Set once a batch has begun."""
     gate: threading.Event = field(default_factory=threading.Event)
-    """Passes wait until it is set, as it is at first."""
+    """Batches wait until it is set, as it is at first."""
 
     def __post_init__(self) -> None:
         self.gate.set()
 
     @property
-    def card(self) -> RerankingModelCard:
-        return RerankingModelCard(
+    def info(self) -> RerankingModelInfo:
+        return RerankingModelInfo(
             id=self.id,
             revision="r1",
             kind="cross_encoder",
@@ -184,18 +184,18 @@ class FakeRerankingModel:
         self.running.set()
         if not self.gate.wait(10):
             raise RuntimeError("the test forgot the gate")
-        self.passes.append([pair.tokens for pair in pairs])
+        self.batches.append([pair.tokens for pair in pairs])
         if self.failure is not None:
             raise self.failure
         if self.poison and any(word_id(self.poison) in pair.ids for pair in pairs):
-            raise RuntimeError("the pass is poisoned")
+            raise RuntimeError("the batch is poisoned")
         return [self._score(pair) for pair in pairs]
 
     def _score(self, pair: Pair) -> float:
         set_scores = [score for word, score in self.answers.items() if word_id(word) in pair.ids]
         return set_scores[0] if set_scores else pair_score(pair.ids)
 
-    def in_form(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
+    def transform_scores(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
         if form == "raw":
             return scores
         return scores * np.float32(2) if form == "model" else scores / np.float32(4)

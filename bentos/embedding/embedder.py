@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bentos.embedding.model import EmbeddingModel, ModelCard, PassItem
+from bentos.embedding.model import BatchItem, EmbeddingModel, ModelInfo
 from bentos.embedding.settings import EmbeddingSettings
-from bentos.embedding.vectors import finish
+from bentos.embedding.vectors import truncate_and_normalize
 from bentos.models.pool import ModelPool
 from bentos.models.tokens import EncodedText, Side
 from bentos.serving.batching import Outcome, Work
@@ -27,8 +27,8 @@ _SMALL_CHARACTERS = 1024
 """Texts that are shorter than this together are tokenized at once: a hop to another thread would cost more."""
 
 
-class Lane(NamedTuple):
-    """What items must have in common to share a pass."""
+class BatchKey(NamedTuple):
+    """What items must have in common to share a batch."""
 
     model: str
     prompt_tokens: int
@@ -65,7 +65,7 @@ class EmbedJob:
 class EmbedAnswer:
     """What came of it; times in seconds."""
 
-    card: ModelCard
+    info: ModelInfo
     vectors: NDArray[np.float32]
     """Shape (inputs, dimensions), or (sum of token_counts, dimensions) per token."""
     token_counts: list[int]
@@ -85,28 +85,28 @@ class Embedder:
     def __init__(self, models: Sequence[EmbeddingModel], settings: EmbeddingSettings) -> None:
         self._settings = settings
         self._own = {own.id: own for own in settings.models}
-        self.pool: ModelPool[EmbeddingModel, Lane, PassItem, NDArray[np.float32]] = ModelPool(
-            "embedding", models, _run_pass, settings, inputs="texts"
+        self.pool: ModelPool[EmbeddingModel, BatchKey, BatchItem, NDArray[np.float32]] = ModelPool(
+            "embedding", models, _run_batch, settings, inputs="texts"
         )
 
     async def start(self) -> None:
-        """Starts the devices' threads and sends some passes over it, so that the first caller does not pay for them."""
+        """Starts the devices' threads and runs some batches, so that the first caller does not wait for the warm-up."""
         self.pool.start()
         text = "a text of no importance "
         for model in self.pool.models:
-            for _ in range(self._settings.warm_up_passes):
+            for _ in range(self._settings.warm_up_batches):
                 # Past the checks: limits that are set for callers may be lower.
                 for texts in ([text], [text * (1 + i % 8) for i in range(32)]):
-                    how = _How(model, dimensions=0, prompt_name=model.card.default_prompt_name)
+                    how = _How(model, dimensions=0, prompt_name=model.info.default_prompt_name)
                     await self._embedded(EmbedJob(), texts, how, started=time.monotonic())
 
     async def stop(self) -> None:
         """Works off what waits and ends the threads."""
         await self.pool.stop()
 
-    def cards(self) -> list[ModelCard]:
+    def models(self) -> list[ModelInfo]:
         """The models, the default one first."""
-        return [model.card for model in self.pool.models]
+        return [model.info for model in self.pool.models]
 
     async def embed(
         self, job: EmbedJob, *, flow: str = "", expires_at: float | None = None, wait_for_room: bool = False
@@ -123,8 +123,8 @@ class Embedder:
             TorchlessError: INVALID_INPUT, INPUT_TOO_LARGE, NOT_FOUND, OVERLOADED, DEADLINE, GPU_UNAVAILABLE, INTERNAL.
         """
         model = self.pool.find(job.model)
-        dimensions = _checked_dimensions(job.dimensions, model.card)
-        how = _How(model, dimensions, self._prompt_name(job.purpose, job.prompt_name, model.card))
+        dimensions = _checked_dimensions(job.dimensions, model.info)
+        how = _How(model, dimensions, self._prompt_name(job.purpose, job.prompt_name, model.info))
         if not wait_for_room:
             self.pool.refuse_if_full(model)
         started = time.monotonic()
@@ -148,32 +148,32 @@ class Embedder:
         encoded = await self._encode(model, texts, prompt_name, job.truncate)
         tokenized = time.monotonic()
         if job.per_token:
-            self._refuse_if_no_message_holds(sum(len(one.ids) for one in encoded), model.card)
-        lane = Lane(model.card.id, model.prompt_tokens(prompt_name))
-        items = [PassItem(one, job.per_token) for one in encoded]
+            self._refuse_if_no_message_holds(sum(len(one.ids) for one in encoded), model.info)
+        key = BatchKey(model.info.id, model.prompt_tokens(prompt_name))
+        items = [BatchItem(one, job.per_token) for one in encoded]
         counts = [len(one.ids) for one in encoded]
-        work = Work(lane, counts, items, flow or None, expires_at)
+        work = Work(key, counts, items, flow or None, expires_at)
         outcome = await self.pool.run(model, work, wait_for_room=wait_for_room)
         vectors = _joined(outcome, job, dimensions)
-        return EmbedAnswer(model.card, vectors, counts, tokenized - started, outcome.queue_s, outcome.device_s)
+        return EmbedAnswer(model.info, vectors, counts, tokenized - started, outcome.queue_s, outcome.device_s)
 
     async def count_tokens(
         self, texts: Sequence[str], model_id: str, purpose: Purpose | None, prompt_name: str
-    ) -> tuple[ModelCard, list[int]]:
+    ) -> tuple[ModelInfo, list[int]]:
         """Tokens of each text before truncation, prompt and special tokens included."""
         model = self.pool.find(model_id)
         self.check_texts(texts)
-        name = self._prompt_name(purpose, prompt_name, model.card)
+        name = self._prompt_name(purpose, prompt_name, model.info)
         encoded = await self._encode(model, texts, name, truncate="right")
-        return model.card, [len(one.ids) + one.dropped for one in encoded]
+        return model.info, [len(one.ids) + one.dropped for one in encoded]
 
-    def prompted(self, texts: Sequence[str], prompt_name: str, card: ModelCard) -> list[str]:
+    def prompted(self, texts: Sequence[str], prompt_name: str, info: ModelInfo) -> list[str]:
         """The texts as the model is given them, with the prompt of that name; as they are for an empty name.
 
         Raises:
             TorchlessError: INVALID_INPUT, when the model has no such prompt.
         """
-        prompt = card.prompts[_known_prompt(prompt_name, card)] if prompt_name else ""
+        prompt = info.prompts[_known_prompt(prompt_name, info)] if prompt_name else ""
         return [prompt + text for text in texts]
 
     def check_size(self, field: str, size: int) -> None:
@@ -219,12 +219,12 @@ class Embedder:
         if not job.token_ids:
             self.check_texts(job.texts)
             return job.texts
-        self.check_token_ids(job.token_ids, model.card)
-        return await self.pool.beside_the_device(
+        self.check_token_ids(job.token_ids, model.info)
+        return await self.pool.run_in_tokenizer_pool(
             lambda: model.detokenize(job.token_ids, skip_special_tokens=False), sum(map(len, job.token_ids))
         )
 
-    def check_token_ids(self, token_ids: Sequence[Sequence[int]], card: ModelCard) -> None:
+    def check_token_ids(self, token_ids: Sequence[Sequence[int]], info: ModelInfo) -> None:
         """Refuses ids that the model does not have.
 
         Raises:
@@ -235,28 +235,28 @@ class Embedder:
             if not ids:
                 raise invalid_input(f"token_ids[{index}]", "is empty", index=str(index))
             for position, number in enumerate(ids):
-                if number >= card.vocabulary_size:
+                if number >= info.vocabulary_size:
                     raise invalid_input(
                         f"token_ids[{index}][{position}]",
-                        f"is {number}; the model's ids are below {card.vocabulary_size}",
+                        f"is {number}; the model's ids are below {info.vocabulary_size}",
                         index=str(index),
                     )
 
     async def _encode(
         self, model: EmbeddingModel, texts: Sequence[str], prompt_name: str | None, truncate: Side | None
     ) -> list[EncodedText]:
-        prompted = self.prompted(texts, prompt_name or "", model.card)
+        prompted = self.prompted(texts, prompt_name or "", model.info)
         characters = sum(map(len, prompted))
         if characters <= _SMALL_CHARACTERS:
             encoded = model.encode(prompted, truncate)
         else:
-            encoded = await self.pool.beside_the_device(lambda: model.encode(prompted, truncate), characters)
+            encoded = await self.pool.run_in_tokenizer_pool(lambda: model.encode(prompted, truncate), characters)
         if truncate is None:
-            _refuse_too_long(encoded, model.card)
+            _refuse_too_long(encoded, model.info)
         return encoded
 
-    def _refuse_if_no_message_holds(self, rows: int, card: ModelCard) -> None:
-        bytes_needed = rows * card.dimensions * 4
+    def _refuse_if_no_message_holds(self, rows: int, info: ModelInfo) -> None:
+        bytes_needed = rows * info.dimensions * 4
         most = self._settings.max_message_mib * _MIB - _REST_OF_MESSAGE
         if bytes_needed > most:
             raise input_too_large(
@@ -265,52 +265,52 @@ class Embedder:
                 " do, send fewer",
             )
 
-    def _prompt_name(self, purpose: Purpose | None, prompt_name: str, card: ModelCard) -> str | None:
+    def _prompt_name(self, purpose: Purpose | None, prompt_name: str, info: ModelInfo) -> str | None:
         if prompt_name:
-            return _known_prompt(prompt_name, card)
+            return _known_prompt(prompt_name, info)
         if purpose is None:
-            return card.default_prompt_name
-        own = self._own[card.id]
+            return info.default_prompt_name
+        own = self._own[info.id]
         name = own.query_prompt if purpose == "query" else own.document_prompt
-        return name if name in card.prompts else card.default_prompt_name
+        return name if name in info.prompts else info.default_prompt_name
 
 
-def _run_pass(model: EmbeddingModel, lane: Lane, items: list[PassItem]) -> list[NDArray[np.float32]]:
-    return model.embed(items, lane.prompt_tokens)
+def _run_batch(model: EmbeddingModel, key: BatchKey, items: list[BatchItem]) -> list[NDArray[np.float32]]:
+    return model.embed(items, key.prompt_tokens)
 
 
-def _checked_dimensions(dimensions: int, card: ModelCard) -> int:
-    allowed = card.matryoshka_dimensions
-    if dimensions in (0, card.dimensions, *allowed):
+def _checked_dimensions(dimensions: int, info: ModelInfo) -> int:
+    allowed = info.matryoshka_dimensions
+    if dimensions in (0, info.dimensions, *allowed):
         return dimensions
     if not allowed:
         raise invalid_input(
-            "dimensions", f"this model's vectors have {card.dimensions} and were not trained to be cut; leave it out"
+            "dimensions", f"this model's vectors have {info.dimensions} and were not trained to be cut; leave it out"
         )
-    choices = ", ".join(str(each) for each in (card.dimensions, *allowed))
+    choices = ", ".join(str(each) for each in (info.dimensions, *allowed))
     raise invalid_input("dimensions", f"{dimensions} is not one of those this model supports: {choices}")
 
 
-def _known_prompt(name: str, card: ModelCard) -> str:
-    if name not in card.prompts:
-        names = ", ".join(sorted(card.prompts)) or "none"
+def _known_prompt(name: str, info: ModelInfo) -> str:
+    if name not in info.prompts:
+        names = ", ".join(sorted(info.prompts)) or "none"
         raise invalid_input("prompt_name", f"the model has no such prompt; it has: {names}")
     return name
 
 
-def _refuse_too_long(encoded: Sequence[EncodedText], card: ModelCard) -> None:
+def _refuse_too_long(encoded: Sequence[EncodedText], info: ModelInfo) -> None:
     for index, one in enumerate(encoded):
-        if len(one.ids) > card.max_tokens:
+        if len(one.ids) > info.max_tokens:
             raise input_too_large(
                 f"texts[{index}]",
-                f"has {len(one.ids)} tokens and the model reads at most {card.max_tokens}; shorten or truncate it",
+                f"has {len(one.ids)} tokens and the model reads at most {info.max_tokens}; shorten or truncate it",
                 index=str(index),
             )
 
 
 def _joined(outcome: Outcome[NDArray[np.float32]], job: EmbedJob, dimensions: int) -> NDArray[np.float32]:
     rows = np.concatenate(outcome.results) if job.per_token else np.stack(outcome.results)
-    vectors = finish(rows, dimensions, job.normalize)
+    vectors = truncate_and_normalize(rows, dimensions, job.normalize)
     if not np.isfinite(vectors).all():
         raise TorchlessError(ErrorKind.INTERNAL, "the model answered numbers that are not finite")
     return vectors

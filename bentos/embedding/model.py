@@ -13,7 +13,7 @@ from bentos.models.tokens import EncodedText, Side, TokenPiece
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
+class ModelInfo:
     """Facts about a model that callers see."""
 
     id: str
@@ -37,7 +37,7 @@ class ModelCard:
     pooling: str
     """How tokens become one vector."""
     max_batch_tokens: int
-    """Padded tokens of one pass."""
+    """Padded tokens of one batch."""
     vocabulary_size: int
     """Token ids are below it."""
     created: int
@@ -45,8 +45,8 @@ class ModelCard:
 
 
 @dataclass(frozen=True, slots=True)
-class PassItem:
-    """One input of a pass over the device."""
+class BatchItem:
+    """One input of a batch."""
 
     encoded: EncodedText
     per_token: bool = False
@@ -57,7 +57,7 @@ class EmbeddingModel(Protocol):
     """A loaded model. Methods other than `embed` may be called from any thread, at any time."""
 
     @property
-    def card(self) -> ModelCard:
+    def info(self) -> ModelInfo:
         """Facts about it."""
 
     def encode(self, texts: Sequence[str], truncate: Side | None) -> list[EncodedText]:
@@ -72,8 +72,8 @@ class EmbeddingModel(Protocol):
     def prompt_tokens(self, prompt_name: str | None) -> int:
         """Leading tokens that pooling must leave out for this prompt; 0 for models that pool over the prompt too."""
 
-    def embed(self, items: Sequence[PassItem], prompt_tokens: int) -> list[NDArray[np.float32]]:
-        """One pass over the device, called by one thread at a time.
+    def embed(self, items: Sequence[BatchItem], prompt_tokens: int) -> list[NDArray[np.float32]]:
+        """One batch, called by one thread at a time.
 
         Returns:
             For each item its vector as the model pools it, not normalised, shape (dimensions,); or with `per_token` the

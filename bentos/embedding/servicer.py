@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from bentos.embedding.embedder import EmbedAnswer, Embedder, EmbedJob, Purpose
-from bentos.embedding.model import EmbeddingModel, ModelCard
+from bentos.embedding.model import EmbeddingModel, ModelInfo
 from bentos.embedding.settings import EmbeddingSettings, ModelSettings
 from bentos.models.capability import ModelCapability
 from bentos.models.tokens import Side, TokenPiece
@@ -65,10 +65,10 @@ class EmbeddingServicer(ModelCapability[ModelSettings, EmbeddingModel, Embedder]
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:  # noqa: N802
         """Tokens of each text before truncation."""
-        card, counts = await self.ready.count_tokens(
+        info, counts = await self.ready.count_tokens(
             request.texts, request.model, _PURPOSES.get(request.input_type), request.prompt_name
         )
-        return pb.CountTokensResponse(model=card.id, token_counts=counts)
+        return pb.CountTokensResponse(model=info.id, token_counts=counts)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:  # noqa: N802
         """The tokens of each text."""
@@ -77,13 +77,13 @@ class EmbeddingServicer(ModelCapability[ModelSettings, EmbeddingModel, Embedder]
         embedder.check_texts(request.texts)
         embedder.check_size("texts", sum(map(len, request.texts)))
         special = request.add_special_tokens if request.HasField("add_special_tokens") else True
-        texts = embedder.prompted(request.texts, request.prompt_name, model.card)
+        texts = embedder.prompted(request.texts, request.prompt_name, model.info)
 
         def answer() -> pb.TokenizeResponse:
             pieces = model.tokenize(texts, special)
-            return pb.TokenizeResponse(model=model.card.id, texts=[_tokenized(each) for each in pieces])
+            return pb.TokenizeResponse(model=model.info.id, texts=[_tokenized(each) for each in pieces])
 
-        return await embedder.pool.beside_the_device(answer, sum(map(len, texts)))
+        return await embedder.pool.run_in_tokenizer_pool(answer, sum(map(len, texts)))
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:  # noqa: N802
         """The text of each sequence of ids."""
@@ -91,14 +91,14 @@ class EmbeddingServicer(ModelCapability[ModelSettings, EmbeddingModel, Embedder]
         model = embedder.pool.find(request.model)
         ids = [list(each.ids) for each in request.token_ids]
         embedder.check_size("token_ids", sum(map(len, ids)))
-        embedder.check_token_ids(ids, model.card)
+        embedder.check_token_ids(ids, model.info)
         skip = request.skip_special_tokens if request.HasField("skip_special_tokens") else True
-        texts = await embedder.pool.beside_the_device(lambda: model.detokenize(ids, skip), sum(map(len, ids)))
-        return pb.DetokenizeResponse(model=model.card.id, texts=texts)
+        texts = await embedder.pool.run_in_tokenizer_pool(lambda: model.detokenize(ids, skip), sum(map(len, ids)))
+        return pb.DetokenizeResponse(model=model.info.id, texts=texts)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """The models, the default one first."""
-        return pb.ListModelsResponse(models=[_model(card) for card in self.ready.cards()])
+        return pb.ListModelsResponse(models=[_model(info) for info in self.ready.models()])
 
 
 def _job(request: pb.GenerateEmbeddingsRequest) -> EmbedJob:
@@ -117,8 +117,8 @@ def _job(request: pb.GenerateEmbeddingsRequest) -> EmbedJob:
 
 def _response(answer: EmbedAnswer, started: float) -> pb.GenerateEmbeddingsResponse:
     return pb.GenerateEmbeddingsResponse(
-        model=answer.card.id,
-        revision=answer.card.revision,
+        model=answer.info.id,
+        revision=answer.info.revision,
         embeddings=matrix.to_message(answer.vectors),
         token_counts=answer.token_counts,
         timings=timings(
@@ -135,18 +135,18 @@ def _tokenized(pieces: Sequence[TokenPiece]) -> pb.TokenizedText:
     return pb.TokenizedText(tokens=tokens)
 
 
-def _model(card: ModelCard) -> pb.Model:
+def _model(info: ModelInfo) -> pb.Model:
     return pb.Model(
-        id=card.id,
-        revision=card.revision,
-        dimensions=card.dimensions,
-        max_tokens=card.max_tokens,
-        matryoshka_dimensions=card.matryoshka_dimensions,
-        prompt_names=sorted(card.prompts),
-        device=card.device,
-        dtype=card.dtype,
-        pooling=card.pooling,
-        max_batch_tokens=card.max_batch_tokens,
-        created=card.created,
-        vocabulary_size=card.vocabulary_size,
+        id=info.id,
+        revision=info.revision,
+        dimensions=info.dimensions,
+        max_tokens=info.max_tokens,
+        matryoshka_dimensions=info.matryoshka_dimensions,
+        prompt_names=sorted(info.prompts),
+        device=info.device,
+        dtype=info.dtype,
+        pooling=info.pooling,
+        max_batch_tokens=info.max_batch_tokens,
+        created=info.created,
+        vocabulary_size=info.vocabulary_size,
     )

@@ -14,11 +14,11 @@ from sentence_transformers.base.modules import Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers.utils import logging as transformers_logging
 
-from bentos.embedding.model import ModelCard, PassItem
+from bentos.embedding.model import BatchItem, ModelInfo
 from bentos.embedding.settings import ModelSettings
 from bentos.models.tokenizer import HubTokenizer
 from bentos.models.tokens import EncodedText, Side, TokenPiece
-from bentos.models.torch_device import one_pass, require_device
+from bentos.models.torch_device import inference_mode, require_device
 from bentos.models.torch_padding import Padder
 from bentos.models.torch_positions import positions, stated_length
 from bentos.models.weights import load_arguments, longest_input, serialized_tokenizer, source
@@ -55,12 +55,12 @@ class TorchEmbeddingModel:
         self._tokenizer = HubTokenizer(serialized_tokenizer(model.tokenizer, settings), max_tokens)
         self._padder = Padder(model.tokenizer, torch.device(settings.device))
         self._pooling = next((m for m in self._modules if isinstance(m, Pooling)), None)
-        self._card = self._describe(model, settings, max_tokens)
+        self._info = self._describe(model, settings, max_tokens)
 
     @property
-    def card(self) -> ModelCard:
+    def info(self) -> ModelInfo:
         """Facts about the model."""
-        return self._card
+        return self._info
 
     def encode(self, texts: Sequence[str], truncate: Side | None) -> list[EncodedText]:
         """See `EmbeddingModel`."""
@@ -78,12 +78,12 @@ class TorchEmbeddingModel:
         """See `EmbeddingModel`."""
         if prompt_name is None or self._pooling is None or self._pooling.include_prompt:
             return 0
-        prompt = self._card.prompts[prompt_name]
+        prompt = self._info.prompts[prompt_name]
         return self._tokenizer.leading_tokens(prompt) if prompt else 0
 
-    def embed(self, items: Sequence[PassItem], prompt_tokens: int) -> list[NDArray[np.float32]]:
+    def embed(self, items: Sequence[BatchItem], prompt_tokens: int) -> list[NDArray[np.float32]]:
         """See `EmbeddingModel`."""
-        with one_pass():
+        with inference_mode():
             features = self._padder.batch([item.encoded.ids for item in items])
             if prompt_tokens:
                 features["prompt_length"] = prompt_tokens
@@ -91,28 +91,28 @@ class TorchEmbeddingModel:
                 features = module(features)
             return self._vectors(items, features)
 
-    def _vectors(self, items: Sequence[PassItem], features: dict[str, Any]) -> list[NDArray[np.float32]]:
+    def _vectors(self, items: Sequence[BatchItem], features: dict[str, Any]) -> list[NDArray[np.float32]]:
         # What nobody asked for stays on the device.
         pooled = () if all(item.per_token for item in items) else _to_numpy(features["sentence_embedding"])
         tokens = _to_numpy(features["token_embeddings"]) if any(item.per_token for item in items) else ()
         vectors: list[NDArray[np.float32]] = []
         for row, item in enumerate(items):
             if item.per_token:
-                # A copy, so that one short input does not keep the whole pass alive.
+                # A copy, so that one short input does not keep the whole batch alive.
                 columns = self._padder.columns(len(item.encoded.ids), tokens[row].shape[0])
                 vectors.append(tokens[row][columns].copy())
             else:
                 vectors.append(pooled[row])
         return vectors
 
-    def _describe(self, model: SentenceTransformer, settings: ModelSettings, max_tokens: int) -> ModelCard:
+    def _describe(self, model: SentenceTransformer, settings: ModelSettings, max_tokens: int) -> ModelInfo:
         dimensions = model.get_embedding_dimension()
         if dimensions is None:
             raise SettingsError(f"model {settings.id}: it does not state the dimensions of its vectors")
         if too_long := [d for d in settings.matryoshka_dimensions if not 0 < d < dimensions]:
             raise SettingsError(f"model {settings.id}: `matryoshka_dimensions` {too_long} are not below {dimensions}")
         mode = "none" if self._pooling is None else self._pooling.pooling_mode
-        return ModelCard(
+        return ModelInfo(
             id=settings.id,
             revision=settings.revision,
             dimensions=dimensions,

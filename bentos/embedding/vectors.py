@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 _SHORTEST = 1e-12  # what torch.nn.functional.normalize divides by at least
 
 
-def finish(rows: NDArray[np.float32], dimensions: int, normalize: bool) -> NDArray[np.float32]:
+def truncate_and_normalize(rows: NDArray[np.float32], dimensions: int, normalize: bool) -> NDArray[np.float32]:
     """Rows cut to their first `dimensions` (0: whole) and, if wanted, each scaled to length 1.
 
     Cutting comes first: a vector of length 1 is no longer one after it (Kusupati et al., "Matryoshka Representation

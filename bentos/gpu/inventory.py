@@ -13,7 +13,7 @@ _NOT_LISTED = "the driver lists it no more"
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class DriverPoll:
     """What one look at the driver found: a reading, or why there is none."""
 
     reading: Reading | None
@@ -59,16 +59,16 @@ class Inventory:
         """Why a device is not there, in words."""
         return self._lost[uuid].reason if uuid in self._lost else _NOT_LISTED
 
-    def observe(self, view: View, now: float) -> list[Event]:
+    def observe(self, poll: DriverPoll, now: float) -> list[Event]:
         """Takes in a look at the driver; what changed, as events."""
-        self.reading, self.stalled = view.reading, view.stalled
-        self.devices = view.reading.devices if view.reading else ()
-        self.reason = view.reason if view.reading is None else ("" if self.devices else _NO_DEVICE)
-        events = self._driver_events(view, now)
-        if view.stalled:
+        self.reading, self.stalled = poll.reading, poll.stalled
+        self.devices = poll.reading.devices if poll.reading else ()
+        self.reason = poll.reason if poll.reading is None else ("" if self.devices else _NO_DEVICE)
+        events = self._driver_events(poll, now)
+        if poll.stalled:
             return events
         here = {device.uuid: device for device in self.devices}
-        gone = view.reading.gone if view.reading else {}
+        gone = poll.reading.gone if poll.reading else {}
         events += [self._lose(device, gone, now) for uuid, device in self._known.items() if uuid not in here]
         events += [self._come(device, now) for uuid, device in here.items() if uuid not in self._known]
         events += [
@@ -79,11 +79,11 @@ class Inventory:
         self._known = here
         return events
 
-    def _driver_events(self, view: View, now: float) -> list[Event]:
-        had, self._had_driver = self._had_driver, view.reading is not None
-        if had is True and view.reading is None:
-            return [Event(EventKind.DRIVER_LOST, now, view.reason)]
-        if had is False and view.reading is not None:
+    def _driver_events(self, poll: DriverPoll, now: float) -> list[Event]:
+        had, self._had_driver = self._had_driver, poll.reading is not None
+        if had is True and poll.reading is None:
+            return [Event(EventKind.DRIVER_LOST, now, poll.reason)]
+        if had is False and poll.reading is not None:
             return [Event(EventKind.DRIVER_BACK, now, "the NVIDIA driver works")]
         return []
 

@@ -42,7 +42,7 @@ LIVE = frozenset({LeaseState.ACTIVE, LeaseState.LOST})
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class DeviceAllocation:
     """A device's part in a lease."""
 
     uuid: str
@@ -54,7 +54,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LeaseRequest:
     """What a caller asks for; units as in the contract's AllocateGPURequest."""
 
     memory_mb: int
@@ -87,7 +87,7 @@ class Lease:
     """Memory promised to a holder until a moment. Times are seconds since the Unix epoch, so that they outlive us."""
 
     id: str
-    shares: tuple[Share, ...]
+    devices: tuple[DeviceAllocation, ...]
     holder: str
     tenant: str
     created: float
@@ -100,22 +100,22 @@ class Lease:
     state: LeaseState = LeaseState.ACTIVE
     lost_reason: str = ""
 
-    def share_on(self, uuid: str) -> Share | None:
+    def allocation_on(self, uuid: str) -> DeviceAllocation | None:
         """What it still holds on a device."""
-        return next((share for share in self.shares if share.uuid == uuid and not share.lost), None)
+        return next((allocated for allocated in self.devices if allocated.uuid == uuid and not allocated.lost), None)
 
 
-def by_device(leases: Iterable[Lease]) -> dict[str, list[tuple[Lease, Share]]]:
+def by_device(leases: Iterable[Lease]) -> dict[str, list[tuple[Lease, DeviceAllocation]]]:
     """What is held on each device, by its uuid."""
-    found: dict[str, list[tuple[Lease, Share]]] = {}
+    found: dict[str, list[tuple[Lease, DeviceAllocation]]] = {}
     for lease in leases:
-        for share in lease.shares:
-            if not share.lost:
-                found.setdefault(share.uuid, []).append((lease, share))
+        for allocated in lease.devices:
+            if not allocated.lost:
+                found.setdefault(allocated.uuid, []).append((lease, allocated))
     return found
 
 
-def room_on(device: DeviceReading, held: Sequence[tuple[Lease, Share]], reserve_mb: int) -> int:
+def free_memory_mb(device: DeviceReading, held: Sequence[tuple[Lease, DeviceAllocation]], reserve_mb: int) -> int:
     """The most that may be promised on a device beside what is held there, in MiB, whoever is there exclusively."""
     if device.memory is None or device.mig_enabled:
         return 0
@@ -124,15 +124,15 @@ def room_on(device: DeviceReading, held: Sequence[tuple[Lease, Share]], reserve_
         used_by[process.pid] = used_by.get(process.pid, 0) + (process.memory_mb or 0)
     leased_by: dict[int, int] = {}
     nameless = 0
-    for lease, share in held:
+    for lease, allocated in held:
         if lease.pid is None:
-            nameless += share.memory_mb
+            nameless += allocated.memory_mb
         else:
-            leased_by[lease.pid] = leased_by.get(lease.pid, 0) + share.memory_mb
-    return _room(device.memory, used_by, leased_by, nameless, reserve_mb)
+            leased_by[lease.pid] = leased_by.get(lease.pid, 0) + allocated.memory_mb
+    return _free_mb(device.memory, used_by, leased_by, nameless, reserve_mb)
 
 
-def _room(
+def _free_mb(
     memory: MemoryReading, used_by: Mapping[int, int], leased_by: Mapping[int, int], nameless: int, reserve_mb: int
 ) -> int:
     used = {pid: used_by.get(pid, 0) for pid in leased_by}
@@ -151,8 +151,8 @@ def capacity_of(device: DeviceReading, reserve_mb: int) -> int:
     return max(0, device.memory.total_mb - reserve_mb)
 
 
-def place(
-    wanted: Wanted,
+def choose_devices(
+    request: LeaseRequest,
     devices: Sequence[DeviceReading],
     leases: Sequence[Lease],
     *,
@@ -160,10 +160,10 @@ def place(
     now: float,
     lost_uuids: frozenset[str] = frozenset(),
 ) -> list[DeviceReading]:
-    """The devices that `wanted` gets: those where least is left over, all of them or none.
+    """The devices for `request`: those where least is left over, all of them or none.
 
     Args:
-        wanted: Checked already.
+        request: The lease request, already validated.
         devices: Those that are there.
         leases: Those that are there; none has expired.
         reserve_mb: Memory of each device that is never leased, in MiB.
@@ -174,31 +174,33 @@ def place(
         TorchlessError: GPU_UNAVAILABLE, NOT_FOUND, INPUT_TOO_LARGE, INVALID_INPUT or OVERLOADED; as the contract's
             AllocateGPU says.
     """
-    candidates = _candidates(wanted, devices, lost_uuids)
-    fitting = _fitting(wanted, candidates, reserve_mb)
+    candidates = _candidates(request, devices, lost_uuids)
+    fitting = _fitting(request, candidates, reserve_mb)
     held = by_device(leases)
     rooms = []
     for device in fitting:
         here = held.get(device.uuid, [])
-        taken = any(lease.exclusive for lease, _ in here) or (wanted.exclusive and bool(here))
-        room = room_on(device, here, reserve_mb)
-        if not taken and room >= wanted.memory_mb:
-            rooms.append((room - wanted.memory_mb, device.index, device.mig_index or 0, device))
-    if len(rooms) < wanted.device_count:
-        raise _no_room(wanted, [lease for device in fitting for lease, _ in held.get(device.uuid, [])], now)
-    return [device for *_, device in sorted(rooms, key=lambda room: room[:3])[: wanted.device_count]]
+        taken = any(lease.exclusive for lease, _ in here) or (request.exclusive and bool(here))
+        room = free_memory_mb(device, here, reserve_mb)
+        if not taken and room >= request.memory_mb:
+            rooms.append((room - request.memory_mb, device.index, device.mig_index or 0, device))
+    if len(rooms) < request.device_count:
+        raise _overloaded(request, [lease for device in fitting for lease, _ in held.get(device.uuid, [])], now)
+    return [device for *_, device in sorted(rooms, key=lambda room: room[:3])[: request.device_count]]
 
 
-def _candidates(wanted: Wanted, devices: Sequence[DeviceReading], lost_uuids: frozenset[str]) -> list[DeviceReading]:
+def _candidates(
+    request: LeaseRequest, devices: Sequence[DeviceReading], lost_uuids: frozenset[str]
+) -> list[DeviceReading]:
     here = {device.uuid: device for device in devices}
-    for uuid in sorted(wanted.device_uuids - here.keys()):
+    for uuid in sorted(request.device_uuids - here.keys()):
         if uuid in lost_uuids:
             raise TorchlessError(ErrorKind.GPU_UNAVAILABLE, f"device_uuids: the device {uuid} is gone")
         raise TorchlessError(ErrorKind.NOT_FOUND, f"device_uuids: there is no device {uuid}")
-    for uuid in sorted(wanted.device_uuids):
+    for uuid in sorted(request.device_uuids):
         if here[uuid].mig_enabled:
             raise invalid_input("device_uuids", f"{uuid} is cut into MIG instances; name those")
-    asked = [device for device in devices if not wanted.device_uuids or device.uuid in wanted.device_uuids]
+    asked = [device for device in devices if not request.device_uuids or device.uuid in request.device_uuids]
     usable = [device for device in asked if device.memory is not None and not device.mig_enabled]
     if not usable:
         raise TorchlessError(
@@ -207,31 +209,31 @@ def _candidates(wanted: Wanted, devices: Sequence[DeviceReading], lost_uuids: fr
     return usable
 
 
-def _fitting(wanted: Wanted, candidates: Sequence[DeviceReading], reserve_mb: int) -> list[DeviceReading]:
-    fitting = [device for device in candidates if capacity_of(device, reserve_mb) >= wanted.memory_mb]
+def _fitting(request: LeaseRequest, candidates: Sequence[DeviceReading], reserve_mb: int) -> list[DeviceReading]:
+    fitting = [device for device in candidates if capacity_of(device, reserve_mb) >= request.memory_mb]
     if not fitting:
         largest = max(capacity_of(device, reserve_mb) for device in candidates)
         raise input_too_large(
             "memory_mb",
-            f"{wanted.memory_mb} MiB are more than any device has to lease; at most {largest} MiB are possible",
+            f"{request.memory_mb} MiB are more than any device has to lease; at most {largest} MiB are possible",
             largest_mb=str(largest),
         )
-    if len(fitting) < wanted.device_count:
+    if len(fitting) < request.device_count:
         raise input_too_large(
             "device_count",
-            f"{wanted.device_count} devices of {wanted.memory_mb} MiB are more than there are; {len(fitting)} could "
+            f"{request.device_count} devices of {request.memory_mb} MiB are more than there are; {len(fitting)} could "
             "hold that much",
             devices=str(len(fitting)),
         )
     return fitting
 
 
-def _no_room(wanted: Wanted, in_the_way: Sequence[Lease], now: float) -> TorchlessError:
+def _overloaded(request: LeaseRequest, in_the_way: Sequence[Lease], now: float) -> TorchlessError:
     hint = max(0.1, min(lease.expires for lease in in_the_way) - now) if in_the_way else _NO_HINT_S
-    many = "a device" if wanted.device_count == 1 else f"{wanted.device_count} devices"
-    how = " to itself" if wanted.exclusive else ""
+    many = "a device" if request.device_count == 1 else f"{request.device_count} devices"
+    how = " to itself" if request.exclusive else ""
     return TorchlessError(
         ErrorKind.OVERLOADED,
-        f"there is no room now for {wanted.memory_mb} MiB on {many}{how}; try again later",
+        f"there is no room now for {request.memory_mb} MiB on {many}{how}; try again later",
         retry_after_s=hint,
     )

@@ -14,13 +14,13 @@ from typing import TypeVar
 from bentos.gpu import metrics
 from bentos.gpu.driver import GPUDriver
 from bentos.gpu.events import Event
-from bentos.gpu.inventory import View
-from bentos.gpu.leases import Lease, Wanted
+from bentos.gpu.inventory import DriverPoll
+from bentos.gpu.leases import Lease, LeaseRequest
 from bentos.gpu.monitor import Monitor
-from bentos.gpu.registry import LeaseBook, Snapshot
+from bentos.gpu.registry import LeaseRegistry, Snapshot
 from bentos.gpu.settings import GPUSettings
 from bentos.gpu.store import LeaseStore, StoreHeldError
-from bentos.gpu.validation import check_interval, check_ttl, check_wanted
+from bentos.gpu.validation import check_interval, check_request, check_ttl
 from bentos.gpu.watchers import Update, Watchers
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -44,8 +44,8 @@ class GPUManager:
     def __init__(self, settings: GPUSettings, driver: GPUDriver) -> None:
         self._settings = settings
         self._watchers = Watchers(settings.watch)
-        self._book = LeaseBook(LeaseStore(Path(settings.store)), settings, self._publish)
-        self._book_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpu-leases")
+        self._registry = LeaseRegistry(LeaseStore(Path(settings.store)), settings, self._publish)
+        self._registry_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpu-leases")
         self._monitor = Monitor(driver, settings.driver, self._take_in)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticking: asyncio.Task[None] | None = None
@@ -58,7 +58,7 @@ class GPUManager:
             TorchlessError: INTERNAL, when the store cannot be used.
         """
         self._loop = asyncio.get_running_loop()
-        await self._open_book()
+        await self._open_registry()
         self._monitor.start()
         await self._until_fresh()
         self._ticking = asyncio.create_task(self._tick())
@@ -70,24 +70,24 @@ class GPUManager:
             with suppress(asyncio.CancelledError):
                 await self._ticking
             await asyncio.to_thread(self._monitor.stop)
-        await self._on_book_thread(self._book.close)
-        self._book_thread.shutdown(wait=False)
+        await self._on_registry_thread(self._registry.close)
+        self._registry_thread.shutdown(wait=False)
 
     async def snapshot(self) -> Snapshot:
         """All that is known now; leases that have run out are not in it."""
         with self._admitted():
-            return await self._on_book_thread(self._book.snapshot)
+            return await self._on_registry_thread(self._registry.snapshot)
 
-    async def allocate(self, wanted: Wanted) -> Lease:
+    async def allocate(self, request: LeaseRequest) -> Lease:
         """Leases what is wanted, by the devices as they are now. It is on disk when this returns.
 
         Raises:
             TorchlessError: As the contract's AllocateGPU says.
         """
-        check_wanted(wanted, self._settings)
+        check_request(request, self._settings)
         with self._admitted():
             await self._until_fresh()
-            return await self._on_book_thread(self._book.allocate, wanted)
+            return await self._on_registry_thread(self._registry.allocate, request)
 
     async def renew(self, lease_id: str, ttl_s: float | None) -> Lease:
         """Lets a lease run on.
@@ -98,7 +98,7 @@ class GPUManager:
         if ttl_s is not None:
             check_ttl(ttl_s, self._settings)
         with self._admitted():
-            return await self._on_book_thread(self._book.renew, lease_id, ttl_s)
+            return await self._on_registry_thread(self._registry.renew, lease_id, ttl_s)
 
     async def release(self, lease_id: str) -> Lease:
         """Ends a lease.
@@ -107,7 +107,7 @@ class GPUManager:
             TorchlessError: NOT_FOUND.
         """
         with self._admitted():
-            return await self._on_book_thread(self._book.release, lease_id)
+            return await self._on_registry_thread(self._registry.release, lease_id)
 
     def watch(self, interval_s: float | None) -> AsyncGenerator[Update, None]:
         """The status, again and again, for ever; see `Watchers.watch`.
@@ -120,11 +120,11 @@ class GPUManager:
             check_interval(interval_s, own)
         return self._watchers.watch(own.interval_s if interval_s is None else interval_s)
 
-    async def _open_book(self) -> None:
+    async def _open_registry(self) -> None:
         told = False
         while True:
             try:
-                return await self._on_book_thread(self._book.open)
+                return await self._on_registry_thread(self._registry.open)
             except StoreHeldError:
                 # The process that this one follows may still be finishing its calls.
                 if not told:
@@ -150,8 +150,8 @@ class GPUManager:
         finally:
             self._waiting -= 1
 
-    async def _on_book_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._book_thread, work, *arguments)
+    async def _on_registry_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._registry_thread, work, *arguments)
 
     async def _until_fresh(self) -> None:
         """Until the devices have been read just now; a driver that does not answer in time is taken note of."""
@@ -169,21 +169,21 @@ class GPUManager:
             await asyncio.sleep(self._settings.sweep_interval_s)
             try:
                 await self._note_if_stalled()
-                await self._on_book_thread(self._book.sweep)
+                await self._on_registry_thread(self._registry.sweep)
             except Exception:  # a full disk, say: leases count as ended by their time all the same
                 logger.exception("leases that ran out could not be swept; trying again")
 
     async def _note_if_stalled(self) -> bool:
         """Whether the driver does not answer; the book knows it then."""
-        if self._monitor.looking_for() <= self._settings.driver.timeout_s:
+        if self._monitor.poll_duration_s() <= self._settings.driver.timeout_s:
             return False
-        view = View(None, "the NVIDIA driver does not answer", stalled=True)
-        await self._on_book_thread(self._book.observe, view)
+        poll = DriverPoll(None, "the NVIDIA driver does not answer", stalled=True)
+        await self._on_registry_thread(self._registry.observe, poll)
         return True
 
-    def _take_in(self, view: View) -> None:
+    def _take_in(self, poll: DriverPoll) -> None:
         """On the monitor's thread."""
-        self._book_thread.submit(self._book.observe, view).result()
+        self._registry_thread.submit(self._registry.observe, poll).result()
 
     def _publish(self, snapshot: Snapshot, events: Iterable[Event]) -> None:
         """On the book's thread."""

@@ -71,9 +71,13 @@ def allocation(lease: Lease) -> pb.Allocation:
         id=lease.id,
         devices=[
             pb.AllocatedDevice(
-                uuid=share.uuid, index=share.index, name=share.name, memory_mb=share.memory_mb, lost=share.lost
+                uuid=each.uuid,
+                index=each.index,
+                name=each.name,
+                memory_mb=each.memory_mb,
+                lost=each.lost,
             )
-            for share in lease.shares
+            for each in lease.devices
         ],
         holder=lease.holder,
         tenant=lease.tenant,

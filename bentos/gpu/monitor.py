@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from bentos.gpu.driver import DriverUnavailableError, GPUDriver, Reading
-from bentos.gpu.inventory import View
+from bentos.gpu.inventory import DriverPoll
 from bentos.gpu.settings import DriverSettings
 
 logger = logging.getLogger(__name__)
@@ -27,15 +27,15 @@ class Monitor:
         deliver: Takes each look, on the monitor's thread; when it returns, the look counts.
     """
 
-    def __init__(self, driver: GPUDriver, settings: DriverSettings, deliver: Callable[[View], None]) -> None:
+    def __init__(self, driver: GPUDriver, settings: DriverSettings, deliver: Callable[[DriverPoll], None]) -> None:
         self._driver = driver
         self._settings = settings
         self._deliver = deliver
         self._wake = threading.Condition()
         self._waiting: list[Future[None]] = []
         self._leaving = False
-        self._looking_since: float | None = None
-        self._looked_at = float("-inf")
+        self._polling_since: float | None = None
+        self._polled_at = float("-inf")
         """When the last look that was delivered began; as `_looking_since`, on the monotonic clock."""
         # A daemon, because a driver that hangs must not keep the process from leaving.
         self._thread = threading.Thread(target=self._run, name="gpu-monitor", daemon=True)
@@ -52,16 +52,16 @@ class Monitor:
             self._wake.notify()
         self._thread.join(self._settings.timeout_s)
 
-    def looking_for(self) -> float:
+    def poll_duration_s(self) -> float:
         """For how long the look under way has lasted, in seconds; 0 between looks."""
-        since = self._looking_since
+        since = self._polling_since
         return 0.0 if since is None else time.monotonic() - since
 
     def fresh(self) -> Future[None]:
         """Done as soon as a look has been delivered that is younger than `max_reading_age_s` from now on."""
         done: Future[None] = Future()
         with self._wake:
-            if time.monotonic() - self._looked_at <= self._settings.max_reading_age_s:
+            if time.monotonic() - self._polled_at <= self._settings.max_reading_age_s:
                 done.set_result(None)
             else:
                 self._waiting.append(done)
@@ -71,31 +71,31 @@ class Monitor:
     def _run(self) -> None:
         try:
             while not self._leaving:
-                self._look()
+                self._poll()
                 with self._wake:
                     if not self._waiting and not self._leaving:
                         self._wake.wait(self._settings.poll_interval_s)
         finally:
             self._session.close()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         with self._wake:
             asked, self._waiting = self._waiting, []
         began = time.monotonic()
-        self._looking_since = began
+        self._polling_since = began
         try:
-            view = self._session.look()
+            poll = self._session.poll()
         except Exception:  # a defect of ours must not end the looking
             logger.exception("the devices could not be read")
-            view = View(None, "the devices cannot be read; the service's log says why", stalled=True)
+            poll = DriverPoll(None, "the devices cannot be read; the service's log says why", stalled=True)
         finally:
-            self._looking_since = None
+            self._polling_since = None
         try:
-            self._deliver(view)
+            self._deliver(poll)
         except Exception:
             logger.exception("what was read could not be taken in; trying again with the next reading")
         else:
-            self._looked_at = began
+            self._polled_at = began
         for done in asked:
             if done.set_running_or_notify_cancel():
                 done.set_result(None)
@@ -114,7 +114,7 @@ class _Session:
         """GPUs that were there."""
         self._incomplete = False
 
-    def look(self) -> View:
+    def poll(self) -> DriverPoll:
         """What is there now, or why nothing can be read."""
         due = time.monotonic() - self._tried_at >= self._reopen_interval_s
         if due and self._is_open and self._incomplete:
@@ -122,19 +122,19 @@ class _Session:
             if not self._open():
                 # Devices that were fine a moment ago need not have gone, so the next look decides, with another try.
                 self._tried_at = float("-inf")
-                return View(None, self._reason, stalled=True)
+                return DriverPoll(None, self._reason, stalled=True)
         elif due and not self._is_open:
             self._open()
         if not self._is_open:
-            return View(None, self._reason)
+            return DriverPoll(None, self._reason)
         try:
             reading = self._driver.read()
         except DriverUnavailableError as error:
             self._reason = str(error)
             self.close()
-            return View(None, self._reason)
+            return DriverPoll(None, self._reason)
         self._incomplete = self._is_something_missing(reading)
-        return View(reading)
+        return DriverPoll(reading)
 
     def close(self) -> None:
         """Ends the session, if there is one."""

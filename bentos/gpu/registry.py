@@ -14,8 +14,16 @@ from dataclasses import dataclass, replace
 
 from bentos.gpu.driver import DeviceReading
 from bentos.gpu.events import Event, EventKind, ThresholdName
-from bentos.gpu.inventory import Inventory, LostDevice, View
-from bentos.gpu.leases import Lease, LeaseState, Share, Wanted, by_device, place, room_on
+from bentos.gpu.inventory import DriverPoll, Inventory, LostDevice
+from bentos.gpu.leases import (
+    DeviceAllocation,
+    Lease,
+    LeaseRequest,
+    LeaseState,
+    by_device,
+    choose_devices,
+    free_memory_mb,
+)
 from bentos.gpu.settings import GPUSettings
 from bentos.gpu.store import LeaseStore
 from bentos.gpu.thresholds import Thresholds
@@ -64,7 +72,7 @@ class Snapshot:
     reserve_mb: int
 
 
-class LeaseBook:
+class LeaseRegistry:
     """Leases and the devices that they are on.
 
     Args:
@@ -113,13 +121,13 @@ class LeaseBook:
         self.sweep()
         return self._snapshot()
 
-    def observe(self, view: View) -> None:
+    def observe(self, poll: DriverPoll) -> None:
         """Takes in a look at the driver; leases on devices that are gone are lost from now on."""
         now = self._clock()
-        events = self._inventory.observe(view, now)
-        if view.reading is not None:
+        events = self._inventory.observe(poll, now)
+        if poll.reading is not None:
             self._read_at = now
-        if not view.stalled:
+        if not poll.stalled:
             events += self._thresholds.observe(self._inventory.devices, now)
             events += self._lose_leases(now)
         events += self._expire(now)
@@ -134,14 +142,14 @@ class LeaseBook:
             self._forgot_at = now
             self._tidy(now)
 
-    def allocate(self, wanted: Wanted) -> Lease:
+    def allocate(self, request: LeaseRequest) -> Lease:
         """A new lease, or the one that the same request made before.
 
         Raises:
             TorchlessError: ALREADY_EXISTS, OVERLOADED, GPU_UNAVAILABLE, NOT_FOUND, INPUT_TOO_LARGE or INVALID_INPUT.
         """
         self.sweep()
-        if (before := self._made_before(wanted)) is not None:
+        if (before := self._made_before(request)) is not None:
             return before
         if len(self._live) >= self._settings.max_allocations:
             first = min(lease.expires for lease in self._live.values())
@@ -152,17 +160,17 @@ class LeaseBook:
             )
         self._check_available()
         now = self._clock()
-        devices = place(
-            wanted,
+        devices = choose_devices(
+            request,
             self._inventory.devices,
             tuple(self._live.values()),
             reserve_mb=self._settings.reserve_mb,
             now=now,
             lost_uuids=frozenset(each.uuid for each in self._inventory.lost),
         )
-        lease = _lease(wanted, devices, now)
+        lease = _lease(request, devices, now)
         self._write([lease], now)
-        self._tell([_lease_event(EventKind.ALLOCATED, lease, now, f"{wanted.memory_mb} MiB for {wanted.holder!r}")])
+        self._tell([_lease_event(EventKind.ALLOCATED, lease, now, f"{request.memory_mb} MiB for {request.holder!r}")])
         return lease
 
     def renew(self, lease_id: str, ttl_s: float | None) -> Lease:
@@ -195,14 +203,14 @@ class LeaseBook:
         self._tell([_lease_event(EventKind.RELEASED, lease, now, f"by {lease.holder!r}")])
         return lease
 
-    def _made_before(self, wanted: Wanted) -> Lease | None:
-        if not wanted.idempotency_key:
+    def _made_before(self, request: LeaseRequest) -> Lease | None:
+        if not request.idempotency_key:
             return None
-        lease_id = self._keys.get((wanted.tenant, wanted.idempotency_key))
+        lease_id = self._keys.get((request.tenant, request.idempotency_key))
         if lease_id is None:
             return None
         lease = self._live[lease_id]
-        if lease.fingerprint != wanted.fingerprint():
+        if lease.fingerprint != request.fingerprint():
             raise TorchlessError(
                 ErrorKind.ALREADY_EXISTS,
                 "idempotency_key: an allocation was made with this key and a different request; use another key",
@@ -243,12 +251,12 @@ class LeaseBook:
         return [_lease_event(EventKind.ALLOCATION_LOST, lease, now, lease.lost_reason) for lease in changed]
 
     def _without_gone(self, lease: Lease, here: set[str]) -> Lease:
-        gone = [share.uuid for share in lease.shares if not share.lost and share.uuid not in here]
+        gone = [allocated.uuid for allocated in lease.devices if not allocated.lost and allocated.uuid not in here]
         if not gone:
             return lease
-        shares = tuple(replace(share, lost=True) if share.uuid in gone else share for share in lease.shares)
+        devices = tuple(replace(each, lost=True) if each.uuid in gone else each for each in lease.devices)
         reason = f"the device {gone[0]} is gone: {self._inventory.why_lost(gone[0])}"
-        return replace(lease, shares=shares, state=LeaseState.LOST, lost_reason=reason)
+        return replace(lease, devices=devices, state=LeaseState.LOST, lost_reason=reason)
 
     def _write(self, leases: list[Lease], now: float) -> None:
         """What callers ask for: on disk first, so that nothing is believed here that the disk refused."""
@@ -315,34 +323,34 @@ class LeaseBook:
             reserve_mb=self._settings.reserve_mb,
         )
 
-    def _state(self, device: DeviceReading, held: list[tuple[Lease, Share]]) -> DeviceState:
+    def _state(self, device: DeviceReading, held: list[tuple[Lease, DeviceAllocation]]) -> DeviceState:
         usable = device.memory is not None and not device.mig_enabled
         allocatable = usable and not any(lease.exclusive for lease, _ in held)
         return DeviceState(
             device,
-            leased_mb=sum(share.memory_mb for _, share in held),
-            allocatable_mb=room_on(device, held, self._settings.reserve_mb) if allocatable else 0,
+            leased_mb=sum(allocated.memory_mb for _, allocated in held),
+            allocatable_mb=free_memory_mb(device, held, self._settings.reserve_mb) if allocatable else 0,
             allocatable=allocatable,
         )
 
 
-def _lease(wanted: Wanted, devices: Iterable[DeviceReading], now: float) -> Lease:
+def _lease(request: LeaseRequest, devices: Iterable[DeviceReading], now: float) -> Lease:
     return Lease(
         id=uuid.uuid4().hex,
-        shares=tuple(Share(each.uuid, each.index, each.name, wanted.memory_mb) for each in devices),
-        holder=wanted.holder,
-        tenant=wanted.tenant,
+        devices=tuple(DeviceAllocation(each.uuid, each.index, each.name, request.memory_mb) for each in devices),
+        holder=request.holder,
+        tenant=request.tenant,
         created=now,
-        expires=now + wanted.ttl_s,
-        ttl_s=wanted.ttl_s,
-        exclusive=wanted.exclusive,
-        pid=wanted.pid,
-        idempotency_key=wanted.idempotency_key,
-        fingerprint=wanted.fingerprint(),
+        expires=now + request.ttl_s,
+        ttl_s=request.ttl_s,
+        exclusive=request.exclusive,
+        pid=request.pid,
+        idempotency_key=request.idempotency_key,
+        fingerprint=request.fingerprint(),
     )
 
 
 def _lease_event(kind: EventKind, lease: Lease, now: float, words: str) -> Event:
-    device = lease.shares[0].uuid if len(lease.shares) == 1 else ""
+    device = lease.devices[0].uuid if len(lease.devices) == 1 else ""
     message = f"allocation {lease.id}: {words}"
     return Event(kind, now, message, device_uuid=device, allocation_id=lease.id)

@@ -10,7 +10,7 @@ import grpc
 
 from bentos.gpu import messages
 from bentos.gpu.driver import GPUDriver
-from bentos.gpu.leases import Wanted
+from bentos.gpu.leases import LeaseRequest
 from bentos.gpu.manager import GPUManager
 from bentos.gpu.settings import GPUSettings
 from bentos.serving.calls import tenant
@@ -61,7 +61,7 @@ class GPUServicer(GPUServiceServicer):
 
     async def AllocateGPU(self, request: pb.AllocateGPURequest, context: Context) -> pb.AllocateGPUResponse:  # noqa: N802
         """A lease."""
-        lease = await self._ready.allocate(_wanted(request, context, self._settings))
+        lease = await self._ready.allocate(_lease_request(request, context, self._settings))
         return pb.AllocateGPUResponse(allocation=messages.allocation(lease))
 
     async def RenewAllocation(  # noqa: N802
@@ -89,8 +89,8 @@ class GPUServicer(GPUServiceServicer):
                 )
 
 
-def _wanted(request: pb.AllocateGPURequest, context: Context, settings: GPUSettings) -> Wanted:
-    return Wanted(
+def _lease_request(request: pb.AllocateGPURequest, context: Context, settings: GPUSettings) -> LeaseRequest:
+    return LeaseRequest(
         memory_mb=request.memory_mb,
         holder=request.holder,
         ttl_s=request.ttl_s if request.HasField("ttl_s") else settings.default_ttl_s,

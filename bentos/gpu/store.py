@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bentos.gpu.leases import LIVE, Lease, LeaseState, Share
+from bentos.gpu.leases import LIVE, DeviceAllocation, Lease, LeaseState
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 logger = logging.getLogger(__name__)
@@ -172,11 +172,11 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def _row(lease: Lease, now: float) -> tuple[object, ...]:
-    shares = [[s.uuid, s.index, s.name, s.memory_mb, s.lost] for s in lease.shares]
+    devices = [[s.uuid, s.index, s.name, s.memory_mb, s.lost] for s in lease.devices]
     return (
         lease.id,
         lease.state.value,
-        json.dumps(shares),
+        json.dumps(devices),
         lease.holder,
         lease.tenant,
         lease.created,
@@ -192,10 +192,10 @@ def _row(lease: Lease, now: float) -> tuple[object, ...]:
 
 
 def _lease(row: tuple[object, ...]) -> Lease:
-    (id_, state, shares, holder, tenant, created, expires, ttl_s, exclusive, pid, key, fingerprint, reason) = row
+    (id_, state, devices, holder, tenant, created, expires, ttl_s, exclusive, pid, key, fingerprint, reason) = row
     return Lease(
         id=str(id_),
-        shares=tuple(Share(*each) for each in json.loads(str(shares))),
+        devices=tuple(DeviceAllocation(*each) for each in json.loads(str(devices))),
         holder=str(holder),
         tenant=str(tenant),
         created=float(created),  # type: ignore[arg-type]  # the schema is strict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bentos.gpu.leases import Wanted
+from bentos.gpu.leases import LeaseRequest
 from bentos.gpu.settings import GPUSettings, WatchSettings
 from torchless.contracts.errors import invalid_input
 
@@ -10,29 +10,29 @@ _MAX_TEXT = 256
 _MAX_UUIDS = 256
 
 
-def check_wanted(wanted: Wanted, settings: GPUSettings) -> None:
+def check_request(request: LeaseRequest, settings: GPUSettings) -> None:
     """Does nothing for a request that could be granted somewhere.
 
     Raises:
         TorchlessError: INVALID_INPUT, naming the field and its range.
     """
-    if wanted.memory_mb < 1:
-        raise invalid_input("memory_mb", f"must be at least 1 MiB, not {wanted.memory_mb}")
-    if wanted.device_count < 1:
-        raise invalid_input("device_count", f"must be at least 1, not {wanted.device_count}")
-    if not wanted.holder.strip():
+    if request.memory_mb < 1:
+        raise invalid_input("memory_mb", f"must be at least 1 MiB, not {request.memory_mb}")
+    if request.device_count < 1:
+        raise invalid_input("device_count", f"must be at least 1, not {request.device_count}")
+    if not request.holder.strip():
         raise invalid_input("holder", "must say who asks; it is empty")
     for field in ("holder", "tenant", "idempotency_key"):
-        length = len(getattr(wanted, field))
+        length = len(getattr(request, field))
         if length > _MAX_TEXT:
             raise invalid_input(field, f"must have at most {_MAX_TEXT} characters, not {length}")
-    if wanted.pid is not None and wanted.pid < 1:
-        raise invalid_input("pid", f"must be at least 1, not {wanted.pid}")
-    if len(wanted.device_uuids) > _MAX_UUIDS or any(len(uuid) > _MAX_TEXT for uuid in wanted.device_uuids):
+    if request.pid is not None and request.pid < 1:
+        raise invalid_input("pid", f"must be at least 1, not {request.pid}")
+    if len(request.device_uuids) > _MAX_UUIDS or any(len(uuid) > _MAX_TEXT for uuid in request.device_uuids):
         raise invalid_input("device_uuids", f"must be at most {_MAX_UUIDS} of at most {_MAX_TEXT} characters")
-    if wanted.device_uuids and wanted.device_count > len(wanted.device_uuids):
-        raise invalid_input("device_count", f"is {wanted.device_count}, and device_uuids names fewer devices")
-    check_ttl(wanted.ttl_s, settings)
+    if request.device_uuids and request.device_count > len(request.device_uuids):
+        raise invalid_input("device_count", f"is {request.device_count}, and device_uuids names fewer devices")
+    check_ttl(request.ttl_s, settings)
 
 
 def check_ttl(ttl_s: float, settings: GPUSettings) -> None:

@@ -35,7 +35,7 @@ class LeaseSettings(SettingsGroup):
     address: str = ""
     """Where the GPU service listens: `host:port`, or any gRPC target. Empty: no lease is taken."""
     memory_mb: int = Field(default=0, ge=0)
-    """Memory leased on each device, in MiB: weights, the largest pass, and what CUDA needs. Required with `address`."""
+    """Memory leased on each device, in MiB: weights, the largest batch and CUDA's own. Required with `address`."""
     device_count: int = Field(default=1, ge=1, le=256)
     """Devices leased."""
     exclusive: bool = False

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
 from bentos.models.settings import ModelServingSettings
-from bentos.serving.batching import Batcher, Outcome, PassLimits, Work
+from bentos.serving.batching import Batcher, BatchLimits, Outcome, Work
 from bentos.serving.metrics import BatchMetrics
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -16,7 +16,7 @@ _LARGE_CHARACTERS = 200_000
 """Characters above which a request is tokenized where it holds up no small one: about a quarter of a second."""
 
 
-class Card(Protocol):
+class ModelInfo(Protocol):
     """What the pool needs to know of a model."""
 
     @property
@@ -29,19 +29,19 @@ class Card(Protocol):
 
     @property
     def max_batch_tokens(self) -> int:
-        """Padded tokens of one pass."""
+        """Padded tokens of one batch."""
 
 
 class Model(Protocol):
     """A loaded model."""
 
     @property
-    def card(self) -> Card:
+    def info(self) -> ModelInfo:
         """Facts about it."""
 
 
-class Lane(Protocol):
-    """What items must have in common to share a pass; compared and hashed by value, written as the model's name."""
+class BatchKey(Protocol):
+    """What items must have in common to share a batch; compared and hashed by value, written as the model's name."""
 
     @property
     def model(self) -> str:
@@ -52,7 +52,7 @@ M = TypeVar("M", bound=Model)
 P = TypeVar("P")
 R = TypeVar("R")
 T = TypeVar("T")
-L = TypeVar("L", bound=Lane)
+L = TypeVar("L", bound=BatchKey)
 
 
 class ModelPool(Generic[M, L, P, R]):
@@ -61,7 +61,7 @@ class ModelPool(Generic[M, L, P, R]):
     Args:
         capability: Name of the capability in metrics, for instance `embedding`.
         models: The models, the default one first.
-        run_pass: Runs one pass: a model, a lane and the payloads of its items, to one result an item.
+        run_batch: Runs one batch: a model, a key and the payloads of its items, to one result an item.
         settings: Batching and threads.
         inputs: Name of the request's field that holds the inputs, for messages.
     """
@@ -70,25 +70,25 @@ class ModelPool(Generic[M, L, P, R]):
         self,
         capability: str,
         models: Sequence[M],
-        run_pass: Callable[[M, L, list[P]], Sequence[R]],
+        run_batch: Callable[[M, L, list[P]], Sequence[R]],
         settings: ModelServingSettings,
         inputs: str,
     ) -> None:
         self._settings = settings
-        self._models = {model.card.id: model for model in models}
-        self._default = models[0].card.id
-        self._run_pass = run_pass
+        self._models = {model.info.id: model for model in models}
+        self._default = models[0].info.id
+        self._run_batch = run_batch
         self._metrics = BatchMetrics(capability)
-        # A device runs one pass at a time, so what shares a device shares its queue.
+        # A device runs one batch at a time, so what shares a device shares its queue.
         self._batchers: dict[str, Batcher[P, R]] = {
             device: Batcher(self._run, self._limits_of, settings.batching, self._metrics, inputs=inputs)
-            for device in {model.card.device for model in models}
+            for device in {model.info.device for model in models}
         }
         self._metrics.watch(*self._batchers.values())
-        self._beside = 0
-        self._threads = ThreadPoolExecutor(settings.tokenizer_threads, thread_name_prefix="tokenizer")
+        self._tokenizing = 0
+        self._tokenizer_pool = ThreadPoolExecutor(settings.tokenizer_threads, thread_name_prefix="tokenizer")
         # Of its own, so that small requests never stand behind large ones.
-        self._thread_of_the_large = ThreadPoolExecutor(1, thread_name_prefix="tokenizer-large")
+        self._large_input_pool = ThreadPoolExecutor(1, thread_name_prefix="tokenizer-large")
 
     def start(self) -> None:
         """Starts the devices' threads; requests come from the running event loop."""
@@ -98,8 +98,8 @@ class ModelPool(Generic[M, L, P, R]):
     async def stop(self) -> None:
         """Works off what waits and ends the threads."""
         await asyncio.gather(*(batcher.stop() for batcher in self._batchers.values()))
-        self._threads.shutdown()
-        self._thread_of_the_large.shutdown()
+        self._tokenizer_pool.shutdown()
+        self._large_input_pool.shutdown()
 
     @property
     def models(self) -> list[M]:
@@ -125,15 +125,15 @@ class ModelPool(Generic[M, L, P, R]):
         Raises:
             TorchlessError: OVERLOADED.
         """
-        self._batchers[model.card.device].admission.refuse_if_full()
+        self._batchers[model.info.device].admission.refuse_if_full()
 
     async def run(self, model: M, work: Work[P], *, wait_for_room: bool = False) -> Outcome[R]:
         """Runs a request's items on the model's device; see `Batcher.submit`."""
-        outcome = await self._batchers[model.card.device].submit(work, wait_for_room=wait_for_room)
-        self._metrics.queued(model.card.id, outcome.queue_s)
+        outcome = await self._batchers[model.info.device].submit(work, wait_for_room=wait_for_room)
+        self._metrics.queued(model.info.id, outcome.queue_s)
         return outcome
 
-    async def beside_the_device(self, function: Callable[[], T], characters: int = 0) -> T:
+    async def run_in_tokenizer_pool(self, function: Callable[[], T], characters: int = 0) -> T:
         """Runs `function` on a tokenizer thread.
 
         Args:
@@ -143,25 +143,25 @@ class ModelPool(Generic[M, L, P, R]):
         Raises:
             TorchlessError: OVERLOADED, when as many wait for one as may wait for the device.
         """
-        if self._beside >= self._settings.batching.max_waiting_requests:
+        if self._tokenizing >= self._settings.batching.max_waiting_requests:
             raise TorchlessError(
                 ErrorKind.OVERLOADED, "the service has too much to tokenize; try again shortly", retry_after_s=1.0
             )
-        self._beside += 1
+        self._tokenizing += 1
         try:
-            threads = self._threads if characters <= _LARGE_CHARACTERS else self._thread_of_the_large
-            return await asyncio.get_running_loop().run_in_executor(threads, function)
+            pool = self._tokenizer_pool if characters <= _LARGE_CHARACTERS else self._large_input_pool
+            return await asyncio.get_running_loop().run_in_executor(pool, function)
         finally:
-            self._beside -= 1
+            self._tokenizing -= 1
 
-    def _limits_of(self, lane: L) -> PassLimits:
+    def _limits_of(self, key: L) -> BatchLimits:
         batching = self._settings.batching
-        return PassLimits(
-            max_tokens=self._models[lane.model].card.max_batch_tokens,
+        return BatchLimits(
+            max_tokens=self._models[key.model].info.max_batch_tokens,
             max_items=batching.max_items,
             padding_share=batching.padding_share,
             free_padding_tokens=batching.free_padding_tokens,
         )
 
-    def _run(self, lane: L, payloads: list[P]) -> Sequence[R]:
-        return self._run_pass(self._models[lane.model], lane, payloads)
+    def _run(self, key: L, payloads: list[P]) -> Sequence[R]:
+        return self._run_batch(self._models[key.model], key, payloads)

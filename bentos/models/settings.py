@@ -31,7 +31,7 @@ class WeightsSettings(SettingsGroup):
     max_tokens: int | None = Field(default=None, ge=1)
     """Longest input in tokens; none: what the model states."""
     max_batch_tokens: int = Field(default=16_384, ge=1)
-    """Token budget of one pass over the device, padding included. At least the longest input."""
+    """Token budget of one batch, padding included. At least the longest input."""
     trust_remote_code: bool = False
     """Whether code that the model's repository brings may run."""
 
@@ -52,12 +52,12 @@ class ModelServingSettings(ServingSettings):
     tokenizer_threads: int = Field(default=2, ge=1, le=64)
     """Threads that tokenize beside the device."""
     cpu_threads: int = Field(default=0, ge=0)
-    """Threads of a pass on the CPU; 0: as many as torch finds cores."""
+    """Threads of a batch on the CPU; 0: as many as torch finds cores."""
     cpu_spin: int = Field(default=10_000, ge=0)
-    """Rounds for which a thread of a pass on the CPU spins while it waits for the others, before it sleeps
+    """Rounds for which a thread of a batch on the CPU spins while it waits for the others, before it sleeps
     (GOMP_SPINCOUNT). Lower it, down to 0, where other programs use the same cores; raise it on cores of its own."""
-    warm_up_passes: int = Field(default=2, ge=0)
-    """Passes over each model before the service says that it is ready."""
+    warm_up_batches: int = Field(default=2, ge=0)
+    """Batches over each model before the service says that it is ready."""
     lease: LeaseSettings = LeaseSettings()
     """Room on GPUs, asked of the GPU service before a model is loaded and given back on exit."""
 

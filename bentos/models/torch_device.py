@@ -11,7 +11,7 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
 def use_cpu_threads(count: int) -> None:
-    """Threads of a pass on the CPU; 0 leaves torch's own choice."""
+    """Threads of a batch on the CPU; 0 leaves torch's own choice."""
     if count:
         torch.set_num_threads(count)
 
@@ -34,8 +34,8 @@ def require_device(device: str) -> None:
 
 
 @contextmanager
-def one_pass() -> Iterator[None]:
-    """Around a pass over a device: no gradients, and a failing device is ours to report.
+def inference_mode() -> Iterator[None]:
+    """Around a batch: no gradients, and a failing device is ours to report.
 
     Raises:
         TorchlessError: GPU_UNAVAILABLE, when the device failed.

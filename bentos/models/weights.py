@@ -47,11 +47,11 @@ def longest_input(
     Args:
         stated: What the model states.
         settings: The model's settings.
-        inputs_per_item: Inputs that one item of a pass is made of.
+        inputs_per_item: Inputs that one item of a batch is made of.
         most: What it can read at all; None: as much as is set.
 
     Raises:
-        SettingsError: Neither says, or the model or a pass does not hold it.
+        SettingsError: Neither says, or the model or a batch does not hold it.
     """
     max_tokens = settings.max_tokens or stated
     if max_tokens is not None and most is not None and max_tokens > most:

@@ -17,7 +17,7 @@ ScoreForm = Literal["model", "raw", "unit"]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
+class ModelInfo:
     """Facts about a model that callers see."""
 
     id: str
@@ -38,14 +38,14 @@ class ModelCard:
     dtype: str
     """Type of its weights."""
     max_batch_tokens: int
-    """Padded tokens of one pass."""
+    """Padded tokens of one batch."""
     created: int
     """Seconds since the Unix epoch when it was made ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A query with a document, or with a window of one, as the model reads them: one item of a pass."""
+    """A query with a document, or with a window of one, as the model reads them: one item of a batch."""
 
     ids: Sequence[int]
     """Token ids, special tokens included: the document's, for a cross-encoder joined with the query's."""
@@ -74,7 +74,7 @@ class RerankingModel(Protocol):
     """A loaded model. Methods other than `score` may be called from any thread, at any time."""
 
     @property
-    def card(self) -> ModelCard:
+    def info(self) -> ModelInfo:
         """Facts about it."""
 
     def encode(
@@ -83,7 +83,7 @@ class RerankingModel(Protocol):
         """Tokenizes. Every pair fits the model, unless `refuse`, which is left to the caller."""
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
-        """One pass over the device, called by one thread at a time.
+        """One batch, called by one thread at a time.
 
         Returns:
             For each pair its float32 score without an activation; the higher, the more relevant.
@@ -92,5 +92,5 @@ class RerankingModel(Protocol):
             TorchlessError: GPU_UNAVAILABLE, when the device is gone.
         """
 
-    def in_form(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
+    def transform_scores(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
         """Scores of `score`, shape (documents,), in another form, in which their order is the same."""

@@ -1,16 +1,16 @@
-"""The card of a model, from its settings."""
+"""Describes a model from its settings."""
 
 from __future__ import annotations
 
 import time
 
-from bentos.reranking.model import ModelCard
+from bentos.reranking.model import ModelInfo
 from bentos.reranking.settings import ModelSettings
 
 
-def card_of(settings: ModelSettings, max_tokens: int) -> ModelCard:
+def model_info(settings: ModelSettings, max_tokens: int) -> ModelInfo:
     """Facts about a model that reads `max_tokens` and is ready now."""
-    return ModelCard(
+    return ModelInfo(
         id=settings.id,
         revision=settings.revision,
         kind=settings.kind,

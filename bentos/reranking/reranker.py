@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentos.models.pool import ModelPool
-from bentos.reranking.model import EncodedQuery, LongDocuments, ModelCard, Pair, RerankingModel, ScoreForm
+from bentos.reranking.model import EncodedQuery, LongDocuments, ModelInfo, Pair, RerankingModel, ScoreForm
 from bentos.reranking.settings import RerankingSettings
 from bentos.serving.batching import Work
 from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large, invalid_input
@@ -22,8 +22,8 @@ _SMALL_CHARACTERS = 1024
 """Texts that are shorter than this together are tokenized at once: a hop to another thread would cost more."""
 
 
-class Lane(NamedTuple):
-    """What pairs must have in common to share a pass."""
+class BatchKey(NamedTuple):
+    """What pairs must have in common to share a batch."""
 
     model: str
 
@@ -66,7 +66,7 @@ class QueryScores:
 class RerankAnswer:
     """What came of it; times in seconds."""
 
-    card: ModelCard
+    info: ModelInfo
     queries: list[QueryScores]
     tokenization_s: float
     queue_s: float
@@ -83,17 +83,17 @@ class Reranker:
 
     def __init__(self, models: Sequence[RerankingModel], settings: RerankingSettings) -> None:
         self._settings = settings
-        self._pool: ModelPool[RerankingModel, Lane, Pair, float] = ModelPool(
-            "reranking", models, lambda model, lane, pairs: model.score(pairs), settings, inputs="queries"
+        self._pool: ModelPool[RerankingModel, BatchKey, Pair, float] = ModelPool(
+            "reranking", models, lambda model, key, pairs: model.score(pairs), settings, inputs="queries"
         )
 
     async def start(self) -> None:
-        """Starts the devices' threads and sends some passes over it, so that the first caller does not pay for them."""
+        """Starts the devices' threads and runs some batches, so that the first caller does not wait for the warm-up."""
         self._pool.start()
         query, text = "of what importance is a text", "a text of no importance "
         texts = [f"{text * (1 + i % 8)}{i}" for i in range(32)]
         for model in self._pool.models:
-            for _ in range(self._settings.warm_up_passes):
+            for _ in range(self._settings.warm_up_batches):
                 # Past the checks: limits that are set for callers may be lower.
                 await self._answer(model, RerankJob([Query(query, [text])]))
                 await self._answer(model, RerankJob([Query(query, texts)]))
@@ -102,9 +102,9 @@ class Reranker:
         """Works off what waits and ends the threads."""
         await self._pool.stop()
 
-    def cards(self) -> list[ModelCard]:
+    def models(self) -> list[ModelInfo]:
         """The models, the default one first."""
-        return [model.card for model in self._pool.models]
+        return [model.info for model in self._pool.models]
 
     async def rerank(self, job: RerankJob, *, flow: str = "", expires_at: float | None = None) -> RerankAnswer:
         """Scores of every document of every query.
@@ -135,14 +135,14 @@ class Reranker:
         if characters <= _SMALL_CHARACTERS:
             encoded = _encode(model, job)
         else:
-            encoded = await self._pool.beside_the_device(lambda: _encode(model, job), characters)
+            encoded = await self._pool.run_in_tokenizer_pool(lambda: _encode(model, job), characters)
         tokenized = time.monotonic()
         pairs = list(chain.from_iterable(chain.from_iterable(query.documents for query in encoded)))
         lengths = list(chain.from_iterable(map(_lengths, encoded)))
-        work = Work(Lane(model.card.id), lengths, pairs, flow or None, expires_at)
+        work = Work(BatchKey(model.info.id), lengths, pairs, flow or None, expires_at)
         outcome = await self._pool.run(model, work)
         return RerankAnswer(
-            model.card,
+            model.info,
             _joined(job.queries, encoded, outcome.results, model, job.form),
             tokenized - started,
             outcome.queue_s,
@@ -183,16 +183,16 @@ def _checked_length(field: str, text: str, longest: int) -> int:
 
 
 def _encode(model: RerankingModel, job: RerankJob) -> list[EncodedQuery]:
-    way = job.long_documents or model.card.long_documents
-    longest = job.max_tokens_per_doc or model.card.max_tokens_per_doc
-    encoded = [model.encode(query.text, list(_places(query)), way, longest) for query in job.queries]
+    way = job.long_documents or model.info.long_documents
+    longest = job.max_tokens_per_doc or model.info.max_tokens_per_doc
+    encoded = [model.encode(query.text, list(_unique_documents(query)), way, longest) for query in job.queries]
     if way == "refuse":
         for number, (query, given) in enumerate(zip(encoded, job.queries, strict=True)):
-            _refuse_too_long(query, given, f"queries[{number}]", model.card.max_tokens)
+            _refuse_too_long(query, given, f"queries[{number}]", model.info.max_tokens)
     return encoded
 
 
-def _places(query: Query) -> dict[str, int]:
+def _unique_documents(query: Query) -> dict[str, int]:
     """The query's documents without repetitions, and where among them each stands.
 
     One that comes twice is read once: its two scores are then equal to the last bit, and keep their order.
@@ -201,7 +201,7 @@ def _places(query: Query) -> dict[str, int]:
 
 
 def _lengths(query: EncodedQuery) -> list[int]:
-    """What each pair costs a pass, in tokens: a query that its documents share is counted once."""
+    """What each pair costs a batch, in tokens: a query that its documents share is counted once."""
     pairs = list(chain.from_iterable(query.documents))
     return [len(pair.ids) + math.ceil(len(pair.query_ids) / len(pairs)) for pair in pairs]
 
@@ -211,7 +211,7 @@ def _refuse_too_long(query: EncodedQuery, given: Query, name: str, most: int) ->
         raise input_too_large(
             f"{name}.query", f"has {query.query_tokens} tokens and the model reads at most {most}; shorten it"
         )
-    for text, windows in zip(_places(given), query.documents, strict=True):
+    for text, windows in zip(_unique_documents(given), query.documents, strict=True):
         if (tokens := len(windows[0].ids)) > most:
             raise input_too_large(
                 f"{name}.documents[{given.documents.index(text)}]",
@@ -233,12 +233,12 @@ def _joined(
     answers = []
     for given, query in zip(queries, encoded, strict=True):
         best = np.array([max(next(scores) for _ in windows) for windows in query.documents], dtype=np.float32)
-        in_form = model.in_form(best, form)
-        _refuse_what_is_not_finite(in_form)
-        place_of = _places(given)
+        transformed = model.transform_scores(best, form)
+        _refuse_what_is_not_finite(transformed)
+        place_of = _unique_documents(given)
         places = [place_of[text] for text in given.documents]
         counts = [sum(pair.tokens for pair in windows) for windows in query.documents]
-        answers.append(QueryScores(in_form[places], [counts[place] for place in places]))
+        answers.append(QueryScores(transformed[places], [counts[place] for place in places]))
     return answers
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from bentos.models.capability import ModelCapability
-from bentos.reranking.model import Kind, LongDocuments, ModelCard, RerankingModel, ScoreForm
+from bentos.reranking.model import Kind, LongDocuments, ModelInfo, RerankingModel, ScoreForm
 from bentos.reranking.reranker import Query, QueryScores, Reranker, RerankJob
 from bentos.reranking.settings import ModelSettings, RerankingSettings
 from bentos.serving.calls import Context, expires_at, tenant, timings
@@ -45,8 +45,8 @@ class RerankingServicer(ModelCapability[ModelSettings, RerankingModel, Reranker]
         started = time.monotonic()
         answer = await self.ready.rerank(_job(request), flow=tenant(context), expires_at=expires_at(context))
         return pb.RerankBatchResponse(
-            model=answer.card.id,
-            revision=answer.card.revision,
+            model=answer.info.id,
+            revision=answer.info.revision,
             queries=[_query_scores(each) for each in answer.queries],
             timings=timings(
                 queue_s=answer.queue_s,
@@ -58,7 +58,7 @@ class RerankingServicer(ModelCapability[ModelSettings, RerankingModel, Reranker]
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """The models, the default one first."""
-        return pb.ListModelsResponse(models=[_model(card) for card in self.ready.cards()])
+        return pb.ListModelsResponse(models=[_model(info) for info in self.ready.models()])
 
 
 def _job(request: pb.RerankBatchRequest) -> RerankJob:
@@ -75,16 +75,16 @@ def _query_scores(answer: QueryScores) -> pb.QueryScores:
     return pb.QueryScores(scores=answer.scores.astype("<f4", copy=False).tobytes(), token_counts=answer.token_counts)
 
 
-def _model(card: ModelCard) -> pb.Model:
+def _model(info: ModelInfo) -> pb.Model:
     return pb.Model(
-        id=card.id,
-        revision=card.revision,
-        kind=_KINDS[card.kind],
-        max_tokens=card.max_tokens,
-        max_tokens_per_doc=card.max_tokens_per_doc,
-        long_documents=_NUMBERS[card.long_documents],
-        device=card.device,
-        dtype=card.dtype,
-        max_batch_tokens=card.max_batch_tokens,
-        created=card.created,
+        id=info.id,
+        revision=info.revision,
+        kind=_KINDS[info.kind],
+        max_tokens=info.max_tokens,
+        max_tokens_per_doc=info.max_tokens_per_doc,
+        long_documents=_NUMBERS[info.long_documents],
+        device=info.device,
+        dtype=info.dtype,
+        max_batch_tokens=info.max_batch_tokens,
+        created=info.created,
     )

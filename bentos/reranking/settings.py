@@ -18,7 +18,7 @@ class ModelSettings(WeightsSettings):
     `late_interaction`: each is read alone, by any embedding model, and their token vectors are compared (MaxSim)."""
     long_documents: Literal["cut", "windows"] = "cut"
     """What happens to a document longer than the model reads, where a request does not say: `cut` reads its beginning;
-    `windows` reads all of it in overlapping windows, and the best one's score counts. Windows cost a pass each."""
+    `windows` reads all of it in overlapping windows, and the best one's score counts. Windows cost a batch each."""
     max_tokens_per_doc: int = Field(default=4096, ge=1)
     """Tokens of a document that are read at most, where a request does not say; the rest is dropped first."""
     window_overlap_tokens: int | None = Field(default=None, ge=0)

@@ -34,7 +34,7 @@ class Window(NamedTuple):
     """Which of two joined texts each belongs to."""
 
 
-class CuttingTokenizer:
+class TruncatingTokenizer:
     """A model's tokenizer, in one copy for each way with what is too long, because that is a state of the copy.
 
     Pairs are cut as sentence-transformers' `CrossEncoder` does, from the longer of the two; in windows it is the

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder
 
-from bentos.models.torch_device import one_pass
+from bentos.models.torch_device import inference_mode
 from bentos.models.torch_padding import Padder
 from bentos.models.torch_positions import positions, stated_length
 from bentos.models.weights import longest_input, serialized_tokenizer
-from bentos.reranking.model import EncodedQuery, LongDocuments, ModelCard, Pair, ScoreForm
-from bentos.reranking.model_info import card_of
+from bentos.reranking.model import EncodedQuery, LongDocuments, ModelInfo, Pair, ScoreForm
+from bentos.reranking.model_info import model_info
 from bentos.reranking.settings import ModelSettings
-from bentos.reranking.tokenization import CuttingTokenizer
+from bentos.reranking.tokenization import TruncatingTokenizer
 from torchless.settings import SettingsError
 
 _CLASSIFIER = "ForSequenceClassification"
@@ -38,16 +38,16 @@ class TorchCrossEncoder:
         self._modules: list[Any] = list(model)
         self._activation: Any = model.activation_fn
         max_tokens = longest_input(stated_length(model), settings, most=positions(model))
-        self._tokenizer = CuttingTokenizer(
+        self._tokenizer = TruncatingTokenizer(
             serialized_tokenizer(model.tokenizer, settings), max_tokens, settings.window_overlap_tokens, pairs=True
         )
         self._padder = Padder(model.tokenizer, torch.device(settings.device))
-        self._card = card_of(settings, max_tokens)
+        self._info = model_info(settings, max_tokens)
 
     @property
-    def card(self) -> ModelCard:
+    def info(self) -> ModelInfo:
         """Facts about the model."""
-        return self._card
+        return self._info
 
     def encode(
         self, query: str, documents: Sequence[str], long_documents: LongDocuments, max_tokens_per_doc: int
@@ -67,14 +67,14 @@ class TorchCrossEncoder:
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """See `RerankingModel`."""
-        with one_pass():
+        with inference_mode():
             features = self._padder.batch([pair.ids for pair in pairs], [pair.type_ids for pair in pairs])
             for module in self._modules:
                 features = module(features)
             scores: list[float] = features["scores"].float().reshape(len(pairs)).cpu().tolist()
             return scores
 
-    def in_form(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
+    def transform_scores(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
         """See `RerankingModel`; `unit` is the logistic function of the logit."""
         if form == "raw":
             return scores

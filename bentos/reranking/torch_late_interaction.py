@@ -17,17 +17,17 @@ from sentence_transformers.base.modules import Normalize
 from sentence_transformers.util.similarity import maxsim_pairwise
 from torch.nn.functional import normalize
 
-from bentos.models.torch_device import one_pass
+from bentos.models.torch_device import inference_mode
 from bentos.models.torch_padding import Padder
 from bentos.models.torch_positions import positions, stated_length
 from bentos.models.weights import longest_input, serialized_tokenizer
-from bentos.reranking.model import EncodedQuery, LongDocuments, ModelCard, Pair, ScoreForm
-from bentos.reranking.model_info import card_of
+from bentos.reranking.model import EncodedQuery, LongDocuments, ModelInfo, Pair, ScoreForm
+from bentos.reranking.model_info import model_info
 from bentos.reranking.settings import ModelSettings
-from bentos.reranking.tokenization import CuttingTokenizer
+from bentos.reranking.tokenization import TruncatingTokenizer
 
 _QUERY_TOKENS_KEPT = 16_384
-"""Tokens of queries whose vectors are kept between passes, in all: 25 MB at 384 dimensions."""
+"""Tokens of queries whose vectors are kept between batches, in all: 25 MB at 384 dimensions."""
 
 
 class _Vectors(NamedTuple):
@@ -60,7 +60,7 @@ class TorchLateInteraction:
     def __init__(self, model: SentenceTransformer, settings: ModelSettings) -> None:
         self._modules: list[Any] = [module for module in model if not isinstance(module, Normalize)]
         max_tokens = longest_input(stated_length(model), settings, inputs_per_item=2, most=positions(model))
-        self._tokenizer = CuttingTokenizer(
+        self._tokenizer = TruncatingTokenizer(
             serialized_tokenizer(model.tokenizer, settings), max_tokens, settings.window_overlap_tokens, pairs=False
         )
         self._padder = Padder(model.tokenizer, torch.device(settings.device))
@@ -69,12 +69,12 @@ class TorchLateInteraction:
         self._query_prefix = _prefix(settings.query_prefix, model, "query")
         self._document_prefix = _prefix(settings.document_prefix, model, "document")
         self._kept: dict[tuple[int, ...], _QueryVectors] = {}
-        self._card = card_of(settings, max_tokens)
+        self._info = model_info(settings, max_tokens)
 
     @property
-    def card(self) -> ModelCard:
+    def info(self) -> ModelInfo:
         """Facts about the model."""
-        return self._card
+        return self._info
 
     def encode(
         self, query: str, documents: Sequence[str], long_documents: LongDocuments, max_tokens_per_doc: int
@@ -94,13 +94,13 @@ class TorchLateInteraction:
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """See `RerankingModel`."""
         asked = [tuple(pair.query_ids) for pair in pairs]
-        with one_pass():
+        with inference_mode():
             kept = self._queries(dict.fromkeys(asked))
             documents = self._read([pair.ids for pair in pairs])
             scores: list[float] = self._compare([kept[ids] for ids in asked], documents).cpu().tolist()
             return scores
 
-    def in_form(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
+    def transform_scores(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
         """See `RerankingModel`; `unit` is (1 + score) / 2."""
         if form != "unit":
             return scores
@@ -109,7 +109,7 @@ class TorchLateInteraction:
         return unit
 
     def _queries(self, wanted: Collection[tuple[int, ...]]) -> dict[tuple[int, ...], _QueryVectors]:
-        """Vectors of queries by their ids. The documents of one query share it, and come in several passes."""
+        """Vectors of queries by their ids. The documents of one query share it, and come in several batches."""
         found = {ids: self._kept.pop(ids) for ids in wanted if ids in self._kept}
         if missing := [ids for ids in wanted if ids not in found]:
             read = self._read(missing)

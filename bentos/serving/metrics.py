@@ -22,10 +22,10 @@ CALL_SECONDS = Histogram("torchless_call_seconds", "Duration of calls, in second
 IN_FLIGHT = Gauge("torchless_calls_in_flight", "Calls being served.", ["method"])
 
 _LABELS = ["service", "model"]
-_BATCH_ITEMS = Histogram("torchless_batch_items", "Items in a pass over the device.", _LABELS, buckets=_ITEMS)
-_BATCH_TOKENS = Histogram("torchless_batch_tokens", "Tokens in a pass, padding included.", _LABELS, buckets=_TOKENS)
+_BATCH_ITEMS = Histogram("torchless_batch_items", "Items in a batch.", _LABELS, buckets=_ITEMS)
+_BATCH_TOKENS = Histogram("torchless_batch_tokens", "Tokens in a batch, padding included.", _LABELS, buckets=_TOKENS)
 _PADDING_TOKENS = Counter("torchless_padding_tokens", "Padding computed, in tokens.", _LABELS)
-_BATCH_SECONDS = Histogram("torchless_batch_seconds", "Duration of passes, in seconds.", _LABELS, buckets=_SECONDS)
+_BATCH_SECONDS = Histogram("torchless_batch_seconds", "Duration of batches, in seconds.", _LABELS, buckets=_SECONDS)
 _QUEUE_SECONDS = Histogram(
     "torchless_queue_seconds",
     "From admission until the last item went to the device, in seconds.",
@@ -43,8 +43,8 @@ class Waiting(Protocol):
         """Tokens that wait for the device."""
 
 
-class _PassMetrics(NamedTuple):
-    """The metrics of one model's passes; looking them up by label costs more than counting."""
+class _ModelMetrics(NamedTuple):
+    """The metrics of one model's batches; looking them up by label costs more than counting."""
 
     items: Histogram
     tokens: Histogram
@@ -68,9 +68,9 @@ class BatchMetrics:
         """Reads the waiting tokens of `batchers` whenever metrics are asked for."""
         _WAITING_TOKENS.labels(self._service).set_function(lambda: sum(each.waiting_tokens for each in batchers))
 
-    def pass_done(self, lane: Hashable, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        """Records one pass."""
-        metrics = self._of(str(lane))
+    def batch_done(self, key: Hashable, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        """Records one batch."""
+        metrics = self._of(str(key))
         metrics.items.observe(items)
         metrics.tokens.observe(padded_tokens)
         metrics.padding.inc(padded_tokens - tokens)
@@ -80,9 +80,9 @@ class BatchMetrics:
         """Records how long a request waited for the device."""
         self._of(model).queue_seconds.observe(seconds)
 
-    def _labelled(self, model: str) -> _PassMetrics:
+    def _labelled(self, model: str) -> _ModelMetrics:
         all_metrics = (_BATCH_ITEMS, _BATCH_TOKENS, _PADDING_TOKENS, _BATCH_SECONDS, _QUEUE_SECONDS)
-        return _PassMetrics(*(metric.labels(self._service, model) for metric in all_metrics))  # type: ignore[arg-type]
+        return _ModelMetrics(*(metric.labels(self._service, model) for metric in all_metrics))  # type: ignore[arg-type]
 
 
 class _CallMetrics(NamedTuple):

@@ -223,7 +223,7 @@ class StubBento(_Bento):
         super().__init__(name, folder, given)
 
     def set(self, faults: Faults = Faults()) -> None:
-        """Puts these faults in force, from its next pass on; without any, mends it."""
+        """Puts these faults in force, from its next batch on; without any, mends it."""
         self.faults.write(faults)
 
 

@@ -16,9 +16,9 @@ _ROOM_FOR_UNKNOWN = 1 / 16
 
 
 class DrainRate:
-    """Tokens that the device works off in a second, as a moving average over its passes.
+    """Tokens that the device works off in a second, as a moving average over its batches.
 
-    The first pass does not count: it pays for what is made once, and a service that took it for its speed would refuse
+    The first batch does not count: it pays for what is made once, and a service that took it for its speed would refuse
     what it could well serve for as long as the average takes to forget it.
     """
 
@@ -27,7 +27,7 @@ class DrainRate:
         self._is_first = True
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """Takes account of one pass of `tokens` tokens that took `seconds`."""
+        """Takes account of one batch of `tokens` tokens that took `seconds`."""
         if self._is_first or seconds <= 0:
             self._is_first = False
             return

@@ -1,6 +1,6 @@
-"""Runs the scheduler: requests come from an event loop, passes go over the device on one thread.
+"""Runs the scheduler: requests come from an event loop, batches go over the device on one thread.
 
-The thread asks the scheduler for its next pass itself, so the device never waits for the event loop between passes.
+The thread asks the scheduler for its next batch itself, so the device never waits for the event loop between batches.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from bentos.serving.batching.admission import Admission
-from bentos.serving.batching.scheduler import Pass, PassLimits, Scheduler, Work
+from bentos.serving.batching.scheduler import Batch, BatchLimits, Scheduler, Work
 from bentos.serving.batching.settings import BatchingSettings
 from bentos.serving.readiness import LEAVING
 from torchless.contracts.errors import CALLERS_FAULT, TOO_LATE, ErrorKind, TorchlessError
@@ -38,14 +38,14 @@ class Outcome(Generic[R]):
     queue_s: float
     """From admission until its last item was taken, in seconds."""
     device_s: float
-    """Sum of the passes that held its items, in seconds."""
+    """Sum of the batches that held its items, in seconds."""
 
 
-class PassObserver(Protocol):
+class BatchObserver(Protocol):
     """Whoever wants to know what the device was given; called on the device's thread."""
 
-    def pass_done(self, lane: Hashable, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        """One pass is done: its items, their tokens without and with padding, and how long it took, in seconds."""
+    def batch_done(self, key: Hashable, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        """One batch is done: its items, their tokens without and with padding, and how long it took, in seconds."""
 
 
 @dataclass(eq=False, slots=True)
@@ -61,15 +61,15 @@ class _Job(Generic[P, R]):
 
 
 class Batcher(Generic[P, R]):
-    """Joins concurrent requests into passes over one device.
+    """Joins concurrent requests into batches.
 
     Args:
-        run: Runs one pass: a lane and the payloads of its items, to one result an item. Called on the device's thread
-            only. A `TorchlessError` of kind GPU_UNAVAILABLE fails the pass as a whole; after any other exception each
-            request of the pass is run alone, so that only the one at fault fails.
-        limits: What one pass of a lane may hold.
+        run: Runs one batch: a key and the payloads of its items, to one result an item. Called on the device's thread
+            only. A `TorchlessError` of kind GPU_UNAVAILABLE fails the batch as a whole; after any other exception each
+            request of the batch is run alone, so that only the one at fault fails.
+        limits: What one batch of a key may hold.
         settings: Window and admission.
-        observer: Told of every pass.
+        observer: Told of every batch.
         clock: Seconds, monotonic.
         inputs: Name of the request's field that holds the items, for messages.
     """
@@ -77,9 +77,9 @@ class Batcher(Generic[P, R]):
     def __init__(
         self,
         run: Callable[[Any, list[P]], Sequence[R]],
-        limits: Callable[[Any], PassLimits],
+        limits: Callable[[Any], BatchLimits],
         settings: BatchingSettings,
-        observer: PassObserver | None = None,
+        observer: BatchObserver | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         inputs: str = "texts",
@@ -87,7 +87,7 @@ class Batcher(Generic[P, R]):
         self._run = run
         self._scheduler: Scheduler[P] = Scheduler(limits)
         self._window_s = settings.window_ms / 1000
-        self._pass_s = settings.max_pass_ms / 1000
+        self._batch_s = settings.max_batch_ms / 1000
         self._observer = observer
         self._clock = clock
         self._changed = threading.Condition()
@@ -118,7 +118,7 @@ class Batcher(Generic[P, R]):
         return self._scheduler.waiting_tokens
 
     async def submit(self, work: Work[P], *, wait_for_room: bool = False) -> Outcome[R]:
-        """Runs the request's items in passes with others'. Cancelling drops what the device has not taken yet.
+        """Runs the request's items in batches with others'. Cancelling drops what the device has not taken yet.
 
         Args:
             work: The items. `expires_at` is in the batcher's clock.
@@ -127,7 +127,7 @@ class Batcher(Generic[P, R]):
         Raises:
             TorchlessError: OVERLOADED or INPUT_TOO_LARGE from admission, OVERLOADED also when the request would expire
                 before its turn; DEADLINE when it expired while it waited; UNREACHABLE when the batcher stops;
-                GPU_UNAVAILABLE when the device's thread is gone; else what the pass raised.
+                GPU_UNAVAILABLE when the device's thread is gone; else what the batch raised.
         """
         tokens = work.waiting_tokens
         if wait_for_room:
@@ -154,8 +154,8 @@ class Batcher(Generic[P, R]):
         with self._changed:
             before = self._scheduler.tokens_before(work)
         needed = self.admission.drain_rate.seconds_for(self._on_device + before + work.waiting_tokens)
-        # What is before it ends somewhere within a pass, and its own pass is answered as a whole.
-        if before and self._clock() + needed + self._pass_s > work.expires_at:
+        # What is before it ends somewhere within a batch, and its own batch is answered as a whole.
+        if before and self._clock() + needed + self._batch_s > work.expires_at:
             raise self.admission.overloaded(work.waiting_tokens, reason=TOO_LATE)
 
     def _enqueue(self, work: Work[P], tokens: int) -> None:
@@ -175,79 +175,79 @@ class Batcher(Generic[P, R]):
 
     def _work(self) -> None:
         try:
-            self._serve_passes()
+            self._serve_batches()
         except BaseException:
             # A defect of ours. Without its thread the batcher can answer nobody, so nobody is left waiting.
             logger.exception("the device's thread died")
             self._dead = True
             self._deliver(self._fail_all)
 
-    def _serve_passes(self) -> None:
-        while (made := self._next_pass()) is not None:
+    def _serve_batches(self) -> None:
+        while (batch := self._next_batch()) is not None:
             started = self._clock()
-            self._last_items, self._on_device = len(made.items), made.tokens
-            self._deliver(self._taken, made, started)
-            outcomes = self._run_pass(made)
+            self._last_items, self._on_device = len(batch.items), batch.tokens
+            self._deliver(self._taken, batch, started)
+            outcomes = self._run_batch(batch)
             seconds = self._clock() - started
             self._on_device = 0
             if self._observer is not None:
-                self._observer.pass_done(made.lane, len(made.items), made.tokens, made.padded_tokens, seconds)
-            self._deliver(self._done, made, outcomes, seconds)
+                self._observer.batch_done(batch.key, len(batch.items), batch.tokens, batch.padded_tokens, seconds)
+            self._deliver(self._done, batch, outcomes, seconds)
 
-    def _next_pass(self) -> Pass[P] | None:
+    def _next_batch(self) -> Batch[P] | None:
         with self._changed:
             while True:
                 if not self._scheduler.waiting_requests:
                     if self._stopping:
                         return None
                     self._changed.wait()
-                self._wait_for_company()
+                self._wait_for_more_items()
                 for work, tokens in self._scheduler.drop_expired(self._clock()):
                     self._deliver(self._expired, work, tokens)
-                made = self._scheduler.next_pass(self._pass_budget())
-                if made is not None:
-                    return made
+                batch = self._scheduler.next_batch(self._batch_budget())
+                if batch is not None:
+                    return batch
 
-    def _pass_budget(self) -> int | None:
+    def _batch_budget(self) -> int | None:
         rate = self.admission.drain_rate.tokens_per_second
-        return None if not self._pass_s or rate is None else int(rate * self._pass_s)
+        return None if not self._batch_s or rate is None else int(rate * self._batch_s)
 
-    def _wait_for_company(self) -> None:
-        """Waits, within the window, for as many items as the last pass held.
+    def _wait_for_more_items(self) -> None:
+        """Waits, within the window, for as many items as the last batch held.
 
-        Callers that were answered together are back together a moment later; a pass that starts with the first of them
-        leaves the others a whole pass behind. A lone caller, and a window that brought nobody, wait no more.
+        Callers that were answered together are back together a moment later; a batch that starts with the first of them
+        leaves the others a whole batch behind. A lone caller, and a window that brought nobody, wait no more.
         """
         ends = self._clock() + self._window_s
         while (left := ends - self._clock()) > 0 and not self._stopping:
-            if self._scheduler.waiting_items >= self._last_items or self._scheduler.has_full_pass():
+            if self._scheduler.waiting_items >= self._last_items or self._scheduler.has_full_batch():
                 return
             self._changed.wait(left)
 
-    def _run_pass(self, made: Pass[P]) -> dict[Work[P], Sequence[R] | BaseException]:
+    def _run_batch(self, batch: Batch[P]) -> dict[Work[P], Sequence[R] | BaseException]:
         shares: dict[Work[P], list[int]] = {}
-        for position, (work, _) in enumerate(made.items):
+        for position, (work, _) in enumerate(batch.items):
             shares.setdefault(work, []).append(position)
-        payloads = made.payloads
+        payloads = batch.payloads
         try:
-            results = self._checked(made.lane, payloads)
+            results = self._checked(batch.key, payloads)
         except Exception as error:  # the boundary to the model: whatever it raises is the requests' answer
             if len(shares) == 1 or _is_everybodys(error):
                 return dict.fromkeys(shares, error)
             logger.warning(
-                "a pass of %d requests failed with %s; running each alone", len(shares), type(error).__name__
+                "a batch of %d requests failed with %s; running each alone", len(shares), type(error).__name__
             )
-            return {w: self._run_alone(made.lane, [payloads[i] for i in share]) for w, share in shares.items()}
+            return {w: self._run_alone(batch.key, [payloads[i] for i in share]) for w, share in shares.items()}
         return {work: [results[i] for i in share] for work, share in shares.items()}
 
-    def _run_alone(self, lane: Hashable, payloads: list[P]) -> Sequence[R] | BaseException:
+    def _run_alone(self, key: Hashable, payloads: list[P]) -> Sequence[R] | BaseException:
         try:
-            return self._checked(lane, payloads)
-        except Exception as error:  # as in _run_pass
+            return self._checked(key, payloads)
+        except Exception as error:  # as in _run_batch
             return error
 
-    def _checked(self, lane: Hashable, payloads: list[P]) -> Sequence[R]:
-        results = self._run(lane, payloads)
+    def _checked(self, key: Hashable, payloads: list[P]) -> Sequence[R]:
+        results = self._run(key, payloads)
         if len(results) != len(payloads):
             raise RuntimeError(f"the model answered {len(results)} results for {len(payloads)} items")
         return results
@@ -256,13 +256,13 @@ class Batcher(Generic[P, R]):
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:  # the loop is closed: nobody is left to hear it
-            logger.debug("the event loop closed before a pass was delivered")
+            logger.debug("the event loop closed before a batch was delivered")
 
     # On the event loop.
 
-    def _taken(self, made: Pass[P], started: float) -> None:
-        self.admission.release_tokens(made.tokens)
-        for work, _ in made.items:
+    def _taken(self, batch: Batch[P], started: float) -> None:
+        self.admission.release_tokens(batch.tokens)
+        for work, _ in batch.items:
             if job := self._jobs.get(work):
                 job.taken_at = started
 
@@ -270,10 +270,10 @@ class Batcher(Generic[P, R]):
         self.admission.release_tokens(tokens)
         self._fail(work, TorchlessError(ErrorKind.DEADLINE, "the deadline passed while the request waited"))
 
-    def _done(self, made: Pass[P], outcomes: dict[Work[P], Sequence[R] | BaseException], seconds: float) -> None:
-        self.admission.drain_rate.observe(made.tokens, seconds)
+    def _done(self, batch: Batch[P], outcomes: dict[Work[P], Sequence[R] | BaseException], seconds: float) -> None:
+        self.admission.drain_rate.observe(batch.tokens, seconds)
         indices: dict[Work[P], list[int]] = {}
-        for work, index in made.items:
+        for work, index in batch.items:
             indices.setdefault(work, []).append(index)
         for work, outcome in outcomes.items():
             if isinstance(outcome, BaseException):

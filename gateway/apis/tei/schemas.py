@@ -156,9 +156,9 @@ class Info(AnswerModel):
     max_input_length: int
     """Longest input in tokens."""
     max_batch_tokens: int
-    """Padded tokens in one pass over the device."""
+    """Padded tokens in one batch."""
     max_batch_requests: int | None
-    """Always null: passes are limited by tokens."""
+    """Always null: batches are limited by tokens."""
     max_client_batch_size: int
     """Most inputs in one request."""
     auto_truncate: bool

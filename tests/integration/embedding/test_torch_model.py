@@ -69,7 +69,7 @@ def tokenizer(padding_side: str) -> PreTrainedTokenizerFast:
 
 
 async def embed(settings: ModelSettings, job: EmbedJob) -> np.ndarray:
-    embedder = Embedder([torch_model.load(settings)], EmbeddingSettings(models=(settings,), warm_up_passes=1))
+    embedder = Embedder([torch_model.load(settings)], EmbeddingSettings(models=(settings,), warm_up_batches=1))
     await embedder.start()
     try:
         return (await embedder.embed(job)).vectors
@@ -158,7 +158,7 @@ def test_a_model_of_the_hub_is_read_from_the_hubs_cache_at_its_revision(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path / "cache"))
     model = torch_model.load(ModelSettings(id="team/tiny", revision=commit))
-    assert (model.card.id, model.card.revision, model.card.dimensions) == ("team/tiny", commit, 32)
+    assert (model.info.id, model.info.revision, model.info.dimensions) == ("team/tiny", commit, 32)
 
 
 def test_a_device_that_is_not_there_is_gpu_unavailable() -> None:
@@ -169,9 +169,9 @@ def test_a_device_that_is_not_there_is_gpu_unavailable() -> None:
 
 def test_what_a_saved_model_says_of_itself(saved: Callable[..., Path]) -> None:
     folder = saved("cls")
-    card = torch_model.load(ModelSettings(id="m", path=str(folder))).card
+    info = torch_model.load(ModelSettings(id="m", path=str(folder))).info
     stated = json.loads((folder / "config_sentence_transformers.json").read_text())
-    assert (card.pooling, card.max_tokens, dict(card.prompts)) == ("cls", 16, stated["prompts"])
+    assert (info.pooling, info.max_tokens, dict(info.prompts)) == ("cls", 16, stated["prompts"])
 
 
 @pytest.mark.gpu

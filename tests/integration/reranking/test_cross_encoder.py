@@ -19,7 +19,7 @@ from bentos.reranking import torch_model
 from bentos.reranking.model import ScoreForm
 from bentos.reranking.reranker import Query, RerankAnswer, Reranker, RerankJob
 from bentos.reranking.settings import ModelSettings, RerankingSettings
-from bentos.reranking.tokenization import CuttingTokenizer
+from bentos.reranking.tokenization import TruncatingTokenizer
 from tests.integration.reranking.small_models import (
     LETTERS,
     LONGEST,
@@ -66,7 +66,7 @@ def model(folder: str, **how: Any) -> ModelSettings:
 
 async def rerank_each(settings: ModelSettings, jobs: Sequence[RerankJob], **batching: Any) -> list[RerankAnswer]:
     """What comes of jobs that are asked at once."""
-    options = {"models": (settings,), "warm_up_passes": 0, "batching": batching}
+    options = {"models": (settings,), "warm_up_batches": 0, "batching": batching}
     reranker = Reranker([torch_model.load(settings)], RerankingSettings.model_validate(options))
     await reranker.start()
     try:
@@ -243,13 +243,13 @@ async def test_a_very_long_query_is_not_tokenized_whole_with_every_document(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[int] = []
-    encode = CuttingTokenizer.encode
+    encode = TruncatingTokenizer.encode
 
-    def counted(self: CuttingTokenizer, inputs: Any, way: Any) -> Any:
+    def counted(self: TruncatingTokenizer, inputs: Any, way: Any) -> Any:
         given.extend(len(query) for query, _ in inputs)
         return encode(self, inputs, way)
 
-    monkeypatch.setattr(CuttingTokenizer, "encode", counted)
+    monkeypatch.setattr(TruncatingTokenizer, "encode", counted)
     query = Query("a b c " * 16_000, [f"a {number}" for number in range(100)])
     for way in ("cut", "cut_start", "windows"):
         await scores_of(model(folder), [query], long_documents=way)
@@ -272,8 +272,8 @@ def test_a_model_of_the_hub_is_read_from_the_hubs_cache_at_its_revision(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path / "cache"))
-    card = torch_model.load(ModelSettings(id="team/tiny", revision=commit, window_overlap_tokens=4)).card
-    assert (card.id, card.revision, card.kind, card.max_tokens) == ("team/tiny", commit, "cross_encoder", LONGEST)
+    info = torch_model.load(ModelSettings(id="team/tiny", revision=commit, window_overlap_tokens=4)).info
+    assert (info.id, info.revision, info.kind, info.max_tokens) == ("team/tiny", commit, "cross_encoder", LONGEST)
 
 
 async def test_a_model_is_read_out_of_an_installed_package(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +339,7 @@ def test_a_longest_input_past_the_models_positions_is_refused(tmp_path: Path, fa
 async def test_the_longest_input_is_the_weights_where_the_tokenizer_states_none(tmp_path: Path, family: Family) -> None:
     saved = save_cross_encoder(tmp_path, family, stated_length=None)
     settings = model(saved)
-    assert torch_model.load(settings).card.max_tokens == LONGEST
+    assert torch_model.load(settings).info.max_tokens == LONGEST
     assert np.isfinite(await scores_of(settings, QUERIES)).all()
 
 

@@ -57,7 +57,7 @@ def maxsim_alone() -> RerankingModel:
 
 
 async def rerank(model: RerankingModel, queries: Sequence[Query], **how: Any) -> list[QueryScores]:
-    options = {"models": ({"id": model.card.id},), "warm_up_passes": 0, **how.pop("options", {})}
+    options = {"models": ({"id": model.info.id},), "warm_up_batches": 0, **how.pop("options", {})}
     reranker = Reranker([model], RerankingSettings.model_validate(options))
     await reranker.start()
     try:
@@ -226,7 +226,7 @@ async def test_prefixes_are_the_models_prompts_unless_set(
     wanted = joined(direct, query_prefix + "a b", [document_prefix + text for text in texts])
     assert abs(wanted - joined(direct, "a b", texts)).min() > 1e-3
     np.testing.assert_allclose(got.scores, wanted, **WITHIN)
-    assert model.card.max_tokens == LONGEST
+    assert model.info.max_tokens == LONGEST
 
 
 async def test_bfloat16_keeps_the_order_of_what_is_clear() -> None:
@@ -246,9 +246,9 @@ async def test_more_may_be_read_than_the_model_states_as_far_as_it_has_positions
 
 
 def test_what_the_default_model_says_of_itself(maxsim_alone: RerankingModel) -> None:
-    card = maxsim_alone.card
-    assert (card.kind, card.max_tokens, card.device, card.dtype) == ("late_interaction", 256, "cpu", "float32")
-    assert (card.max_tokens_per_doc, card.long_documents) == (4096, "cut")
+    info = maxsim_alone.info
+    assert (info.kind, info.max_tokens, info.device, info.dtype) == ("late_interaction", 256, "cpu", "float32")
+    assert (info.max_tokens_per_doc, info.long_documents) == (4096, "cut")
 
 
 @pytest.mark.parametrize(

@@ -127,29 +127,29 @@ def test_reflection_names_the_service_and_its_methods(bento: Bento) -> None:
 
 
 async def test_requests_at_once_share_passes(bento: Bento, client: RerankingClient) -> None:
-    before = await passes_and_pairs(bento)
+    before = await batches_and_pairs(bento)
     alone = [(await client.rerank(f"query {n}", BREAD)).queries[0].scores for n in range(2)]
     answers = await asyncio.gather(*(client.rerank(f"query {n % 2}", BREAD) for n in range(60)))
     for n, answer in enumerate(answers):
         np.testing.assert_allclose(answer.queries[0].scores, alone[n % 2], atol=1e-5)
-    passes, pairs = (after - then for after, then in zip(await passes_and_pairs(bento), before, strict=True))
+    batches, pairs = (after - then for after, then in zip(await batches_and_pairs(bento), before, strict=True))
     assert pairs == 62 * 3
-    assert pairs / passes > 6
+    assert pairs / batches > 6
 
 
-async def passes_and_pairs(bento: Bento) -> tuple[float, float]:
+async def batches_and_pairs(bento: Bento) -> tuple[float, float]:
     count, total = "torchless_batch_items_count", "torchless_batch_items_sum"
     return await bento.metric(count, 'service="reranking"'), await bento.metric(total, 'service="reranking"')
 
 
 async def test_many_queries_of_one_call_share_passes_too(bento: Bento, client: RerankingClient) -> None:
-    before = await passes_and_pairs(bento)
+    before = await batches_and_pairs(bento)
     queries = [Query(f"What is {n} about?", [f"It is about {m}." for m in range(1 + n % 5)]) for n in range(40)]
     found = await client.rerank_batch(queries)
     assert [len(each.scores) for each in found.queries] == [len(query.documents) for query in queries]
-    passes, pairs = (after - then for after, then in zip(await passes_and_pairs(bento), before, strict=True))
+    batches, pairs = (after - then for after, then in zip(await batches_and_pairs(bento), before, strict=True))
     assert pairs == sum(len(query.documents) for query in queries)
-    assert pairs / passes > 6
+    assert pairs / batches > 6
     for n in (0, 7, 39):
         alone = await client.rerank_batch([queries[n]])
         np.testing.assert_allclose(found.queries[n].scores, alone.queries[0].scores, atol=1e-5)
@@ -263,7 +263,7 @@ async def test_of_a_long_query_the_beginning_is_read(client: RerankingClient) ->
 
 async def test_a_caller_that_hangs_up_is_not_computed_for(bento: Bento) -> None:
     async with RerankingClient(bento.address) as client:
-        _, before = await passes_and_pairs(bento)
+        _, before = await batches_and_pairs(bento)
         documents = [f"{m} " * 40 for m in range(32)]
         calls = [asyncio.create_task(client.rerank(f"query {n}", documents)) for n in range(20)]
         await asyncio.sleep(0.2)
@@ -271,7 +271,7 @@ async def test_a_caller_that_hangs_up_is_not_computed_for(bento: Bento) -> None:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         await client.rerank("after", ["after"])  # behind whatever was under way
-        _, after = await passes_and_pairs(bento)
+        _, after = await batches_and_pairs(bento)
         assert after - before < 20 * 32 / 2
         assert await bento.metric("torchless_waiting_tokens", 'service="reranking"') == 0
 

@@ -11,26 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from bentos.reranking.tokenization import CuttingTokenizer
+from bentos.reranking.tokenization import TruncatingTokenizer
 from tests.integration.reranking.small_models import LETTERS, fast_tokenizer
 from torchless.settings import SettingsError
 
 pytestmark = pytest.mark.torch
 
 
-def of_bytes(*, normalizer: normalizers.Normalizer | None = None, max_tokens: int = 16) -> CuttingTokenizer:
+def of_bytes(*, normalizer: normalizers.Normalizer | None = None, max_tokens: int = 16) -> TruncatingTokenizer:
     """A token a byte, so that a character may be several."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if normalizer is not None:
         made.normalizer = normalizer
-    return CuttingTokenizer(made.to_str(), max_tokens, 2, pairs=False)
+    return TruncatingTokenizer(made.to_str(), max_tokens, 2, pairs=False)
 
 
-def of_letters(max_tokens: int = 16, overlap: int = 2, *, pairs: bool = True) -> CuttingTokenizer:
+def of_letters(max_tokens: int = 16, overlap: int = 2, *, pairs: bool = True) -> TruncatingTokenizer:
     serialized = fast_tokenizer("bert", "right", 32).backend_tokenizer.to_str()
-    return CuttingTokenizer(serialized, max_tokens, overlap, pairs=pairs)
+    return TruncatingTokenizer(serialized, max_tokens, overlap, pairs=pairs)
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,13 @@ def test_a_very_long_text_is_cut_as_if_it_had_been_tokenized_whole(tokens: int, 
 def test_of_a_very_long_text_no_more_is_tokenized_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = of_letters()
     seen: list[int] = []
-    plain = CuttingTokenizer._plain
+    plain = TruncatingTokenizer._plain
 
-    def counted(self: CuttingTokenizer, texts: Sequence[str]) -> Any:
+    def counted(self: TruncatingTokenizer, texts: Sequence[str]) -> Any:
         seen.extend(map(len, texts))
         return plain(self, texts)
 
-    monkeypatch.setattr(CuttingTokenizer, "_plain", counted)
+    monkeypatch.setattr(TruncatingTokenizer, "_plain", counted)
     tokenizer.shortened([". " * 500_000, "short"], 50)
     assert max(seen) < 5_000
 

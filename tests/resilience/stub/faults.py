@@ -1,4 +1,4 @@
-"""Faults that are switched while the bento runs: a small file that its device looks at before every pass."""
+"""Faults that are switched while the bento runs: a small file that its device looks at before every batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Faults:
     slow: float = 1.0
     """How many times as long as usual each text takes."""
     failure: ErrorKind | None = None
-    """Kind of the error that every pass ends with."""
+    """Kind of the error that every batch ends with."""
 
     def raise_failure(self) -> None:
         """Does nothing while there is no failure.

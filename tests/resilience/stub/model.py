@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bentos.embedding.model import ModelCard, PassItem
-from bentos.embedding.vectors import finish
+from bentos.embedding.model import BatchItem, ModelInfo
+from bentos.embedding.vectors import truncate_and_normalize
 from tests.fakes import FakeEmbeddingModel, pooled_vector, token_vectors, word_id
 from tests.resilience.stub.faults import FaultFile
 
@@ -27,13 +27,13 @@ class StubModel(FakeEmbeddingModel):
     """What is wrong with the device."""
 
     @property
-    def card(self) -> ModelCard:
-        return replace(super().card, revision=self.revision)
+    def info(self) -> ModelInfo:
+        return replace(super().info, revision=self.revision)
 
     def _id_of(self, word: str) -> int:
         return word_id(word)
 
-    def embed(self, items: Sequence[PassItem], prompt_tokens: int) -> list[NDArray[np.float32]]:
+    def embed(self, items: Sequence[BatchItem], prompt_tokens: int) -> list[NDArray[np.float32]]:
         faults = self.faults.read()
         faults.raise_failure()
         time.sleep(len(items) * self.text_s * faults.slow)
@@ -45,5 +45,5 @@ class StubModel(FakeEmbeddingModel):
 def stub_vector(text: str) -> NDArray[np.float32]:
     """The vector that every stub answers for `text`, shape (dimensions,), of length 1."""
     ids = [0, *(word_id(word) for word in text.split())]
-    vector: NDArray[np.float32] = finish(pooled_vector(ids)[None], 0, True)[0]
+    vector: NDArray[np.float32] = truncate_and_normalize(pooled_vector(ids)[None], 0, True)[0]
     return vector

@@ -16,7 +16,7 @@ class StubSettings(EmbeddingSettings):
     """The models, of which only names and revisions mean something."""
     text_ms: float = Field(default=5.0, ge=0)
     """Time of the device for one text, in milliseconds: the bento does 1000 / text_ms texts a second."""
-    warm_up_passes: int = Field(default=0, ge=0)
+    warm_up_batches: int = Field(default=0, ge=0)
     """As for the embedding bento; a clock needs none."""
     faults: str = ""
     """File that holds the faults that are in force, see `Faults`; empty: there never are any."""

@@ -22,7 +22,7 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 async def embedder(*models: FakeEmbeddingModel, **options: Any) -> AsyncIterator[Embedder]:
     made = models or (FakeEmbeddingModel(),)
     own = [{"id": each.id} for each in made]
-    subject = Embedder(made, EmbeddingSettings.model_validate({"warm_up_passes": 0, "models": own, **options}))
+    subject = Embedder(made, EmbeddingSettings.model_validate({"warm_up_batches": 0, "models": own, **options}))
     await subject.start()
     try:
         yield subject
@@ -46,8 +46,8 @@ async def test_vectors_come_in_the_order_of_the_texts_whatever_their_lengths() -
     for text, vector, count in zip(texts, answer.vectors, answer.token_counts, strict=True):
         np.testing.assert_allclose(vector, unit(pooled_vector(ids(model, text))), rtol=1e-5)
         assert count == len(text.split()) + 1
-    assert len(model.passes) > 1
-    assert all(max(one) * len(one) <= model.max_batch_tokens for one in model.passes)
+    assert len(model.batches) > 1
+    assert all(max(one) * len(one) <= model.max_batch_tokens for one in model.batches)
 
 
 async def test_raw_and_cut_vectors() -> None:
@@ -83,7 +83,7 @@ async def test_requests_with_different_parameters_share_a_pass() -> None:
             subject.embed(EmbedJob(texts=["d"], purpose="query")),
         )
         await plug
-    assert [len(one) for one in model.passes] == [1, 4]
+    assert [len(one) for one in model.batches] == [1, 4]
 
 
 async def test_prompts_by_purpose_and_by_name() -> None:
@@ -92,10 +92,10 @@ async def test_prompts_by_purpose_and_by_name() -> None:
         by_purpose = await subject.embed(EmbedJob(texts=["a"], purpose="query"))
         by_name = await subject.embed(EmbedJob(texts=["a"], purpose="document", prompt_name="query"))
         plain = await subject.embed(EmbedJob(texts=["find: a"]))
-        card, counts = await subject.count_tokens(["a", "a b"], "", "query", "")
+        info, counts = await subject.count_tokens(["a", "a b"], "", "query", "")
     np.testing.assert_array_equal(by_purpose.vectors, by_name.vectors)
     np.testing.assert_array_equal(by_purpose.vectors, plain.vectors)
-    assert (card.id, counts) == ("fake", [3, 4])
+    assert (info.id, counts) == ("fake", [3, 4])
 
 
 async def test_truncation_right_left_and_none() -> None:
@@ -157,10 +157,10 @@ async def test_two_models_answer_for_themselves_and_never_share_a_pass() -> None
         answers = await asyncio.gather(
             *(subject.embed(EmbedJob(texts=[f"t{n}"], model=["", "first", "second"][n % 3])) for n in range(30))
         )
-        assert [a.card.id for a in answers] == ["first", "first", "second"] * 10
-        assert [card.id for card in subject.cards()] == ["first", "second"]
-    assert sum(map(len, first.passes)) == 20
-    assert sum(map(len, second.passes)) == 10
+        assert [a.info.id for a in answers] == ["first", "first", "second"] * 10
+        assert [info.id for info in subject.models()] == ["first", "second"]
+    assert sum(map(len, first.batches)) == 20
+    assert sum(map(len, second.batches)) == 10
 
 
 async def test_one_bad_text_fails_its_own_request_and_not_its_neighbours() -> None:
@@ -194,7 +194,7 @@ async def test_a_deadline_that_passes_in_the_queue_is_heard() -> None:
             await subject.embed(EmbedJob(texts=["late"]), expires_at=time.monotonic() + 0.01)
         await plug
     assert caught.value.kind is ErrorKind.DEADLINE
-    assert len(model.passes) == 1
+    assert len(model.batches) == 1
 
 
 async def test_vectors_per_token_that_no_message_holds_are_refused_before_they_are_computed() -> None:
@@ -204,7 +204,7 @@ async def test_vectors_per_token_that_no_message_holds_are_refused_before_they_a
             await subject.embed(EmbedJob(texts=["word " * 40_000], per_token=True))
     assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
     assert "40001 tokens" in caught.value.message
-    assert model.passes == []
+    assert model.batches == []
 
 
 async def test_texts_that_are_too_long_together_are_refused() -> None:
@@ -215,5 +215,5 @@ async def test_texts_that_are_too_long_together_are_refused() -> None:
 
 async def test_limits_below_what_the_warm_up_sends_do_not_keep_the_service_from_starting() -> None:
     model = FakeEmbeddingModel()
-    async with embedder(model, warm_up_passes=1, max_inputs=1, max_input_characters=3, max_request_characters=3):
-        assert sum(len(lengths) for lengths in model.passes) == 33
+    async with embedder(model, warm_up_batches=1, max_inputs=1, max_input_characters=3, max_request_characters=3):
+        assert sum(len(lengths) for lengths in model.batches) == 33

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bentos.embedding.vectors import finish
+from bentos.embedding.vectors import truncate_and_normalize
 
 rows = arrays(np.float32, (3, 8), elements=st.floats(-1e3, 1e3, width=32))
 
 
 @given(rows, st.integers(0, 8))
 def test_normalised_rows_have_length_one_or_are_zero(given_rows: np.ndarray, dimensions: int) -> None:
-    made = finish(given_rows, dimensions, normalize=True)
+    made = truncate_and_normalize(given_rows, dimensions, normalize=True)
     assert made.shape == (3, dimensions or 8)
     assert made.dtype == np.float32
     for row, source in zip(made, given_rows, strict=True):
@@ -26,10 +26,10 @@ def test_normalised_rows_have_length_one_or_are_zero(given_rows: np.ndarray, dim
 
 
 def test_cutting_comes_before_normalising() -> None:
-    made = finish(np.array([[3, 4, 100]], dtype=np.float32), 2, normalize=True)
+    made = truncate_and_normalize(np.array([[3, 4, 100]], dtype=np.float32), 2, normalize=True)
     np.testing.assert_allclose(made, [[0.6, 0.8]], rtol=1e-6)
 
 
 def test_raw_rows_are_left_as_they_are() -> None:
     source = np.array([[3, 4, 100]], dtype=np.float32)
-    np.testing.assert_array_equal(finish(source, 0, normalize=False), source)
+    np.testing.assert_array_equal(truncate_and_normalize(source, 0, normalize=False), source)

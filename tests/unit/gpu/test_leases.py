@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bentos.gpu.driver import DeviceReading, MemoryReading
-from bentos.gpu.leases import Lease, Share, Wanted, place, room_on
+from bentos.gpu.leases import DeviceAllocation, Lease, LeaseRequest, choose_devices, free_memory_mb
 from tests.fake_gpu_driver import device
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -22,7 +22,7 @@ def lease(
 ) -> Lease:
     return Lease(
         id=f"{uuid}-{memory_mb}-{pid}",
-        shares=(Share(uuid, 0, "Fake GPU", memory_mb),),
+        devices=(DeviceAllocation(uuid, 0, "Fake GPU", memory_mb),),
         holder="h",
         tenant="",
         created=NOW - 1,
@@ -36,12 +36,12 @@ def lease(
 
 
 def room(one: DeviceReading, *leases: Lease) -> int:
-    return room_on(one, [(each, each.shares[0]) for each in leases], RESERVE)
+    return free_memory_mb(one, [(each, each.devices[0]) for each in leases], RESERVE)
 
 
 def placed(devices: list[DeviceReading], leases: list[Lease], memory_mb: int, **more: object) -> list[str]:
-    wanted = Wanted(memory_mb=memory_mb, holder="h", ttl_s=60, **more)  # type: ignore[arg-type]
-    return [each.uuid for each in place(wanted, devices, leases, reserve_mb=RESERVE, now=NOW)]
+    request = LeaseRequest(memory_mb=memory_mb, holder="h", ttl_s=60, **more)  # type: ignore[arg-type]
+    return [each.uuid for each in choose_devices(request, devices, leases, reserve_mb=RESERVE, now=NOW)]
 
 
 def refusal(devices: list[DeviceReading], leases: list[Lease], memory_mb: int, **more: object) -> TorchlessError:
@@ -163,9 +163,9 @@ def test_named_devices_only() -> None:
     devices = [device("a", total_mb=600), device("b", total_mb=1000, index=1)]
     assert placed(devices, [], 400, device_uuids=frozenset({"b"})) == ["b"]
     assert refusal(devices, [], 400, device_uuids=frozenset({"x"})).kind is ErrorKind.NOT_FOUND
-    wanted = Wanted(memory_mb=1, holder="h", ttl_s=60, device_uuids=frozenset({"gone"}))
+    request = LeaseRequest(memory_mb=1, holder="h", ttl_s=60, device_uuids=frozenset({"gone"}))
     with pytest.raises(TorchlessError) as caught:
-        place(wanted, devices, [], reserve_mb=0, now=NOW, lost_uuids=frozenset({"gone"}))
+        choose_devices(request, devices, [], reserve_mb=0, now=NOW, lost_uuids=frozenset({"gone"}))
     assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
 
 

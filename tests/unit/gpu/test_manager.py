@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bentos.gpu.events import EventKind
-from bentos.gpu.leases import LeaseState, Wanted
+from bentos.gpu.leases import LeaseRequest, LeaseState
 from bentos.gpu.manager import GPUManager
 from bentos.gpu.settings import DriverSettings, GPUSettings, WatchSettings
 from tests.fake_gpu_driver import FakeGPUDriver, device
@@ -34,8 +34,8 @@ async def managing(fake: FakeGPUDriver, path: Path, **more: Any) -> AsyncIterato
         await manager.stop()
 
 
-def wanted(memory_mb: int = 400, **more: Any) -> Wanted:
-    return Wanted(**{"memory_mb": memory_mb, "holder": "h", "ttl_s": 60.0, **more})
+def request(memory_mb: int = 400, **more: Any) -> LeaseRequest:
+    return LeaseRequest(**{"memory_mb": memory_mb, "holder": "h", "ttl_s": 60.0, **more})
 
 
 async def until(what: Callable[[], Any]) -> None:
@@ -50,18 +50,18 @@ async def test_a_lease_is_decided_on_the_devices_as_they_are_now(tmp_path: Path)
     async with managing(driver, tmp_path, driver=SLOW_POLL) as manager:
         driver.devices = [device("a", total_mb=1000, used_mb=600)]  # a stranger came since the last poll
         with pytest.raises(TorchlessError) as caught:
-            await manager.allocate(wanted())
+            await manager.allocate(request())
         assert caught.value.kind is ErrorKind.OVERLOADED
         driver.devices = []
         with pytest.raises(TorchlessError) as caught:
-            await manager.allocate(wanted())
+            await manager.allocate(request())
         assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
 
 
 async def test_the_driver_is_called_on_one_thread_that_is_not_the_event_loops(tmp_path: Path) -> None:
     driver = FakeGPUDriver([device("a")])
     async with managing(driver, tmp_path, driver=SLOW_POLL) as manager:
-        await asyncio.gather(*(manager.allocate(wanted(1)) for _ in range(20)))
+        await asyncio.gather(*(manager.allocate(request(1)) for _ in range(20)))
     assert len(driver.threads) == 1
     assert threading.get_ident() not in driver.threads
     assert driver.opened == driver.closed == 1
@@ -70,7 +70,7 @@ async def test_the_driver_is_called_on_one_thread_that_is_not_the_event_loops(tm
 async def test_a_hundred_at_once_never_get_more_than_there_is(tmp_path: Path) -> None:
     driver = FakeGPUDriver([device("a", total_mb=1000), device("b", total_mb=1000)])
     async with managing(driver, tmp_path) as manager:
-        outcomes = await asyncio.gather(*(manager.allocate(wanted(90)) for _ in range(100)), return_exceptions=True)
+        outcomes = await asyncio.gather(*(manager.allocate(request(90)) for _ in range(100)), return_exceptions=True)
     refused = [each for each in outcomes if isinstance(each, BaseException)]
     assert len(outcomes) - len(refused) == 20
     assert {each.kind for each in refused if isinstance(each, TorchlessError)} == {ErrorKind.OVERLOADED}
@@ -89,7 +89,7 @@ async def test_a_driver_that_hangs_stops_new_leases_and_nothing_else(tmp_path: P
     driver = FakeGPUDriver([device("a", total_mb=1000)])
     own = DriverSettings(poll_interval_s=0.02, timeout_s=0.1, max_reading_age_s=0)
     async with managing(driver, tmp_path, driver=own) as manager:
-        lease = await manager.allocate(wanted())
+        lease = await manager.allocate(request())
         driver.hold = threading.Event()
 
         async def says_so() -> bool:
@@ -97,7 +97,7 @@ async def test_a_driver_that_hangs_stops_new_leases_and_nothing_else(tmp_path: P
 
         await until(says_so)
         with pytest.raises(TorchlessError) as caught:
-            await manager.allocate(wanted())
+            await manager.allocate(request())
         assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
         assert (await manager.renew(lease.id, None)).state is LeaseState.ACTIVE
         driver.hold.set()
@@ -141,7 +141,7 @@ async def test_leases_that_run_out_are_swept_and_told(tmp_path: Path) -> None:
     ):
         first = await anext(updates)
         assert (first.events, first.snapshot.leases) == ((), ())
-        lease = await manager.allocate(wanted(ttl_s=0.2))
+        lease = await manager.allocate(request(ttl_s=0.2))
         kinds: list[EventKind] = []
         async with asyncio.timeout(PATIENCE_S):
             while EventKind.EXPIRED not in kinds:
@@ -171,9 +171,9 @@ async def test_a_slow_watcher_gets_the_newest_status_and_a_count_of_what_it_miss
     ):
         await anext(updates)
         for _ in range(10):
-            lease = await manager.allocate(wanted())
+            lease = await manager.allocate(request())
             await manager.release(lease.id)
-        kept = await manager.allocate(wanted())
+        kept = await manager.allocate(request())
         update = await anext(updates)
     assert update.snapshot.leases == (kept,)
     assert (len(update.events), update.dropped) == (5, 16)
@@ -195,7 +195,7 @@ async def test_no_more_watch_than_may(tmp_path: Path) -> None:
 async def test_a_process_that_follows_waits_for_the_store(tmp_path: Path) -> None:
     driver = FakeGPUDriver([device("a", total_mb=1000)])
     async with managing(driver, tmp_path) as first:
-        lease = await first.allocate(wanted())
+        lease = await first.allocate(request())
         following = managing(FakeGPUDriver([device("a", total_mb=1000)]), tmp_path)
         starting = asyncio.create_task(following.__aenter__())
         await asyncio.sleep(0.3)
@@ -237,9 +237,9 @@ async def test_a_store_that_cannot_be_opened_is_said_without_its_path(tmp_path: 
 async def test_bad_input_names_its_field(tmp_path: Path, field: str, changes: dict[str, Any]) -> None:
     async with managing(FakeGPUDriver([device("a", total_mb=1000)]), tmp_path) as manager:
         with pytest.raises(TorchlessError) as caught:
-            await manager.allocate(wanted(**changes))
+            await manager.allocate(request(**changes))
         assert (caught.value.kind, caught.value.violations[0].field) == (ErrorKind.INVALID_INPUT, field)
-        assert (await manager.allocate(wanted())).shares[0].uuid == "a"
+        assert (await manager.allocate(request())).devices[0].uuid == "a"
 
 
 @pytest.mark.parametrize("interval_s", [0.0, -1.0, float("nan"), float("inf"), 0.1])

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from bentos.gpu.inventory import View
+from bentos.gpu.inventory import DriverPoll
 from bentos.gpu.monitor import Monitor
 from bentos.gpu.settings import DriverSettings
 from tests.fake_gpu_driver import FakeGPUDriver, device
@@ -18,12 +18,12 @@ SELDOM = DriverSettings(poll_interval_s=3600, reopen_interval_s=0.02, max_readin
 
 
 @contextmanager
-def monitoring(driver: FakeGPUDriver, settings: DriverSettings) -> Iterator[tuple[Monitor, list[View]]]:
-    views: list[View] = []
-    monitor = Monitor(driver, settings, views.append)
+def monitoring(driver: FakeGPUDriver, settings: DriverSettings) -> Iterator[tuple[Monitor, list[DriverPoll]]]:
+    polls: list[DriverPoll] = []
+    monitor = Monitor(driver, settings, polls.append)
     monitor.start()
     try:
-        yield monitor, views
+        yield monitor, polls
     finally:
         monitor.stop()
 
@@ -35,70 +35,70 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def uuids(view: View) -> list[str]:
-    return [each.uuid for each in view.reading.devices] if view.reading else []
+def uuids(poll: DriverPoll) -> list[str]:
+    return [each.uuid for each in poll.reading.devices] if poll.reading else []
 
 
 def test_a_driver_that_refuses_to_open_again_once_takes_no_device_with_it() -> None:
     driver = FakeGPUDriver([device("a"), device("b")])
-    with monitoring(driver, OFTEN) as (_, views):
-        until(lambda: bool(views) and uuids(views[-1]) == ["a", "b"])
+    with monitoring(driver, OFTEN) as (_, polls):
+        until(lambda: bool(polls) and uuids(polls[-1]) == ["a", "b"])
         driver.refusals = 1
         gone = driver.devices.pop()
-        until(lambda: driver.refusals == 0 and uuids(views[-1]) == ["a"])
+        until(lambda: driver.refusals == 0 and uuids(polls[-1]) == ["a"])
         driver.devices.append(gone)
-        until(lambda: uuids(views[-1]) == ["a", "b"])
-    assert [view.stalled for view in views if view.reading is None] == [True]
+        until(lambda: uuids(polls[-1]) == ["a", "b"])
+    assert [poll.stalled for poll in polls if poll.reading is None] == [True]
 
 
 def test_a_driver_that_keeps_refusing_has_gone() -> None:
     driver = FakeGPUDriver([device("a"), device("b")])
-    with monitoring(driver, OFTEN) as (_, views):
-        until(lambda: bool(views) and uuids(views[-1]) == ["a", "b"])
+    with monitoring(driver, OFTEN) as (_, polls):
+        until(lambda: bool(polls) and uuids(polls[-1]) == ["a", "b"])
         driver.refusals = 3
         driver.devices.pop()
-        until(lambda: any(view.reading is None and not view.stalled for view in views))
-        until(lambda: uuids(views[-1]) == ["a"])
+        until(lambda: any(poll.reading is None and not poll.stalled for poll in polls))
+        until(lambda: uuids(polls[-1]) == ["a"])
 
 
 def test_a_defect_in_reading_loses_nothing_and_ends_nothing() -> None:
     driver = FakeGPUDriver([device("a")])
-    with monitoring(driver, OFTEN) as (_, views):
+    with monitoring(driver, OFTEN) as (_, polls):
         driver.broken = True
-        until(lambda: bool(views) and views[-1].reading is None)
-        assert views[-1].stalled
+        until(lambda: bool(polls) and polls[-1].reading is None)
+        assert polls[-1].stalled
         driver.broken = False
-        until(lambda: uuids(views[-1]) == ["a"])
+        until(lambda: uuids(polls[-1]) == ["a"])
 
 
 def test_many_who_ask_at_once_share_a_look() -> None:
     driver = FakeGPUDriver([device("a")])
-    with monitoring(driver, SELDOM) as (monitor, views):
-        until(lambda: len(views) == 1)
+    with monitoring(driver, SELDOM) as (monitor, polls):
+        until(lambda: len(polls) == 1)
         driver.hold = threading.Event()
         first = monitor.fresh()
-        until(lambda: monitor.looking_for() > 0)
+        until(lambda: monitor.poll_duration_s() > 0)
         others = [monitor.fresh() for _ in range(50)]
         driver.hold.set()
         for each in (first, *others):
             each.result(PATIENCE_S)
-    assert len(views) == 3
+    assert len(polls) == 3
 
 
 def test_a_young_reading_is_enough() -> None:
     with monitoring(FakeGPUDriver([device("a")]), DriverSettings(poll_interval_s=3600, max_reading_age_s=60)) as (
         monitor,
-        views,
+        polls,
     ):
         monitor.fresh().result(PATIENCE_S)
         assert monitor.fresh().done()
-    assert len(views) == 1
+    assert len(polls) == 1
 
 
 def test_a_driver_that_hangs_does_not_keep_the_process() -> None:
     driver = FakeGPUDriver([device("a")], hold=threading.Event())
-    with monitoring(driver, DriverSettings(timeout_s=0.05)) as (monitor, views):
-        until(lambda: monitor.looking_for() > 0)
-    assert views == []
+    with monitoring(driver, DriverSettings(timeout_s=0.05)) as (monitor, polls):
+        until(lambda: monitor.poll_duration_s() > 0)
+    assert polls == []
     assert driver.hold is not None
     driver.hold.set()

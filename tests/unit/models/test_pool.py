@@ -15,15 +15,15 @@ from tests.fakes import FakeRerankingModel
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
-class Lane(NamedTuple):
+class BatchKey(NamedTuple):
     model: str
 
 
-def pool(*ids: str, **batching: Any) -> ModelPool[Any, Lane, int, str]:
+def pool(*ids: str, **batching: Any) -> ModelPool[Any, BatchKey, int, str]:
     models = [FakeRerankingModel(id=name) for name in ids]
     settings = ModelServingSettings(batching=BatchingSettings(**batching), tokenizer_threads=1)
     return ModelPool(
-        "pooltest", models, lambda model, lane, items: [f"{model.id} {n}" for n in items], settings, "texts"
+        "pooltest", models, lambda model, key, items: [f"{model.id} {n}" for n in items], settings, "texts"
     )
 
 
@@ -44,8 +44,8 @@ def test_an_unknown_model_is_named_as_far_as_it_can_be_read() -> None:
 async def test_work_is_run_on_the_model_of_its_lane() -> None:
     subject = pool("first", "second")
     subject.start()
-    works = [Work(Lane(name), [1, 1], [n, n + 1]) for n, name in enumerate(["first", "second", "first"])]
-    outcomes = await asyncio.gather(*(subject.run(subject.find(work.lane.model), work) for work in works))  # type: ignore[attr-defined]
+    works = [Work(BatchKey(name), [1, 1], [n, n + 1]) for n, name in enumerate(["first", "second", "first"])]
+    outcomes = await asyncio.gather(*(subject.run(subject.find(work.key.model), work) for work in works))  # type: ignore[attr-defined]
     assert [each.results for each in outcomes] == [
         ["first 0", "first 1"],
         ["second 1", "second 2"],
@@ -57,13 +57,13 @@ async def test_work_is_run_on_the_model_of_its_lane() -> None:
 async def test_more_than_may_wait_for_a_thread_beside_the_device_is_refused() -> None:
     subject = pool("first", max_waiting_requests=2)
     gate = threading.Event()
-    held = [asyncio.create_task(subject.beside_the_device(lambda: gate.wait(10))) for _ in range(2)]
+    held = [asyncio.create_task(subject.run_in_tokenizer_pool(lambda: gate.wait(10))) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(TorchlessError) as caught:
-        await subject.beside_the_device(lambda: True)
+        await subject.run_in_tokenizer_pool(lambda: True)
     gate.set()
     assert await asyncio.gather(*held) == [True, True]
-    assert await subject.beside_the_device(lambda: "room again") == "room again"
+    assert await subject.run_in_tokenizer_pool(lambda: "room again") == "room again"
     assert caught.value.kind is ErrorKind.OVERLOADED
     assert caught.value.retry_after_s is not None
 
@@ -76,16 +76,16 @@ async def test_what_fails_beside_the_device_is_heard_and_gives_its_place_back() 
 
     for _ in range(3):
         with pytest.raises(TorchlessError, match="no"):
-            await subject.beside_the_device(fail)
-    assert await subject.beside_the_device(lambda: 1) == 1
+            await subject.run_in_tokenizer_pool(fail)
+    assert await subject.run_in_tokenizer_pool(lambda: 1) == 1
 
 
 async def test_small_requests_do_not_stand_behind_large_ones() -> None:
     subject = pool("first")
     gate = threading.Event()
-    large = [asyncio.create_task(subject.beside_the_device(lambda: gate.wait(10), 1_000_000)) for _ in range(4)]
+    large = [asyncio.create_task(subject.run_in_tokenizer_pool(lambda: gate.wait(10), 1_000_000)) for _ in range(4)]
     await asyncio.sleep(0)
-    assert await subject.beside_the_device(lambda: "small", 1_000) == "small"
+    assert await subject.run_in_tokenizer_pool(lambda: "small", 1_000) == "small"
     assert not any(task.done() for task in large)
     gate.set()
     assert await asyncio.gather(*large) == [True] * 4

@@ -27,7 +27,7 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 async def reranker(*models: FakeRerankingModel, **options: Any) -> AsyncIterator[Reranker]:
     made = models or (FakeRerankingModel(),)
     own = [{"id": each.id} for each in made]
-    subject = Reranker(made, RerankingSettings.model_validate({"warm_up_passes": 0, "models": own, **options}))
+    subject = Reranker(made, RerankingSettings.model_validate({"warm_up_batches": 0, "models": own, **options}))
     await subject.start()
     try:
         yield subject
@@ -99,9 +99,9 @@ async def test_scores_come_in_the_order_of_queries_and_documents_whatever_their_
     async with reranker(model) as subject:
         answer = await subject.rerank(RerankJob(queries, form="raw"))
     assert_right(answer, queries)
-    assert answer.card == model.card
-    assert len(model.passes) > 1
-    assert all(max(one) * len(one) <= model.max_batch_tokens for one in model.passes)
+    assert answer.info == model.info
+    assert len(model.batches) > 1
+    assert all(max(one) * len(one) <= model.max_batch_tokens for one in model.batches)
 
 
 REQUEST = st.lists(st.lists(st.integers(1, 10), min_size=1, max_size=8), min_size=1, max_size=4)
@@ -135,7 +135,7 @@ async def test_requests_with_different_parameters_share_a_pass() -> None:
                 subject.rerank(job("three", "a", form="raw", max_tokens_per_doc=7, long_documents="refuse")),
             )
         await asyncio.gather(*calls)
-    assert [len(one) for one in model.passes] == [1, 4]
+    assert [len(one) for one in model.batches] == [1, 4]
 
 
 @pytest.mark.parametrize(("form", "factor"), [("raw", 1), ("model", 2), ("unit", 0.25)])
@@ -198,7 +198,7 @@ async def test_what_is_too_long_is_refused_where_asked_for_and_named(query: str,
     async with reranker(model) as subject:
         with pytest.raises(TorchlessError) as caught:
             await subject.rerank(RerankJob(queries, long_documents="refuse"))
-        assert model.passes == []
+        assert model.batches == []
         assert_right(await subject.rerank(job("q", "fine", form="raw")), [Query("q", ["fine"])])
     assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
     assert named in caught.value.message
@@ -230,7 +230,7 @@ async def test_bad_input_is_named_and_the_next_request_works(bad: RerankJob, kin
     async with reranker(model, **limits, max_request_characters=200) as subject:
         with pytest.raises(TorchlessError) as caught:
             await subject.rerank(bad)
-        assert model.passes == []
+        assert model.batches == []
         assert_right(await subject.rerank(job("q", "fine", form="raw")), [Query("q", ["fine"])])
     assert caught.value.kind is kind
     assert named in caught.value.message
@@ -257,7 +257,7 @@ async def test_a_score_that_is_not_finite_is_an_error_of_its_own_request_alone(s
                 subject.rerank(job("q", "after", form="raw")),
             )
         before, broken, after = await outcomes(calls)
-        assert len(model.passes) == 2
+        assert len(model.batches) == 2
     assert kinds([broken]) == [ErrorKind.INTERNAL]
     assert "not finite" in broken.message
     assert_right(before, [Query("q", ["before"])])
@@ -303,7 +303,7 @@ async def test_what_expires_in_the_queue_is_told_and_costs_the_device_nothing() 
             calls = await started(subject.rerank(job("q", "late"), expires_at=time.monotonic() + 0.005))
         got = await outcomes(calls)
     assert kinds(got) == [ErrorKind.DEADLINE]
-    assert len(model.passes) == 1
+    assert len(model.batches) == 1
 
 
 async def test_what_is_cancelled_in_the_queue_costs_the_device_nothing() -> None:
@@ -317,7 +317,7 @@ async def test_what_is_cancelled_in_the_queue_costs_the_device_nothing() -> None
             await asyncio.wait([doomed])
         assert_right(await kept, [Query("q", ["kept"])])
     assert doomed.cancelled()
-    assert [len(one) for one in model.passes] == [1, 1]
+    assert [len(one) for one in model.batches] == [1, 1]
 
 
 class Counting(FakeRerankingModel):
@@ -358,10 +358,10 @@ async def test_two_models_answer_for_themselves_and_never_share_a_pass() -> None
         answers = await asyncio.gather(
             *(subject.rerank(job("q", f"d{n}", model=["", "first", "second"][n % 3])) for n in range(30))
         )
-        assert [answer.card.id for answer in answers] == ["first", "first", "second"] * 10
-        assert [card.id for card in subject.cards()] == ["first", "second"]
-    assert sum(map(len, first.passes)) == 20
-    assert sum(map(len, second.passes)) == 10
+        assert [answer.info.id for answer in answers] == ["first", "first", "second"] * 10
+        assert [info.id for info in subject.models()] == ["first", "second"]
+    assert sum(map(len, first.batches)) == 20
+    assert sum(map(len, second.batches)) == 10
 
 
 async def test_models_on_one_device_share_its_queue_and_those_on_another_do_not() -> None:
@@ -371,41 +371,41 @@ async def test_models_on_one_device_share_its_queue_and_those_on_another_do_not(
         async with held(subject, first):
             waiting = await started(subject.rerank(job("q", "d", model="beside")))
             await subject.rerank(job("q", "d", model="elsewhere"))
-            assert (len(beside.passes), len(elsewhere.passes)) == (0, 1)
+            assert (len(beside.batches), len(elsewhere.batches)) == (0, 1)
         await asyncio.gather(*waiting)
-    assert len(beside.passes) == 1
+    assert len(beside.batches) == 1
 
 
 async def test_every_model_is_warmed_up_before_the_first_request() -> None:
     first, second = FakeRerankingModel(id="first"), FakeRerankingModel(id="second", device="cuda:0")
-    async with reranker(first, second, warm_up_passes=1):
-        assert sum(map(len, first.passes)) == 33
-        assert sum(map(len, second.passes)) == 33
+    async with reranker(first, second, warm_up_batches=1):
+        assert sum(map(len, first.batches)) == 33
+        assert sum(map(len, second.batches)) == 33
 
 
 async def test_limits_for_callers_do_not_stop_the_warm_up() -> None:
     limits = {"max_documents": 2, "max_query_characters": 5, "max_document_characters": 5, "max_request_characters": 9}
     model = FakeRerankingModel()
-    async with reranker(model, warm_up_passes=1, **limits) as subject:
-        assert model.passes
+    async with reranker(model, warm_up_batches=1, **limits) as subject:
+        assert model.batches
         assert_right(await subject.rerank(job("q", "fine", form="raw")), [Query("q", ["fine"])])
 
 
 async def test_a_query_that_its_documents_share_is_counted_once() -> None:
-    """Read apart, one of 100 tokens before ten documents of 2 takes a pass of 120, not ten of 102."""
+    """Read apart, one of 100 tokens before ten documents of 2 takes a batch of 120, not ten of 102."""
 
     class Apart(FakeRerankingModel):
         def encode(self, query: str, documents: Sequence[str], *more: Any) -> EncodedQuery:
             return EncodedQuery([[Pair([1, 2], query_ids=[0] * 100)] for _ in documents], query_tokens=0)
 
         def score(self, pairs: Sequence[Pair]) -> list[float]:
-            self.passes.append([pair.tokens for pair in pairs])
+            self.batches.append([pair.tokens for pair in pairs])
             return [0.5] * len(pairs)
 
     model = Apart(max_batch_tokens=120)
     async with reranker(model) as subject:
         answer = await subject.rerank(RerankJob([Query("long", [f"d{n}" for n in range(10)])], form="raw"))
-    assert model.passes == [[102] * 10]
+    assert model.batches == [[102] * 10]
     assert answer.queries[0].token_counts == [102] * 10
 
 
@@ -418,4 +418,4 @@ async def test_a_document_that_comes_twice_is_read_once_and_ties() -> None:
         with pytest.raises(TorchlessError, match=r"queries\[0\].documents\[1\]"):
             await subject.rerank(RerankJob([twice], long_documents="refuse"))
     assert_right(answer, [Query("q", documents)])
-    assert [len(lengths) for lengths in model.passes] == [2]
+    assert [len(lengths) for lengths in model.batches] == [2]

@@ -12,28 +12,28 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bentos.serving.batching import Batcher, BatchingSettings, Outcome, PassLimits, Work
+from bentos.serving.batching import Batcher, BatchingSettings, BatchLimits, Outcome, Work
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
-LIMITS = PassLimits(max_tokens=64, max_items=8, padding_share=0.5, free_padding_tokens=16)
+LIMITS = BatchLimits(max_tokens=64, max_items=8, padding_share=0.5, free_padding_tokens=16)
 
 
 class Device:
-    """Doubles numbers. Holds each pass until `gate` is set."""
+    """Doubles numbers. Holds each batch until `gate` is set."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
-        self.passes: list[list[int]] = []
+        self.batches: list[list[int]] = []
         self.poison: int | None = None
         self.failure: Exception | None = None
 
-    def run(self, lane: Hashable, payloads: list[int]) -> Sequence[int]:
+    def run(self, key: Hashable, payloads: list[int]) -> Sequence[int]:
         self.entered.set()
         if not self.gate.wait(10):
             raise RuntimeError("the test forgot the gate")
-        self.passes.append(payloads)
+        self.batches.append(payloads)
         if self.failure is not None:
             raise self.failure
         if self.poison in payloads:
@@ -46,7 +46,7 @@ async def running(
     device: Device, clock: Callable[[], float] = time.monotonic, **options: float
 ) -> AsyncIterator[Batcher[int, int]]:
     batcher: Batcher[int, int] = Batcher(
-        device.run, lambda lane: LIMITS, BatchingSettings.model_validate(options), clock=clock
+        device.run, lambda key: LIMITS, BatchingSettings.model_validate(options), clock=clock
     )
     batcher.start()
     try:
@@ -84,7 +84,7 @@ async def test_concurrent_requests_share_passes_and_each_gets_its_own_answers() 
         device.gate.set()
         assert (await first).results == [0]
         assert [(await each).results for each in others] == [[2, 202], [4, 204], [6, 206]]
-        assert [len(one) for one in device.passes] == [1, 6]
+        assert [len(one) for one in device.batches] == [1, 6]
         assert nothing_is_held(batcher)
 
 
@@ -129,7 +129,7 @@ async def test_a_lost_device_fails_everyone_in_the_pass_without_another_try() ->
         device.gate.set()
         outcomes = await asyncio.gather(plug, *each, return_exceptions=True)
         assert [o.kind for o in outcomes if isinstance(o, TorchlessError)] == [ErrorKind.GPU_UNAVAILABLE] * 3
-        assert len(device.passes) == 2
+        assert len(device.batches) == 2
 
 
 async def test_what_is_cancelled_before_its_turn_costs_the_device_nothing() -> None:
@@ -146,7 +146,7 @@ async def test_what_is_cancelled_before_its_turn_costs_the_device_nothing() -> N
         assert (await plug).results + (await kept).results == [0, 18]
         with pytest.raises(asyncio.CancelledError):
             await doomed
-        assert device.passes == [[0], [9]]
+        assert device.batches == [[0], [9]]
         assert nothing_is_held(batcher)
 
 
@@ -165,7 +165,7 @@ async def test_what_expires_before_its_turn_hears_so_and_costs_nothing() -> None
         assert caught.value.kind is ErrorKind.DEADLINE
         assert (await timely).results == [18]
         await plug
-        assert device.passes == [[0], [9]]
+        assert device.batches == [[0], [9]]
         assert nothing_is_held(batcher)
 
 
@@ -244,10 +244,10 @@ async def test_with_a_window_the_device_waits_for_those_that_were_answered_toget
         await batcher.submit(work(1, 2, 3))
         first = asyncio.create_task(batcher.submit(work(4)))
         await asyncio.sleep(0.05)
-        assert len(device.passes) == 2  # held, since the last pass had three
+        assert len(device.batches) == 2  # held, since the last batch had three
         others = [asyncio.create_task(batcher.submit(work(n))) for n in (5, 6)]
         await asyncio.gather(first, *others)
-        assert sorted(device.passes[2]) == [4, 5, 6]
+        assert sorted(device.batches[2]) == [4, 5, 6]
 
 
 async def test_a_window_that_brings_nobody_ends_and_is_not_repeated() -> None:
@@ -259,7 +259,7 @@ async def test_a_window_that_brings_nobody_ends_and_is_not_repeated() -> None:
 
 
 async def test_a_model_that_answers_too_little_is_an_error_and_not_a_shift() -> None:
-    batcher: Batcher[int, int] = Batcher(lambda lane, payloads: [], lambda lane: LIMITS, BatchingSettings())
+    batcher: Batcher[int, int] = Batcher(lambda key, payloads: [], lambda key: LIMITS, BatchingSettings())
     batcher.start()
     with pytest.raises(TorchlessError) as caught:
         await batcher.submit(work(1))
@@ -308,11 +308,11 @@ async def test_what_would_expire_before_its_turn_is_refused_at_once() -> None:
 
 async def test_a_device_thread_that_dies_leaves_nobody_waiting() -> None:
     class Dying:
-        def pass_done(self, *facts: object) -> None:
+        def batch_done(self, *facts: object) -> None:
             raise RuntimeError("a defect")
 
     batcher: Batcher[int, int] = Batcher(
-        lambda lane, payloads: payloads, lambda lane: LIMITS, BatchingSettings(max_waiting_tokens=16), Dying()
+        lambda key, payloads: payloads, lambda key: LIMITS, BatchingSettings(max_waiting_tokens=16), Dying()
     )
     batcher.start()
     calls = [asyncio.create_task(batcher.submit(work(n, n), wait_for_room=True)) for n in range(5)]

@@ -8,28 +8,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bentos.serving.batching.scheduler import Pass, PassLimits, Scheduler, Work
+from bentos.serving.batching.scheduler import Batch, BatchLimits, Scheduler, Work
 
 Incoming = list[tuple[str, list[int], str | None]]
 BUDGET = 64
-LIMITS = PassLimits(max_tokens=BUDGET, max_items=6, padding_share=0.25, free_padding_tokens=8)
+LIMITS = BatchLimits(max_tokens=BUDGET, max_items=6, padding_share=0.25, free_padding_tokens=8)
 
 lengths = st.lists(st.integers(1, BUDGET), min_size=1, max_size=20)
 requests = st.tuples(st.sampled_from(["a", "b"]), lengths, st.sampled_from([None, "bulk", "small"]))
 traffic = st.lists(requests, min_size=1, max_size=15)
 
 
-def scheduler(limits: PassLimits = LIMITS) -> Scheduler[int]:
-    return Scheduler(lambda lane: limits)
+def scheduler(limits: BatchLimits = LIMITS) -> Scheduler[int]:
+    return Scheduler(lambda key: limits)
 
 
-def work(lane: Hashable, sizes: list[int], flow: Hashable = None, expires_at: float | None = None) -> Work[int]:
-    return Work(lane, sizes, list(range(len(sizes))), flow, expires_at)
+def work(key: Hashable, sizes: list[int], flow: Hashable = None, expires_at: float | None = None) -> Work[int]:
+    return Work(key, sizes, list(range(len(sizes))), flow, expires_at)
 
 
-def drain(subject: Scheduler[int]) -> list[Pass[int]]:
+def drain(subject: Scheduler[int]) -> list[Batch[int]]:
     made = []
-    while (one := subject.next_pass()) is not None:
+    while (one := subject.next_batch()) is not None:
         made.append(one)
     return made
 
@@ -54,7 +54,7 @@ def test_a_pass_keeps_to_its_lane_and_within_its_limits(incoming: Incoming) -> N
         subject.add(work(*each))
     for one in drain(subject):
         sizes = [w.lengths[i] for w, i in one.items]
-        assert {w.lane for w, _ in one.items} == {one.lane}
+        assert {w.key for w, _ in one.items} == {one.key}
         assert 1 <= len(sizes) <= LIMITS.max_items
         assert one.padded_tokens == max(sizes) * len(sizes) <= BUDGET
         padding = one.padded_tokens - sum(sizes)
@@ -71,32 +71,32 @@ def test_counts_follow_what_waits(incoming: Incoming) -> None:
         assert subject.waiting_items == sum(len(w.waiting) for w in works)
         assert subject.waiting_tokens == sum(w.waiting_tokens for w in works)
         assert subject.waiting_requests == sum(bool(w.waiting) for w in works)
-        if subject.next_pass() is None:
+        if subject.next_batch() is None:
             break
 
 
 @given(traffic, lengths)
 @settings(max_examples=50)
 def test_nobody_starves_however_much_arrives(incoming: Incoming, mine: list[int]) -> None:
-    """With a fresh request before every pass, the k-th turn of a request still comes within a bound.
+    """With a fresh request before every batch, the k-th turn of a request still comes within a bound.
 
     F requests stand before its first turn. Between its turns every newcomer is served once while as many and F more
-    arrive, so F, 2F, 3F, ... passes lie between turns.
+    arrive, so F, 2F, 3F, ... batches lie between turns.
     """
     subject = scheduler()
-    for lane, sizes, _ in incoming:
-        subject.add(work(lane, sizes))
+    for key, sizes, _ in incoming:
+        subject.add(work(key, sizes))
     patient = work("a", mine)
     subject.add(patient)
     before = len(incoming) + 1
     turns = len(mine)
     bound = before * (turns + 1) * (turns + 2) // 2
-    passes = 0
+    batches = 0
     while patient.waiting:
-        subject.add(work("a", [BUDGET]))  # as long as a pass holds, so it can share with nobody
-        subject.next_pass()
-        passes += 1
-        assert passes <= bound
+        subject.add(work("a", [BUDGET]))  # as long as a batch holds, so it can share with nobody
+        subject.next_batch()
+        batches += 1
+        assert batches <= bound
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40), st.data())
@@ -113,7 +113,7 @@ def test_a_flow_with_work_has_its_turn_within_as_many_passes_as_there_are_flows(
     while mine.waiting:
         for flow in data.draw(st.lists(st.sampled_from("abcd"), max_size=3)):
             subject.add(work("a", [BUDGET], flow=flow))
-        made = subject.next_pass()
+        made = subject.next_batch()
         assert made is not None
         since = 0 if made.items[0][0] is mine else since + 1
         assert since <= len("abcd")
@@ -125,18 +125,18 @@ def test_a_newcomer_waits_one_turn_each_of_those_before_it_and_not_for_their_who
         subject.add(work("a", [BUDGET] * 50))
     newcomer = work("a", [BUDGET])
     subject.add(newcomer)
-    served_by = [next(iter(one.items))[0] for one in (subject.next_pass() for _ in range(4)) if one]
+    served_by = [next(iter(one.items))[0] for one in (subject.next_batch() for _ in range(4)) if one]
     assert served_by[3] is newcomer
 
 
 def test_a_bulk_request_leaves_room_in_the_pass_for_small_ones() -> None:
-    subject = scheduler(PassLimits(max_tokens=1000, max_items=6, padding_share=0.25, free_padding_tokens=8))
+    subject = scheduler(BatchLimits(max_tokens=1000, max_items=6, padding_share=0.25, free_padding_tokens=8))
     bulk = work("a", [10] * 100)
     small = [work("a", [10]) for _ in range(4)]
     subject.add(bulk)
     for each in small:
         subject.add(each)
-    first = subject.next_pass()
+    first = subject.next_batch()
     assert first is not None
     assert {w for w, _ in first.items} == {bulk, *small}
 
@@ -153,7 +153,7 @@ def test_a_tenant_with_many_requests_gets_no_more_turns_than_one_with_few() -> N
 
 
 def test_items_of_like_length_share_a_pass() -> None:
-    subject = scheduler(PassLimits(max_tokens=400, max_items=6, padding_share=0.25, free_padding_tokens=8))
+    subject = scheduler(BatchLimits(max_tokens=400, max_items=6, padding_share=0.25, free_padding_tokens=8))
     subject.add(work("a", [10, 100, 11, 98, 9, 99]))
     long, short = drain(subject)
     assert sorted(w.lengths[i] for w, i in long.items) == [98, 99, 100]
@@ -166,7 +166,7 @@ def test_dropped_work_is_never_served(incoming: Incoming, data: st.DataObject) -
     works = [work(*each) for each in incoming]
     for each in works:
         subject.add(each)
-    subject.next_pass()
+    subject.next_batch()
     gone = data.draw(st.sampled_from(works))
     left = gone.waiting_tokens
     assert subject.drop(gone) == left
@@ -192,13 +192,13 @@ def test_an_item_larger_than_a_pass_is_refused() -> None:
 
 
 def test_equal_requests_are_finished_one_after_another_and_not_all_at_the_end() -> None:
-    subject = scheduler(PassLimits(max_tokens=10_000, max_items=64, padding_share=0.25, free_padding_tokens=8))
+    subject = scheduler(BatchLimits(max_tokens=10_000, max_items=64, padding_share=0.25, free_padding_tokens=8))
     works = [work("a", [10] * 32) for _ in range(64)]
     for each in works:
         subject.add(each)
     finished: dict[int, int] = {}
     for number in range(1, 33):
-        assert subject.next_pass() is not None
+        assert subject.next_batch() is not None
         for index, each in enumerate(works):
             if not each.waiting:
                 finished.setdefault(index, number)
@@ -216,7 +216,7 @@ def test_tokens_before_a_request_are_those_of_requests_with_no_more_left() -> No
 
 
 def test_a_budget_bounds_the_pass_but_never_its_first_item() -> None:
-    subject = scheduler(PassLimits(max_tokens=1000, max_items=64, padding_share=0.25, free_padding_tokens=8))
+    subject = scheduler(BatchLimits(max_tokens=1000, max_items=64, padding_share=0.25, free_padding_tokens=8))
     subject.add(work("a", [100, 10, 10, 10, 10]))
-    sizes = [[w.lengths[i] for w, i in one.items] for one in (subject.next_pass(20) for _ in range(3)) if one]
+    sizes = [[w.lengths[i] for w, i in one.items] for one in (subject.next_batch(20) for _ in range(3)) if one]
     assert sizes == [[100], [10, 10], [10, 10]]

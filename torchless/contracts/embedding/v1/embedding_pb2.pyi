@@ -517,7 +517,7 @@ class Model(google.protobuf.message.Message):
     pooling: builtins.str
     """How tokens become one vector: "mean", "cls", "max" and so on."""
     max_batch_tokens: builtins.int
-    """Padded tokens that one pass over the device may hold."""
+    """Padded tokens that one batch may hold."""
     created: builtins.int
     """When the service made it ready, in seconds since the Unix epoch."""
     vocabulary_size: builtins.int

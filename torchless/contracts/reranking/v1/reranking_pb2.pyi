@@ -284,7 +284,7 @@ class Model(google.protobuf.message.Message):
     dtype: builtins.str
     """Type of its weights: "float32", "float16" or "bfloat16". Scores are always answered as float32."""
     max_batch_tokens: builtins.int
-    """Padded tokens that one pass over the device may hold."""
+    """Padded tokens that one batch may hold."""
     created: builtins.int
     """When the service made it ready, in seconds since the Unix epoch."""
     def __init__(

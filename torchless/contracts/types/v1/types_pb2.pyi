@@ -79,7 +79,7 @@ class Timings(google.protobuf.message.Message):
     tokenization_ms: builtins.float
     """Turning texts into token ids."""
     inference_ms: builtins.float
-    """On the device, as the sum of the passes that held this request's items; passes are shared with other requests."""
+    """On the device, as the sum of the batches that held this request's items; batches are shared with other requests."""
     total_ms: builtins.float
     """From the request's arrival to its answer."""
     def __init__(
