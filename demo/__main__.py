@@ -8,7 +8,6 @@ Runs beside a stack that is up: it takes free ports and a state folder of its ow
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from torchless.cli.errors import StackError
+from torchless.cli.free_ports import free_ports
 from torchless.cli.gateway_api import GatewayClient, GatewayError, Ranked
 from torchless.cli.services import Service, StackSettings, stack_services
 from torchless.cli.stack import Stack
@@ -98,15 +98,6 @@ def without_keys(services: Sequence[Service]) -> tuple[Service, ...]:
         replace(service, environment={**service.environment, **nobody_asked}) if service.name == "gateway" else service
         for service in services
     )
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nothing listens on."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 async def _ask(stack: Stack, url: str, console: Console) -> None:

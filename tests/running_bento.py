@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.running_stack import ROOT, free_ports
+from tests.running_stack import ROOT
+from torchless.cli.free_ports import free_ports
+from torchless.cli.log_tail import log_tail
 from torchless.clients.base import CapabilityClient
 from torchless.clients.call import CallContext
 from torchless.clients.settings import BreakerSettings, ClientSettings
@@ -95,14 +97,14 @@ async def until_health(client: CapabilityClient, bento: Bento, *, ready: bool) -
     ends = time.monotonic() + START_S
     while time.monotonic() < ends:
         if bento.process.poll() is not None:
-            pytest.fail("the bento ended: " + bento.log.read_text())
+            pytest.fail("the bento ended: " + log_tail(bento.log, 60))
         try:
             if await client.ready(CallContext(deadline_s=5)) is ready:
                 return
         except TorchlessError:
             pass
         await asyncio.sleep(0.1)
-    pytest.fail("the bento did not get ready: " + bento.log.read_text())
+    pytest.fail("the bento did not get ready: " + log_tail(bento.log, 60))
 
 
 def wait_until_ready(kind: type[CapabilityClient], bento: Bento) -> None:

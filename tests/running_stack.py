@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -14,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from torchless.cli.free_ports import free_ports
+from torchless.cli.log_tail import log_tail
 
 ROOT = Path(__file__).parents[1]
 GATEWAY_PYTHON = Path(os.environ.get("TORCHLESS_UP_GATEWAY_PYTHON", ROOT / ".venv/gateway/bin/python"))
@@ -60,14 +62,14 @@ def running_stack(folder: Path) -> Iterator[RunningStack]:
         finally:
             process.send_signal(signal.SIGTERM)
             status = process.wait(STOPS_WITHIN_S)
-    assert status == 0, f"torchless up ended with {status}:\n{log.read_text()}"
+    assert status == 0, f"torchless up ended with {status}:\n{log_tail(log, 60)}"
 
 
 def _wait_until_ready(stack: RunningStack, process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + STARTS_WITHIN_S
     while not _ready(stack.url):
-        assert process.poll() is None, f"torchless up ended on its own:\n{log.read_text()}"
-        assert time.monotonic() < until, f"the stack is not ready after {STARTS_WITHIN_S:.0f} s:\n{log.read_text()}"
+        assert process.poll() is None, f"torchless up ended on its own:\n{log_tail(log, 60)}"
+        assert time.monotonic() < until, f"the stack is not ready after {STARTS_WITHIN_S:.0f} s:\n{log_tail(log, 60)}"
         time.sleep(0.2)
 
 
@@ -77,25 +79,3 @@ def _ready(url: str) -> bool:
             return bool(answer.status == 200)
     except OSError:  # not listening yet, or 503
         return False
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listened on a moment ago."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
-
-
-def free_port_run(count: int) -> int:
-    """The first of `count` ports of loopback in a row that nobody listened on a moment ago."""
-    while True:
-        (first,) = free_ports(1)
-        try:
-            held = [socket.create_server(("127.0.0.1", first + place)) for place in range(count)]
-        except (OSError, OverflowError):  # one of them is taken, or past the last
-            continue
-        for one in held:
-            one.close()
-        return first

@@ -17,9 +17,9 @@ from benchmarks.load_generator.spans import Numbers
 from benchmarks.measurement.cpu import cores_between, read
 from benchmarks.measurement.samples import Row, Sample, rows
 from benchmarks.plan import LayerPlan
-from benchmarks.systems.processes import free_ports_in_a_row
 from benchmarks.systems.stack import servers_up
 from benchmarks.systems.worker_process import WorkerProcess
+from torchless.cli.free_ports import free_port_run
 from torchless.cli.services import Service
 
 ALONE = "one call at a time"
@@ -88,7 +88,7 @@ def measure_layer(plan: LayerPlan, logs: Path, announce: Callable[[str], None]) 
 @contextmanager
 def _caller_up(logs: Path) -> Iterator[tuple[WorkerProcess, list[str], Mapping[str, int]]]:
     """The caller, the names of its ways, and the process trees; the service and Redis run meanwhile."""
-    first = free_ports_in_a_row(_ENDPOINTS + 1)
+    first = free_port_run(_ENDPOINTS + 1)
     ports, redis_port = range(first, first + _ENDPOINTS), first + _ENDPOINTS
     addresses = [f"127.0.0.1:{port}" for port in ports]
     redis = shutil.which("redis-server")

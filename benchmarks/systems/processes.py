@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Self
 import psutil
 
 from benchmarks.paths import ROOT
+from torchless.cli.log_tail import log_tail
 
 
 class ChildFailedError(Exception):
@@ -75,7 +75,7 @@ class Server:
         deadline = time.perf_counter() + timeout_s
         while time.perf_counter() < deadline:
             if self._process.poll() is not None:
-                raise ChildFailedError(f"{Path(self._command[0]).name} ended while it started\n{tail(self._log)}")
+                raise ChildFailedError(f"{Path(self._command[0]).name} ended while it started\n{log_tail(self._log)}")
             try:
                 if answers():
                     return
@@ -83,7 +83,7 @@ class Server:
                 pass
             time.sleep(pause_s)
         raise ChildFailedError(
-            f"{Path(self._command[0]).name} was not ready after {timeout_s:.0f} s\n{tail(self._log)}"
+            f"{Path(self._command[0]).name} was not ready after {timeout_s:.0f} s\n{log_tail(self._log)}"
         )
 
 
@@ -94,35 +94,6 @@ def tree(pid: int) -> list[psutil.Process]:
         return [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
-
-
-def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-
-
-def free_port() -> int:
-    """A port on loopback that nobody listened on a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def free_ports_in_a_row(count: int) -> int:
-    """The first of `count` ports on loopback, each next to the other, that nobody listened on a moment ago."""
-    while True:
-        first = free_port()
-        if first + count <= 65_536 and all(_is_free(first + place) for place in range(count)):
-            return first
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as listener:
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def quiet_environment() -> dict[str, str]:

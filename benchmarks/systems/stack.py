@@ -16,8 +16,9 @@ from benchmarks.paths import ROOT
 from benchmarks.plan import SHORT, Case, Task
 from benchmarks.systems.contenders import DIRECT, GRPC, JOINED, NOT_JOINED, RERANKING_GRPC, Contender, Direct, Served
 from benchmarks.systems.footprint import answers
-from benchmarks.systems.processes import Server, free_port, free_ports_in_a_row
+from benchmarks.systems.processes import Server
 from benchmarks.systems.worker_process import WorkerProcess
+from torchless.cli.free_ports import free_port, free_port_run
 from torchless.cli.services import Service, StackSettings, stack_services
 
 LOAD = "load generator"
@@ -71,7 +72,7 @@ def settings_on_free_ports(interpreters: Interpreters, state: Path) -> StackSett
         embedding_port=free_port(),
         reranking_port=free_port(),
         gpu_port=free_port(),
-        metrics_port=free_ports_in_a_row(3),
+        metrics_port=free_port_run(3),
     )
 
 

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from benchmarks.paths import ROOT
-from benchmarks.systems.processes import ChildFailedError, quiet_environment, tail
+from benchmarks.systems.processes import ChildFailedError, quiet_environment
+from torchless.cli.log_tail import log_tail
 
 
 class WorkerProcess:
@@ -67,13 +68,13 @@ class WorkerProcess:
             stdin.write(json.dumps(job).encode() + b"\n")
             stdin.flush()
         except BrokenPipeError as error:
-            raise ChildFailedError(f"{self._command[2]} ended\n{tail(self._log)}") from error
+            raise ChildFailedError(f"{self._command[2]} ended\n{log_tail(self._log)}") from error
         if not select.select([stdout], [], [], timeout_s)[0]:
-            raise ChildFailedError(f"{self._command[2]} did not answer within {timeout_s:.0f} s\n{tail(self._log)}")
+            raise ChildFailedError(f"{self._command[2]} did not answer within {timeout_s:.0f} s\n{log_tail(self._log)}")
         line = stdout.readline()
         if not line:
             self._process.wait(10)  # the reason is printed after the pipe closes
-            raise ChildFailedError(f"{self._command[2]} ended\n{tail(self._log)}")
+            raise ChildFailedError(f"{self._command[2]} ended\n{log_tail(self._log)}")
         return json.loads(line)
 
 

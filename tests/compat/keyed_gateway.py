@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.running_stack import GATEWAY_PYTHON, ROOT, RunningStack, free_ports
+from tests.running_stack import GATEWAY_PYTHON, ROOT, RunningStack
+from torchless.cli.free_ports import free_port
+from torchless.cli.log_tail import log_tail
 
 KEY = "a key with which to come in"
 STARTS_WITHIN_S = 60.0
@@ -22,7 +24,7 @@ STOPS_WITHIN_S = 30.0
 @contextmanager
 def keyed_gateway(stack: RunningStack, folder: Path) -> Iterator[str]:
     """Base URL of a gateway of its own process, whose only key is `KEY`; its log goes to `folder`."""
-    (port,) = free_ports(1)
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [str(GATEWAY_PYTHON), "-m", "bentoml", "serve", "gateway.service:Gateway"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
@@ -47,8 +49,8 @@ def keyed_gateway(stack: RunningStack, folder: Path) -> Iterator[str]:
 def _wait_until_live(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + STARTS_WITHIN_S
     while not _live(url):
-        assert process.poll() is None, f"the gateway ended on its own:\n{log.read_text()}"
-        assert time.monotonic() < until, f"the gateway is not live after {STARTS_WITHIN_S:.0f} s:\n{log.read_text()}"
+        assert process.poll() is None, f"the gateway ended on its own:\n{log_tail(log, 60)}"
+        assert time.monotonic() < until, f"the gateway is not live after {STARTS_WITHIN_S:.0f} s:\n{log_tail(log, 60)}"
         time.sleep(0.1)
 
 

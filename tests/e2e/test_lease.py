@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import missing
-from tests.integration.gpu.conftest import Bento, client_of, serving, until
+from tests.integration.gpu.conftest import PATIENCE_S, Bento, client_of, serving
 from tests.integration.gpu.stand_in import GPU, Machine
 from tests.running_bento import patient
-from tests.running_stack import BENTOS_PYTHON, ROOT, free_ports
+from tests.running_stack import BENTOS_PYTHON, ROOT
+from tests.waiting import until
+from torchless.cli.free_ports import free_port
 from torchless.clients.embedding import EmbeddingClient
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -36,7 +38,7 @@ def embedding(gpu: Bento, folder: Path, **lease: str) -> Iterator[Bento]:
     """The embedding bento, set to lease of `gpu`."""
     if not BENTOS_PYTHON.is_file():
         missing(f"{BENTOS_PYTHON} is not there: `make test` makes it")
-    (port,) = free_ports(1)
+    port = free_port()
     settings = {"address": gpu.address, "memory_mb": "4000", "holder": "the-model"} | lease
     environment = {f"TORCHLESS_EMBEDDING_LEASE__{name.upper()}": value for name, value in settings.items()}
     environment |= {"TORCHLESS_EMBEDDING_METRICS_PORT": "0", "BENTOML_HOME": str(folder / "bentos")}
@@ -67,7 +69,7 @@ async def test_room_is_held_while_the_model_serves_and_given_back(machine: Machi
                         except TorchlessError:
                             return False
 
-                    await until(ready, bento)
+                    await until(ready, bento.log.read_text, within_s=PATIENCE_S)
                     (lease,) = (await leases.status()).allocations
                     assert (lease.holder, lease.devices[0].memory_mb) == ("the-model", 4000)
                     assert len((await client.embed(["a text"])).vectors) == 1
@@ -91,5 +93,5 @@ async def test_without_room_the_model_is_not_loaded_and_calls_hear_why(machine: 
                             return error.kind is ErrorKind.GPU_UNAVAILABLE
                         return False
 
-                    await until(refused, bento)
+                    await until(refused, bento.log.read_text, within_s=PATIENCE_S)
                     assert await client.ready() is False

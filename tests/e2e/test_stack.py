@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.conftest import missing
-from tests.running_stack import free_port_run, free_ports
+from torchless.cli.free_ports import free_port_run, free_ports
 from torchless.cli.orphans import still_running
 from torchless.clients.embedding import EmbeddingClient
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +20,9 @@ import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.resilience.stub.faults import FaultFile, Faults
-from tests.running_stack import BENTOS_PYTHON, GATEWAY_PYTHON, ROOT, free_ports
+from tests.running_stack import BENTOS_PYTHON, GATEWAY_PYTHON, ROOT
+from torchless.cli.free_ports import free_port, free_ports
+from torchless.cli.log_tail import log_tail
 from torchless.clients.embedding import SERVICE_NAME
 
 STOPS_WITHIN_S = 60.0
@@ -96,9 +98,9 @@ class Process:
         """Waits until it serves."""
         until = time.monotonic() + self.starts_within_s
         while not await self.answers():
-            assert self.alive, f"{self.name} ended on its own:\n{self.tail()}"
-            assert self.gave_up not in self.log.read_bytes()[self._log_began :], self.tail()
-            assert time.monotonic() < until, f"{self.name} does not serve:\n{self.tail()}"
+            assert self.alive, f"{self.name} ended on its own:\n{log_tail(self.log, 60)}"
+            assert self.gave_up not in self.log.read_bytes()[self._log_began :], log_tail(self.log, 60)
+            assert time.monotonic() < until, f"{self.name} does not serve:\n{log_tail(self.log, 60)}"
             await asyncio.sleep(_LOOK_S)
 
     def kill(self) -> None:
@@ -132,17 +134,13 @@ class Process:
     async def restart(self) -> None:
         """SIGTERM, and once it left, start it again."""
         status = await self.terminate()
-        assert status == 0, f"{self.name} ended with {status}:\n{self.tail()}"
+        assert status == 0, f"{self.name} ended with {status}:\n{log_tail(self.log, 60)}"
         await self.start()
 
     def end(self) -> None:
         """Leaves nothing of it, whatever state it is in."""
         if self.alive:
             self.kill()
-
-    def tail(self) -> str:
-        """The end of its log."""
-        return self.log.read_text(errors="replace")[-4000:]
 
     def family(self) -> list[psutil.Process]:
         """It and the processes that it started, those of its workers included."""
@@ -249,7 +247,7 @@ class Gateway(Process):
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         super().__init__("gateway", folder)
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         self.file = folder / "gateway.yaml"
         self.write(yaml.safe_dump(dict(settings)))
 
@@ -299,7 +297,7 @@ class Redis(Process):
 
     def __init__(self, program: str, folder: Path) -> None:
         super().__init__("redis", folder)
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         self._program = program
 
     @property
@@ -360,12 +358,3 @@ async def fetch(url: str, *, errors_too: bool = False) -> str:
                 return error.read().decode()
 
     return await asyncio.to_thread(body)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str, within_s: float = 30.0) -> float:
-    """Waits until `condition` holds; the time that it took, in seconds."""
-    started = time.monotonic()
-    while not await condition():
-        assert time.monotonic() - started < within_s, f"not within {within_s:g} s: {what}"
-        await asyncio.sleep(_LOOK_S)
-    return time.monotonic() - started

@@ -16,10 +16,12 @@ from tests.resilience.case import Case
 from tests.resilience.conftest import TEXT_MS, Scale, StartGateway
 from tests.resilience.load import HttpTarget, clients
 from tests.resilience.outcomes import Outcome
-from tests.resilience.processes import Gateway, Process, StubBento, until
+from tests.resilience.processes import Gateway, Process, StubBento
 from tests.resilience.stub.faults import Faults
 from tests.resilience.texts import FreshTexts, KnownTexts
 from tests.resilience.traffic import Traffic, addresses
+from tests.waiting import until
+from torchless.cli.log_tail import log_tail
 from torchless.contracts.errors import ErrorKind
 
 DEADLINE_S = 5.0
@@ -77,7 +79,7 @@ async def test_all_are_restarted_one_by_one(
         times: list[tuple[float, ...]] = []
         for bento in trio:
             began = time.monotonic()
-            assert await bento.terminate() == 0, bento.tail()
+            assert await bento.terminate() == 0, log_tail(bento.log)
             left = time.monotonic()
             await bento.start()
             there = time.monotonic()

@@ -12,10 +12,11 @@ from tests.resilience.case import Case
 from tests.resilience.conftest import Scale, StartGateway
 from tests.resilience.load import GrpcTarget, HttpTarget, clients
 from tests.resilience.outcomes import Outcome
-from tests.resilience.processes import Gateway, StubBento, until
+from tests.resilience.processes import Gateway, StubBento
 from tests.resilience.stub.faults import Faults
 from tests.resilience.texts import FreshTexts
 from tests.resilience.traffic import addresses
+from tests.waiting import until
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.settings import ClientSettings
 

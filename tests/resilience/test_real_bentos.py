@@ -13,9 +13,10 @@ import pytest
 from tests.resilience.case import Case
 from tests.resilience.conftest import Scale, StartGateway
 from tests.resilience.outcomes import Outcome
-from tests.resilience.processes import Process, RealBento, until
+from tests.resilience.processes import Process, RealBento
 from tests.resilience.texts import KnownTexts
 from tests.resilience.traffic import Traffic, addresses
+from tests.waiting import until
 from torchless.clients.embedding import EmbeddingClient
 
 DEADLINE_S = 10.0

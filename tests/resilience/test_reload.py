@@ -14,8 +14,9 @@ import yaml
 from tests.resilience.case import Case
 from tests.resilience.conftest import Scale, StartGateway, settings_for
 from tests.resilience.outcomes import Outcome
-from tests.resilience.processes import Gateway, StubBento, until
+from tests.resilience.processes import Gateway, StubBento
 from tests.resilience.traffic import Traffic, addresses
+from tests.waiting import until
 
 RELOAD = {"interval_s": 0.2}
 DEADLINE_S = 5.0

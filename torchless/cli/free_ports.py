@@ -19,15 +19,8 @@ def free_port_run(count: int) -> int:
     """The first of `count` consecutive ports that nothing listened on a moment ago."""
     while True:
         first = free_port()
-        held: list[socket.socket] = []
-        try:
-            for offset in range(count):
-                held.append(socket.create_server(("127.0.0.1", first + offset)))
-        except (OSError, OverflowError):  # one of them is taken, or past 65535
-            continue
-        finally:
-            _released(held)
-        return first
+        if all(map(_is_free, range(first, first + count))):
+            return first
 
 
 def _released(held: list[socket.socket]) -> list[int]:
@@ -35,3 +28,11 @@ def _released(held: list[socket.socket]) -> list[int]:
     for each in held:
         each.close()
     return ports
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except (OSError, OverflowError):  # taken, or past 65535
+        return False
+    return True

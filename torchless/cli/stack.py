@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from torchless.cli.errors import StackError
+from torchless.cli.log_tail import log_tail
 from torchless.cli.orphans import kill_orphans
 from torchless.cli.ports import check_ports
 from torchless.cli.services import Service
@@ -23,7 +24,6 @@ POLL_S = 0.5
 """How often processes are looked at, in seconds."""
 ASK_READY_S = 0.5
 """Pause between two questions whether a service is ready, in seconds."""
-TAIL_LINES = 15
 """Lines of its log that are shown of a service that died."""
 
 
@@ -45,7 +45,7 @@ class Died:
     """Which."""
     how: str
     """How it ended, as supervisord puts it, for instance `exit status 1` or `terminated by SIGKILL`."""
-    log_tail: tuple[str, ...]
+    log_tail: str
     """The last lines that it printed."""
 
 
@@ -65,7 +65,7 @@ class Slow:
 
     service: Service
     """Which."""
-    log_tail: tuple[str, ...]
+    log_tail: str
     """The last lines that it printed."""
 
 
@@ -234,7 +234,7 @@ class Stack:
 
     async def _on_death(self, process: Process) -> None:
         how = self._supervisord.how_it_ended(process.name)
-        self._events.put_nowait(Died(self._services[process.name], how, tail(self.log(process.name))))
+        self._events.put_nowait(Died(self._services[process.name], how, log_tail(self.log(process.name))))
         self._waiting[process.name] = time.monotonic()
         # Workers that the dead process left would hold its port; those of its successor are below supervisord.
         marker, alive = f"{self._marker}/{process.name}", self._supervisord.pid
@@ -253,14 +253,5 @@ class Stack:
                     self._events.put_nowait(Ready(service, waited))
                 elif waited > self._patience_s and told != since:
                     told = since
-                    self._events.put_nowait(Slow(service, tail(self.log(service.name))))
+                    self._events.put_nowait(Slow(service, log_tail(self.log(service.name))))
             await asyncio.sleep(ASK_READY_S)
-
-
-def tail(log: Path, lines: int = TAIL_LINES) -> tuple[str, ...]:
-    """The last lines of a log; empty when there is none."""
-    if not log.is_file():
-        return ()
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 64 * 1024))
-        return tuple(file.read().decode(errors="replace").splitlines()[-lines:])

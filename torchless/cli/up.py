@@ -92,7 +92,7 @@ def show(event: Event, console: Console) -> None:
             f"died ({escape(event.how)}) and is started again" if isinstance(event, Died) else "takes long to be ready"
         )
         console.print(f"[bold red]{name}[/] {died}; the end of its log:")
-        for line in event.log_tail or ("(nothing)",):
+        for line in event.log_tail.splitlines() or ["(nothing)"]:
             console.print(f"  [dim]{escape(line)}[/]", highlight=False)
 
 

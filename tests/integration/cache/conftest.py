@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from redis.asyncio import Redis
 from tests.conftest import require_program
 from tests.integration.cache.redis_server import RedisServer
 from tests.unit.clients.cache.service import HashService
+from tests.waiting import until
 from torchless.clients.cache.embedding import EmbeddingCache
 from torchless.clients.cache.metrics import CacheMetrics
 from torchless.clients.cache.settings import CacheSettings
@@ -85,9 +85,3 @@ async def make_cache(service: HashService, redis_server: RedisServer) -> AsyncIt
     yield make
     for each in made:
         await each.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Returns once `condition` is true; the test's own timeout is the limit."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.005)

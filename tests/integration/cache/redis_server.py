@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.running_stack import free_ports
+from torchless.cli.free_ports import free_port
 
 PASSWORD = "keeps-out-neighbours"
 _STARTS_WITHIN_S = 20.0
@@ -28,7 +28,7 @@ class RedisServer:
         self._certificate = certificate
         self._program = program
         self._folder = folder
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -8,9 +8,10 @@ import logging
 import pytest
 from redis.asyncio import Redis
 
-from tests.integration.cache.conftest import MakeCache, until
+from tests.integration.cache.conftest import MakeCache
 from tests.integration.cache.redis_server import PASSWORD, RedisServer
 from tests.unit.clients.cache.service import HashService, answer_of, same
+from tests.waiting import until
 from torchless.clients.call import CallContext
 from torchless.contracts.errors import ErrorKind, TorchlessError
 

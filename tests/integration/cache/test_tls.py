@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import require_program
-from tests.integration.cache.conftest import MakeCache, until
+from tests.integration.cache.conftest import MakeCache
 from tests.integration.cache.redis_server import RedisServer
 from tests.unit.clients.cache.service import answer_of, same
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tests.integration.clients.services import Service, Told, until
+from tests.integration.clients.services import Service, Told
+from tests.waiting import until
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.settings import ClientSettings

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
@@ -177,21 +176,6 @@ class Service:
     async def tell(self, *, serving: bool) -> None:
         """What its health says from now on."""
         await self._health.set(SERVICE_NAME, SERVING if serving else NOT_SERVING)
-
-
-def unused_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
-
-
-async def until(true: Callable[[], bool], within_s: float = 10.0) -> None:
-    """Returns once `true()` is."""
-    async with asyncio.timeout(within_s):
-        while not true():  # noqa: ASYNC110  # of many kinds of things
-            await asyncio.sleep(0.01)
 
 
 async def kind_of(call: Awaitable[Any]) -> ErrorKind | None:

@@ -10,8 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.integration.clients.conftest import Connect, Serve
-from tests.integration.clients.services import Service, kind_of, until, unused_port
+from tests.integration.clients.services import Service, kind_of
 from tests.resilience.proxy import Proxy
+from tests.waiting import until
+from torchless.cli.free_ports import free_port
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoint_state import BreakerState, Health
@@ -176,7 +178,7 @@ class TestDeadlines:
         assert service.servicer.calls == 0
 
     async def test_one_that_is_over_is_no_trial(self, serve: Serve, connect: Connect) -> None:
-        client = connect(f"127.0.0.1:{unused_port()}", breaker={"open_s": 0.05})
+        client = connect(f"127.0.0.1:{free_port()}", breaker={"open_s": 0.05})
         while await kind_of(client.embed(["a"])) is not ErrorKind.CIRCUIT_OPEN:
             pass
         await asyncio.sleep(0.06)
@@ -184,7 +186,7 @@ class TestDeadlines:
         assert client.states()[0].breaker is BreakerState.OPEN
 
     async def test_nothing_is_waited_for_past_it(self, connect: Connect, registry: CollectorRegistry) -> None:
-        client = connect(f"127.0.0.1:{unused_port()}", retry={"base_s": 10, "max_s": 60, "attempts": 10})
+        client = connect(f"127.0.0.1:{free_port()}", retry={"base_s": 10, "max_s": 60, "attempts": 10})
         async with asyncio.timeout(5):
             kinds = [await kind_of(client.embed(["a"], context=CallContext(deadline_s=0.02))) for _ in range(4)]
         assert set(kinds) <= {ErrorKind.UNREACHABLE, ErrorKind.DEADLINE}

@@ -14,9 +14,11 @@ import grpc
 import pytest
 
 from tests.integration.clients.conftest import Connect, Serve
-from tests.integration.clients.services import Service, kind_of, until, unused_port
+from tests.integration.clients.services import Service, kind_of
 from tests.integration.clients.test_calls import all_known
 from tests.integration.clients.test_streams import answers, numbered
+from tests.waiting import until
+from torchless.cli.free_ports import free_port
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoint_state import Health
@@ -124,7 +126,7 @@ class TestClosing:
         assert client.states() == []
 
     async def test_while_calls_wait_to_try_again(self, connect: Connect) -> None:
-        client = connect(f"127.0.0.1:{unused_port()}", retry={"base_s": 0.3}, breaker={"failures": 1000})
+        client = connect(f"127.0.0.1:{free_port()}", retry={"base_s": 0.3}, breaker={"failures": 1000})
         calls = [asyncio.ensure_future(client.embed(["a"])) for _ in range(5)]
         await asyncio.sleep(0.05)
         await client.close()

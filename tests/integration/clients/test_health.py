@@ -14,10 +14,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.integration.clients.conftest import Connect, Serve
-from tests.integration.clients.services import Service, Told, kind_of, until, unused_port
+from tests.integration.clients.services import Service, Told, kind_of
 from tests.integration.clients.test_calls import all_known
 from tests.integration.clients.test_closing import lists
 from tests.resilience.proxy import Proxy
+from tests.waiting import until
+from torchless.cli.free_ports import free_port
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoint_state import BreakerState, Health
@@ -87,7 +89,7 @@ class TestHeard:
         assert await kind_of(client.embed(["a"])) is None
 
     async def test_one_that_is_not_there_is_unreachable_until_it_comes(self, connect: Connect) -> None:
-        port = unused_port()
+        port = free_port()
         client = connect(f"127.0.0.1:{port}", reconnect_max_s=0.1)
         client.start()
         await until(lambda: health(client) is Health.UNREACHABLE)
@@ -297,7 +299,7 @@ asyncio.run(main())
         assert done.stdout == "[(False, 0.0), (True, 1.0)]\n", done.stderr
 
     async def test_a_breaker_is_seen_in_the_states(self, connect: Connect) -> None:
-        client = connect(f"127.0.0.1:{unused_port()}", retry={"attempts": 1})
+        client = connect(f"127.0.0.1:{free_port()}", retry={"attempts": 1})
         for _ in range(6):
             await kind_of(client.embed(["a"]))
         (state,) = client.states()

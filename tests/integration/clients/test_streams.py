@@ -10,9 +10,11 @@ from contextlib import aclosing
 import pytest
 
 from tests.integration.clients.conftest import Connect, Serve
-from tests.integration.clients.services import Service, Told, kind_of, until, unused_port
+from tests.integration.clients.services import Service, Told, kind_of
 from tests.integration.clients.test_calls import all_known
 from tests.resilience.proxy import Proxy
+from tests.waiting import until
+from torchless.cli.free_ports import free_port
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoint_state import BreakerState, Health
@@ -307,7 +309,7 @@ class TestEndpoints:
 
     async def test_all_of_them_gone_past_patience(self, connect: Connect) -> None:
         client = connect(
-            f"127.0.0.1:{unused_port()}",
+            f"127.0.0.1:{free_port()}",
             retry={"stream_patience_s": 0.2, "base_s": 0.01, "max_s": 0.05},
             breaker={"failures": 1000},
         )

@@ -18,6 +18,7 @@ from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.gpu_server import GPUServer
 from tests.integration.gateway.loop_thread import LoopThread
 from tests.integration.gateway.reranking_server import RerankingServer
+from torchless.cli.free_ports import free_port
 
 Gateway = Callable[..., AbstractContextManager[httpx.Client]]
 
@@ -146,6 +147,4 @@ def http(_shared: httpx.Client, embedding: EmbeddingServer, reranking: Reranking
 @pytest.fixture
 def free_address() -> str:
     """An address on which nobody listens."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{bound.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.integration.gateway.embedding_server import EmbeddingServer, vector_of
+from torchless.cli.free_ports import free_port
 
 ROOT = Path(__file__).parents[3]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -50,7 +51,7 @@ def bento(home: Path) -> Path:
 def served(target: str, working_dir: Path, address: str, home: Path, **more: str) -> Iterator[tuple[httpx.Client, int]]:
     """A client of `bentoml serve target`, and the supervisor's process id."""
     more = {"TORCHLESS_GATEWAY_EMBEDDING__ADDRESS": address, **more}
-    listen = ["--host", "127.0.0.1", "--port", str(_free_port())]
+    listen = ["--host", "127.0.0.1", "--port", str(free_port())]
     with (home / "serve.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "bentoml", "serve", target, "--working-dir", str(working_dir), *listen],
@@ -66,12 +67,6 @@ def served(target: str, working_dir: Path, address: str, home: Path, **more: str
         finally:
             process.terminate()
             process.wait(30)
-
-
-def _free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 def _wait_until_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:

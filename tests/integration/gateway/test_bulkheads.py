@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from socket import create_connection
 from typing import Any
@@ -17,6 +16,7 @@ from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.loop_thread import LoopThread
 from tests.integration.gateway.reranking_server import RerankingServer
 from tests.integration.gateway.stand_in import Calls, StandIn
+from tests.waiting import wait_until
 from torchless.clients.gpu import SERVICE_NAME
 from torchless.contracts.gpu.v1 import gpu_pb2 as pb
 from torchless.contracts.gpu.v1.gpu_pb2_grpc import GPUServiceServicer, add_GPUServiceServicer_to_server
@@ -64,13 +64,6 @@ def services(
     return {name: {"address": server.address} for name, server in servers.items()}
 
 
-def until(reached: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 20
-    while not reached():
-        assert time.monotonic() < ends, "it did not come to that"
-        time.sleep(0.02)
-
-
 @contextmanager
 def under_way(http: httpx.Client, server: StandIn[Any], count: int, route: str, body: bytes = b"") -> Iterator[None]:
     """So many requests that `server` does not answer, until the end of the block, when their callers hang up."""
@@ -81,7 +74,7 @@ def under_way(http: httpx.Client, server: StandIn[Any], count: int, route: str, 
     with ExitStack() as held:
         for _ in range(count):
             held.enter_context(create_connection(address, timeout=10)).sendall(head + body)
-        until(lambda: len(server.servicer.requests) == before + count)
+        wait_until(lambda: len(server.servicer.requests) == before + count)
         yield
 
 
@@ -112,7 +105,7 @@ def test_bodies_for_a_reranker_that_hangs_leave_room_for_those_of_others(
             for _ in range(3):
                 assert embed(http, blanks=blanks).status_code == 200
         reranking.reset()
-        until(lambda: rerank(http).status_code == 200)
+        wait_until(lambda: rerank(http).status_code == 200)
 
 
 @pytest.mark.parametrize("route", GPU_ROUTES)
@@ -133,7 +126,7 @@ def test_gpu_requests_without_a_body_take_places_and_leave_some(
         # Callers that have hung up hold no places, and their calls are not waited for.
         assert hung_gpus.servicer.cancelled.wait(10)
         hung_gpus.reset()
-        until(lambda: http.get("/v1/gpu/status").status_code == 200)
+        wait_until(lambda: http.get("/v1/gpu/status").status_code == 200)
 
 
 def test_a_lease_is_given_back_though_its_caller_hangs_up(
@@ -178,7 +171,7 @@ def test_the_gpu_service_has_a_limit_on_calls_of_its_own(
             assert embed(http).status_code == 200
             assert rerank(http).status_code == 200
         hung_gpus.reset()
-        until(lambda: http.get("/v1/gpu/status").status_code == 200)
+        wait_until(lambda: http.get("/v1/gpu/status").status_code == 200)
 
 
 def test_those_who_wait_for_an_equal_text_leave_places(
@@ -195,6 +188,6 @@ def test_those_who_wait_for_an_equal_text_leave_places(
             for _ in range(PLACES):
                 waiting = create_connection((http.base_url.host, http.base_url.port or 80), timeout=10)
                 held.enter_context(waiting).sendall(head + body)
-            until(lambda: refused(embed(http, "known")))
+            wait_until(lambda: refused(embed(http, "known")))
             assert rerank(http).status_code == 200
-        until(lambda: embed(http, "known").status_code == 200)
+        wait_until(lambda: embed(http, "known").status_code == 200)

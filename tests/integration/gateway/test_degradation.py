@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.embedding_server import EmbeddingServer, vector_of
 from tests.integration.gateway.loop_thread import LoopThread
 from tests.integration.gateway.reranking_server import RerankingServer
+from tests.waiting import wait_until
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 CACHE, DEGRADED = "x-torchless-cache", "x-torchless-degraded"
@@ -30,13 +30,6 @@ ROUTES: dict[str, Callable[[str], dict[str, Any]]] = {
     },
 }
 EMBED = pytest.mark.parametrize("path", ROUTES)
-
-
-def until(reached: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 20
-    while not reached():
-        assert time.monotonic() < ends, "it did not come to that"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -107,7 +100,7 @@ def test_while_the_service_is_out_the_cache_answers_and_says_so(
     cached.post(path, json=known)
     embedding.set_serving(False)
     embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "going away", retry_after_s=2)
-    until(lambda: health_of(cached) == ["not_serving"])
+    wait_until(lambda: health_of(cached) == ["not_serving"])
     answer = cached.post(path, json=known)
     assert answer.status_code == 200
     assert (answer.headers[CACHE], answer.headers[DEGRADED]) == ("hit", "embedding")
@@ -212,7 +205,7 @@ def test_an_open_breaker_is_shown_and_answers_at_once(gateway: Gateway, embeddin
         assert metric(http, "torchless_client_breaker_state{") == 2
         assert metric(http, "torchless_client_breaker_trips_total{") == 1
         embedding.servicer.failure = None
-        until(lambda: http.post("/embed", json={"inputs": "a"}).status_code == 200)
+        wait_until(lambda: http.post("/embed", json={"inputs": "a"}).status_code == 200)
         assert metric(http, "torchless_client_breaker_state{") == 0
 
 
@@ -227,7 +220,7 @@ def test_a_service_that_is_back_gets_calls_before_the_pause_is_over(
         assert metric(http, "torchless_client_breaker_state{") == 2
         embedding.servicer.failure = None
         embedding.set_serving(True)
-        until(lambda: http.post("/embed", json={"inputs": "a"}).status_code == 200)
+        wait_until(lambda: http.post("/embed", json={"inputs": "a"}).status_code == 200)
 
 
 @pytest.mark.parametrize("kind", [ErrorKind.UNREACHABLE, ErrorKind.OVERLOADED, ErrorKind.GPU_UNAVAILABLE])
@@ -236,7 +229,7 @@ def test_what_one_endpoint_refuses_another_answers(
 ) -> None:
     embedding.servicer.failure = TorchlessError(kind, "not here")
     with gateway(embedding={"address": f"{embedding.address},{another.address}"}) as http:
-        until(lambda: health_of(http) == ["serving", "serving"])
+        wait_until(lambda: health_of(http) == ["serving", "serving"])
         statuses = {http.post("/embed", json={"inputs": f"a {n}"}).status_code for n in range(20)}
         refused = len(embedding.servicer.requests)
     assert statuses == {200}
@@ -262,7 +255,7 @@ def held_up(server: RerankingServer | EmbeddingServer, requests: int, send: Call
     server.servicer.delay_s = 3
     with ThreadPoolExecutor(requests) as threads:
         futures = [threads.submit(send) for _ in range(requests)]
-        until(lambda: len(server.servicer.requests) >= requests)
+        wait_until(lambda: len(server.servicer.requests) >= requests)
         yield
         for future in futures:
             future.result()
@@ -307,6 +300,6 @@ def test_callers_of_a_service_that_dies_are_not_left_waiting(gateway: Gateway, a
     another.servicer.delay_s = 30
     with gateway(embedding={"address": another.address}) as http, ThreadPoolExecutor(8) as threads:
         sent = [threads.submit(http.post, "/embed", json={"inputs": "a"}) for _ in range(8)]
-        until(lambda: len(another.servicer.requests) >= 1)
+        wait_until(lambda: len(another.servicer.requests) >= 1)
         another.__exit__()
         assert [each.result().status_code for each in sent] == [503] * 8

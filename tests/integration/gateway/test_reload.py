@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +25,9 @@ from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.loop_thread import LoopThread
 from tests.integration.gateway.reranking_server import RerankingServer
-from tests.running_stack import ROOT, free_ports
+from tests.running_stack import ROOT
+from tests.waiting import wait_until
+from torchless.cli.free_ports import free_port
 
 RERANK = {"query": "a", "documents": ["a", "b"]}
 
@@ -71,15 +73,8 @@ def reloads(http: httpx.Client, outcome: str) -> int:
     return int(float(next(found, "0").rpartition(" ")[2]))
 
 
-def until(reached: Callable[[], bool], within_s: float = 30) -> None:
-    deadline = time.monotonic() + within_s
-    while not reached():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
-
-
 def until_applied(http: httpx.Client, times: int) -> None:
-    until(lambda: reloads(http, "applied") == times)
+    wait_until(lambda: reloads(http, "applied") == times)
 
 
 def embed(http: httpx.Client, count: int, **headers: str) -> int:
@@ -108,13 +103,13 @@ def test_what_cannot_be_used_is_told_to_whoever_asks_how_it_is(gateway: Gateway,
     with gateway(**configured.settings) as http:
         assert refused() is None
         configured.write(limits={"items": -1}, auth={"api_keys": ["a-key-of-mine", "short"]})
-        until(lambda: refused() is not None)
+        wait_until(lambda: refused() is not None)
         assert "limits.items: Input should be greater than or equal to 1" in refused()
         assert "auth.api_keys: " in refused()
         assert "mine" not in refused()
         assert embed(http, 3) == 200
         configured.write(limits={"items": 2}, auth={})
-        until(lambda: refused() is None)
+        wait_until(lambda: refused() is None)
         assert embed(http, 3) == 413
 
 
@@ -124,7 +119,7 @@ def test_a_request_keeps_the_settings_that_it_began_with(gateway: Gateway, confi
         host, port = http.base_url.host, http.base_url.port or 80
         with socket.create_connection((host, port), timeout=20) as begun:
             begun.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body[:9])
-            until(lambda: "requests_in_flight 2.0" in http.get("/metrics").text)
+            wait_until(lambda: "requests_in_flight 2.0" in http.get("/metrics").text)
             configured.write(limits={"items": 2, "body_mib": 0.00001, "concurrent_requests": 1})
             until_applied(http, 1)
             assert embed(http, 1) == 429  # the first request counts
@@ -156,7 +151,7 @@ def test_services_come_and_go_and_requests_at_work_finish(
 @contextmanager
 def served(configured: Configured, folder: Path, **more: str) -> Iterator[tuple[httpx.Client, psutil.Process, Path]]:
     """The gateway in processes of its own: a client, BentoML's supervisor and the log."""
-    (port,) = free_ports(1)
+    port = free_port()
     log = folder / "serve.log"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHLESS_", "BENTOML_"))}
     more = {"TORCHLESS_GATEWAY_CONFIG": str(configured.path), "BENTOML_HOME": str(folder), **more}
@@ -171,7 +166,7 @@ def served(configured: Configured, folder: Path, **more: str) -> Iterator[tuple[
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-                until(lambda: _live(client, process), within_s=60)
+                wait_until(lambda: _live(client, process), within_s=60)
                 yield client, psutil.Process(process.pid), log
         finally:
             process.terminate()
@@ -224,7 +219,7 @@ def test_endpoints_change_break_and_mend_under_load_and_no_request_fails(
 
         def until_called(server: EmbeddingServer) -> None:
             before = len(server.servicer.requests)
-            until(lambda: len(server.servicer.requests) > before + 50)
+            wait_until(lambda: len(server.servicer.requests) > before + 50)
 
         def only_the_other_is_called() -> bool:
             until_called(other)
@@ -242,7 +237,7 @@ def test_endpoints_change_break_and_mend_under_load_and_no_request_fails(
             until_applied(http, 2 * workers)
             assert only_the_other_is_called()
             configured.replace(f"embedding:\n  address: {embedding.address}\nlimits: {{items: 2\n")
-            until(lambda: reloads(http, "refused") == workers)
+            wait_until(lambda: reloads(http, "refused") == workers)
             assert "torchless_gateway_settings_refused 1.0" in http.get("/metrics").text
             assert http.get("/health/ready").json()["settings"]["refused"].startswith("the file is not YAML: line 4")
             assert only_the_other_is_called()
@@ -266,7 +261,7 @@ def test_endpoints_change_break_and_mend_under_load_and_no_request_fails(
 def test_workers_look_when_they_get_the_signal(configured: Configured, tmp_path: Path) -> None:
     configured.write(reload={"interval_s": 0})
     with served(configured, tmp_path) as (http, supervisor, _):
-        until(lambda: reloads(http, "unchanged") == 1)
+        wait_until(lambda: reloads(http, "unchanged") == 1)
         configured.write(limits={"items": 2})
         for worker in supervisor.children(recursive=True):
             if "_bentoml_impl.worker.service" in worker.cmdline():

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
 import subprocess
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,10 @@ import pytest
 
 from tests.conftest import missing
 from tests.integration.gpu.stand_in import GPU, Machine
-from tests.running_stack import ROOT, free_ports
+from tests.running_stack import ROOT
+from tests.waiting import until
+from torchless.cli.free_ports import free_ports
+from torchless.cli.log_tail import log_tail
 from torchless.clients.gpu import GPUClient
 from torchless.contracts.errors import TorchlessError
 
@@ -88,23 +89,14 @@ async def client_of(bento: Bento) -> AsyncIterator[GPUClient]:
 
         async def is_ready() -> bool:
             if bento.process.poll() is not None:
-                pytest.fail("the bento ended: " + bento.log.read_text())
+                pytest.fail("the bento ended: " + log_tail(bento.log, 60))
             try:
                 return await client.ready()
             except TorchlessError:
                 return False
 
-        await until(is_ready, bento)
+        await until(is_ready, bento.log.read_text, within_s=PATIENCE_S)
         yield client
-
-
-async def until(condition: Callable[[], Awaitable[bool]], bento: Bento) -> None:
-    """Waits until `condition` holds."""
-    ends = time.monotonic() + PATIENCE_S
-    while not await condition():
-        if time.monotonic() > ends:
-            pytest.fail("it did not come to that: " + bento.log.read_text())
-        await asyncio.sleep(0.05)
 
 
 @pytest.fixture(scope="package")

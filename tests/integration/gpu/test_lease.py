@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from bentos.models.device_lease import DeviceLease, LeaseSettings
-from tests.integration.gpu.conftest import Bento, client_of, serving, until
+from tests.integration.gpu.conftest import PATIENCE_S, Bento, client_of, serving
 from tests.integration.gpu.stand_in import GPU_IS_LOST, Machine
-from tests.running_stack import free_ports
+from tests.waiting import until
+from torchless.cli.free_ports import free_port
 from torchless.clients.gpu import Allocation, AllocationState, GPUClient
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -91,7 +92,7 @@ async def test_one_that_is_gone_is_taken_anew_on_the_same_device(
     async def is_back() -> bool:
         return any(each.holder == "embedding" for each in await held(client))
 
-    await until(is_back, bento)
+    await until(is_back, bento.log.read_text, within_s=PATIENCE_S)
     again = next(each for each in await held(client) if each.holder == "embedding")
     assert again.id != first.id
     assert again.devices == first.devices
@@ -146,7 +147,7 @@ async def test_without_a_gpu_it_is_gpu_unavailable_at_once(machine: Machine, lea
 async def test_a_service_that_starts_later_is_waited_for_and_one_that_is_gone_keeps_nobody(
     machine: Machine, leases: list[DeviceLease], log: pytest.LogCaptureFixture
 ) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     lease = DeviceLease(LeaseSettings(address=f"127.0.0.1:{port}", memory_mb=100, wait_s=60, deadline_s=2), "embedding")
     leases.append(lease)
     taking = asyncio.create_task(lease.take())
@@ -174,6 +175,6 @@ async def test_a_lost_lease_is_told_in_the_log(
             async def is_told() -> bool:
                 return "the lease is LOST" in log.text
 
-            await until(is_told, bento)
+            await until(is_told, bento.log.read_text, within_s=PATIENCE_S)
             assert [each.state for each in await held(client)] in ([AllocationState.LOST], [])
             await lease.give_back()

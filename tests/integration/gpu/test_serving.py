@@ -16,9 +16,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.integration.gpu.conftest import GPU_PYTHON, PATIENCE_S, Bento, client_of, serving, until
+from tests.integration.gpu.conftest import GPU_PYTHON, PATIENCE_S, Bento, client_of, serving
 from tests.integration.gpu.stand_in import GPU, GPU_IS_LOST, Machine
 from tests.running_stack import ROOT
+from tests.waiting import until
 from torchless.clients.call import CallContext
 from torchless.clients.gpu import SERVICE_NAME, AllocationState, EventKind, GPUClient, StatusUpdate
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -150,7 +151,7 @@ async def test_without_a_driver_it_serves_and_says_so_until_one_is_there(tmp_pat
             async def is_there() -> bool:
                 return (await client.status()).available
 
-            await until(is_there, bento)
+            await until(is_there, bento.log.read_text, within_s=PATIENCE_S)
             assert (await client.allocate(100, "h")).devices[0].uuid == "GPU-a"
 
 
@@ -221,7 +222,7 @@ async def test_a_driver_that_hangs_stops_new_leases_and_nothing_else(machine: Ma
             async def is_there() -> bool:
                 return (await client.status()).available
 
-            await until(is_there, bento)
+            await until(is_there, bento.log.read_text, within_s=PATIENCE_S)
             lease = await client.allocate(100, "h")
             machine.sleep_ms = 4_000
             machine.tell()
@@ -229,13 +230,13 @@ async def test_a_driver_that_hangs_stops_new_leases_and_nothing_else(machine: Ma
             async def hangs() -> bool:
                 return "does not answer" in (await client.status()).unavailable_reason
 
-            await until(hangs, bento)
+            await until(hangs, bento.log.read_text, within_s=PATIENCE_S)
             error = await refusal(client.allocate(100, "h"))
             assert (error.kind, "does not answer" in error.message) == (ErrorKind.GPU_UNAVAILABLE, True)
             assert (await client.renew(lease.id)).state is AllocationState.ACTIVE
             machine.sleep_ms = 0
             machine.tell()
-            await until(is_there, bento)
+            await until(is_there, bento.log.read_text, within_s=PATIENCE_S)
             assert [each.state for each in (await client.status()).allocations] == [AllocationState.ACTIVE]
 
 
@@ -354,7 +355,7 @@ async def test_no_room_for_more_watchers_is_said_and_room_comes_back(machine: Ma
                     except TorchlessError:
                         return False
 
-            await until(has_room, bento)
+            await until(has_room, bento.log.read_text, within_s=PATIENCE_S)
 
 
 async def test_a_watcher_that_does_not_read_holds_nobody_up(bento: Bento, client: GPUClient) -> None:

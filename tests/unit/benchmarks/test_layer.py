@@ -33,7 +33,7 @@ from benchmarks.client_layer.variants import (
 from benchmarks.data.inputs import Request
 from benchmarks.load_generator.load import drive
 from benchmarks.plan import LayerPlan
-from benchmarks.systems.processes import free_ports_in_a_row
+from torchless.cli.free_ports import free_port_run
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 
@@ -42,7 +42,7 @@ WITHOUT_REDIS = [BARE, CLIENT, THREE, JOINING, LIMIT, MISS, HIT]
 
 @pytest.fixture
 async def addresses() -> AsyncIterator[list[str]]:
-    first = free_ports_in_a_row(3)
+    first = free_port_run(3)
     ports = range(first, first + 3)
     service = asyncio.create_task(serve(ports))
     yield [f"127.0.0.1:{port}" for port in ports]

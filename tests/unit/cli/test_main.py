@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import torchless
-from tests.unit.cli.test_up import free_port
+from torchless.cli.free_ports import free_port
 from torchless.cli.main import app
 
 run = CliRunner().invoke

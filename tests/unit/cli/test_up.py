@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from torchless.cli.free_ports import free_port
 from torchless.cli.orphans import still_running
 
 WAIT_S = 60.0
@@ -83,11 +84,6 @@ def state(tmp_path: Path) -> Iterator[Path]:
 
 def gone(processes: list[psutil.Process]) -> bool:
     return not still_running(processes, WAIT_S)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from bentos.gpu.leases import LeaseRequest, LeaseState
 from bentos.gpu.manager import GPUManager
 from bentos.gpu.settings import DriverSettings, GPUSettings, WatchSettings
 from tests.fake_gpu_driver import FakeGPUDriver, device
+from tests.waiting import until
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 PATIENCE_S = 20
@@ -36,13 +36,6 @@ async def managing(fake: FakeGPUDriver, path: Path, **more: Any) -> AsyncIterato
 
 def request(memory_mb: int = 400, **more: Any) -> LeaseRequest:
     return LeaseRequest(**{"memory_mb": memory_mb, "holder": "h", "ttl_s": 60.0, **more})
-
-
-async def until(what: Callable[[], Any]) -> None:
-    ends = time.monotonic() + PATIENCE_S
-    while not await what():
-        assert time.monotonic() < ends
-        await asyncio.sleep(0.01)
 
 
 async def test_a_lease_is_decided_on_the_devices_as_they_are_now(tmp_path: Path) -> None:

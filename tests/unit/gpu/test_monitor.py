@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bentos.gpu.inventory import DriverPoll
 from bentos.gpu.monitor import Monitor
 from bentos.gpu.settings import DriverSettings
 from tests.fake_gpu_driver import FakeGPUDriver, device
+from tests.waiting import wait_until
 
 PATIENCE_S = 20
 OFTEN = DriverSettings(poll_interval_s=0.02, reopen_interval_s=0.02)
@@ -28,13 +28,6 @@ def monitoring(driver: FakeGPUDriver, settings: DriverSettings) -> Iterator[tupl
         monitor.stop()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
-
-
 def uuids(poll: DriverPoll) -> list[str]:
     return [each.uuid for each in poll.reading.devices] if poll.reading else []
 
@@ -42,42 +35,42 @@ def uuids(poll: DriverPoll) -> list[str]:
 def test_a_driver_that_refuses_to_open_again_once_takes_no_device_with_it() -> None:
     driver = FakeGPUDriver([device("a"), device("b")])
     with monitoring(driver, OFTEN) as (_, polls):
-        until(lambda: bool(polls) and uuids(polls[-1]) == ["a", "b"])
+        wait_until(lambda: bool(polls) and uuids(polls[-1]) == ["a", "b"])
         driver.refusals = 1
         gone = driver.devices.pop()
-        until(lambda: driver.refusals == 0 and uuids(polls[-1]) == ["a"])
+        wait_until(lambda: driver.refusals == 0 and uuids(polls[-1]) == ["a"])
         driver.devices.append(gone)
-        until(lambda: uuids(polls[-1]) == ["a", "b"])
+        wait_until(lambda: uuids(polls[-1]) == ["a", "b"])
     assert [poll.stalled for poll in polls if poll.reading is None] == [True]
 
 
 def test_a_driver_that_keeps_refusing_has_gone() -> None:
     driver = FakeGPUDriver([device("a"), device("b")])
     with monitoring(driver, OFTEN) as (_, polls):
-        until(lambda: bool(polls) and uuids(polls[-1]) == ["a", "b"])
+        wait_until(lambda: bool(polls) and uuids(polls[-1]) == ["a", "b"])
         driver.refusals = 3
         driver.devices.pop()
-        until(lambda: any(poll.reading is None and not poll.stalled for poll in polls))
-        until(lambda: uuids(polls[-1]) == ["a"])
+        wait_until(lambda: any(poll.reading is None and not poll.stalled for poll in polls))
+        wait_until(lambda: uuids(polls[-1]) == ["a"])
 
 
 def test_a_defect_in_reading_loses_nothing_and_ends_nothing() -> None:
     driver = FakeGPUDriver([device("a")])
     with monitoring(driver, OFTEN) as (_, polls):
         driver.broken = True
-        until(lambda: bool(polls) and polls[-1].reading is None)
+        wait_until(lambda: bool(polls) and polls[-1].reading is None)
         assert polls[-1].stalled
         driver.broken = False
-        until(lambda: uuids(polls[-1]) == ["a"])
+        wait_until(lambda: uuids(polls[-1]) == ["a"])
 
 
 def test_many_who_ask_at_once_share_a_look() -> None:
     driver = FakeGPUDriver([device("a")])
     with monitoring(driver, SELDOM) as (monitor, polls):
-        until(lambda: len(polls) == 1)
+        wait_until(lambda: len(polls) == 1)
         driver.hold = threading.Event()
         first = monitor.fresh()
-        until(lambda: monitor.poll_duration_s() > 0)
+        wait_until(lambda: monitor.poll_duration_s() > 0)
         others = [monitor.fresh() for _ in range(50)]
         driver.hold.set()
         for each in (first, *others):
@@ -98,7 +91,7 @@ def test_a_young_reading_is_enough() -> None:
 def test_a_driver_that_hangs_does_not_keep_the_process() -> None:
     driver = FakeGPUDriver([device("a")], hold=threading.Event())
     with monitoring(driver, DriverSettings(timeout_s=0.05)) as (monitor, polls):
-        until(lambda: monitor.poll_duration_s() > 0)
+        wait_until(lambda: monitor.poll_duration_s() > 0)
     assert polls == []
     assert driver.hold is not None
     driver.hold.set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.unit.clients.cache.conftest import MakeCache
 from tests.unit.clients.cache.service import MODEL, TOO_LONG, HashService, answer_of, same
+from tests.waiting import until
 from torchless.clients.cache.embedding import EmbeddingCache
 from torchless.clients.cache.metrics import CacheMetrics
 from torchless.clients.cache.settings import CacheSettings
@@ -265,9 +265,3 @@ async def test_the_hit_ratio_follows_from_the_metrics(make_cache: MakeCache) -> 
 
 async def degraded(cache: EmbeddingCache, expected: bool) -> bool:
     return (await cache.embed(["a"])).degraded is expected
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Returns once `condition`, called again and again, is true; the test's own timeout is the limit."""
-    while not await condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.005)

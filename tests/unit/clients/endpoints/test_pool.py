@@ -6,24 +6,19 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tests.waiting import until
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoints import pool as module
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.settings import ClientSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110  # of many kinds of things
-            await asyncio.sleep(0.005)
 
 
 class Names:
