@@ -1,4 +1,4 @@
-"""`docs/resilience.md` says what the code does: names, defaults, errors, examples."""
+"""`docs/resilience.md` agrees with the code: settings, defaults, errors, metrics, examples."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "resilience.md").read_text()
 CLIENTS = ("embedding", "reranking", "gpu")
 DOCUMENTED = ("embedding.", "reranking.", "gpu.", "cache.", "reload.", "health.")
-"""Groups of the gateway whose every setting is on the page."""
+"""Groups of the gateway's settings that the page must list completely."""
 TEXT = re.sub(r"^```\w+\n.*?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL)
 """The page without its examples."""
 NAMED = re.findall(r"`([^`\n]+)`", TEXT)
@@ -61,7 +61,7 @@ BENTOS = [dict(settings_of(EmbeddingSettings())), dict(settings_of(RerankingSett
 
 
 def defaults_of(name: str) -> list[Any]:
-    """The default of the gateway's setting `name`, or of every service's that the page gives this short name."""
+    """The default of the gateway's setting `name`, or that of each service where `name` is short for all of them."""
     if name in GATEWAY:
         return [GATEWAY[name]]
     return [GATEWAY[f"{client}.{name}"] for client in CLIENTS if f"{client}.{name}" in GATEWAY]
@@ -84,18 +84,18 @@ def bare(cell: str) -> str:
     return cell[1:-1]
 
 
-def test_the_defaults_are_the_gateways() -> None:
-    told = {bare(name): json.loads(bare(default)) for name, default, _ in rows("| setting | default |")}
-    actual = {name: defaults_of(name) for name in told}
-    assert {name: [told[name]] * max(1, len(actual[name])) for name in told} == actual
+def test_defaults_are_those_of_the_gateway() -> None:
+    documented = {bare(name): json.loads(bare(default)) for name, default, _ in rows("| setting | default |")}
+    actual = {name: defaults_of(name) for name in documented}
+    assert {name: [documented[name]] * max(1, len(actual[name])) for name in documented} == actual
 
 
-def test_the_defaults_of_bentos_are_theirs() -> None:
+def test_bento_defaults_are_those_of_the_bentos() -> None:
     for name, *defaults, _ in rows("| setting of the bento | embedding | reranking |"):
         assert [json.loads(bare(default)) for default in defaults] == [bento[bare(name)] for bento in BENTOS], name
 
 
-def test_every_setting_that_is_named_is_there() -> None:
+def test_every_named_setting_exists() -> None:
     dotted = {name for name in NAMED if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", name)}
     single = {name for name in NAMED if re.fullmatch(r"[a-z_]+", name) and name.endswith(_UNITS)}
     named = {name for name in dotted | single if not name.startswith(("torchless_", "torchless."))}
@@ -103,20 +103,20 @@ def test_every_setting_that_is_named_is_there() -> None:
     assert [name for name in sorted(named) if not defaults_of(name) and name not in BENTOS[0]] == []
 
 
-def test_every_setting_of_the_layer_is_told() -> None:
-    told = {bare(name) for name, _, _ in rows("| setting | default |")}
-    whole = {f"{client}.{name}" for client in CLIENTS for name in told} | told
+def test_every_setting_of_the_documented_groups_is_on_the_page() -> None:
+    documented = {bare(name) for name, _, _ in rows("| setting | default |")}
+    whole = {f"{client}.{name}" for client in CLIENTS for name in documented} | documented
     assert [name for name in GATEWAY if name.startswith(DOCUMENTED) and name not in whole] == []
 
 
-def _again(kind: ErrorKind) -> str:
+def _retried(kind: ErrorKind) -> str:
     again = next_attempt(TorchlessError(kind, ""), 1, RetrySettings(), repeatable=True)
     if again is None:
         return "no"
     if not again.only_others:
         return "yes"
     assert next_attempt(TorchlessError(kind, ""), 2, RetrySettings(), repeatable=True) is None
-    return "one, elsewhere"
+    return "once, elsewhere"
 
 
 def _counts(kind: ErrorKind) -> str:
@@ -126,7 +126,7 @@ def _counts(kind: ErrorKind) -> str:
     short = breaker.verdict(error, settings.deadline_counts_from_s / 2)
     said: dict[tuple[bool | None, bool | None], str] = {
         (True, True): "yes",
-        (True, None): "unless it was short",
+        (True, None): "if long enough",
         (False, False): "no",
     }
     return said[long, short]
@@ -136,12 +136,12 @@ def _yes(*, truth: bool) -> str:
     return "yes" if truth else "no"
 
 
-def test_the_table_of_errors_is_the_codes() -> None:
+def test_error_table_agrees_with_the_behaviour() -> None:
     actual = [
         [
             kind.value,
             str(HTTP_STATUS[kind]),
-            _again(kind),
+            _retried(kind),
             _counts(kind),
             _yes(truth=kind in resumable_stream._PASSING),
             _yes(truth=kind in OUT),
@@ -151,45 +151,45 @@ def test_the_table_of_errors_is_the_codes() -> None:
     assert rows("| kind | HTTP |") == actual
 
 
-def test_what_is_not_repeatable_is_tried_again_only_where_the_page_says() -> None:
+def test_calls_that_must_not_run_twice_are_retried_only_after_the_documented_errors() -> None:
     error = {kind: TorchlessError(kind, "") for kind in ErrorKind}
     again = {kind for kind in ErrorKind if next_attempt(error[kind], 1, RetrySettings(), repeatable=False)}
     assert again == {ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED}
-    assert "only after OVERLOADED and RATE_LIMITED" in TEXT
+    assert "only after OVERLOADED and RATE_LIMITED" in " ".join(TEXT.split())
 
 
 @pytest_asyncio.fixture
 async def app() -> Any:
-    nobody = {"address": "127.0.0.1:1"}
-    services = Services.open(GatewaySettings.model_validate(dict.fromkeys(CLIENTS, nobody)), Draining())
+    unused_port = {"address": "127.0.0.1:1"}
+    services = Services.open(GatewaySettings.model_validate(dict.fromkeys(CLIENTS, unused_port)), Draining())
     yield compose(services)
     await services.close()
 
 
 def _shown(app: FastAPI) -> set[str]:
-    """Names of the metrics, as a query has them, of a gateway that has just started."""
+    """Names of the metrics, as in a query, of a gateway that has just started."""
     exposition = app.state.services.instruments.exposition().decode()
     families = text_string_to_metric_families(exposition)
     return {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
 
 
-async def test_the_metrics_are_the_gateways(app: FastAPI) -> None:
+async def test_metric_names_are_those_of_the_gateway(app: FastAPI) -> None:
     shown = _shown(app)
     table = {bare(name) for name, _, _ in rows("| metric | labels |")}
     assert {name for name in NAMED if name.startswith("torchless_")} <= table
     layers = ("torchless_client_", "torchless_cache_", "torchless_gateway_settings_")
-    # Those of when a counter was made are the library's.
-    of_layers = {name for name in shown if name.startswith(layers) and not name.endswith("_created")}
-    assert table == of_layers
+    # prometheus_client adds a `_created` series to each counter.
+    expected = {name for name in shown if name.startswith(layers) and not name.endswith("_created")}
+    assert table == expected
 
 
-async def test_the_labels_of_metrics_are_the_gateways(app: FastAPI) -> None:
+async def test_metric_labels_are_those_of_the_gateway(app: FastAPI) -> None:
     instruments = app.state.services.instruments
     known: dict[str, tuple[str, ...]] = {}
     for each in (*vars(instruments.clients).values(), *vars(instruments.cache).values(), *vars(instruments).values()):
         if hasattr(each, "_labelnames"):
             known[each._name] = each._labelnames
-    # Of a cache's labelled metric only the children are kept.
+    # The cache keeps only the children of its labelled metrics, so their labels are not known here.
     for name, labels, _ in rows("| metric | labels |"):
         given = tuple(filter(None, labels.split(", ")))
         metric = bare(name).removesuffix("_total")
@@ -197,27 +197,30 @@ async def test_the_labels_of_metrics_are_the_gateways(app: FastAPI) -> None:
             assert known[metric] == given, name
 
 
-async def test_the_routes_are_the_gateways(app: FastAPI) -> None:
+async def test_every_named_route_exists(app: FastAPI) -> None:
     paths = set(app.openapi()["paths"])
-    told = {path for name in NAMED for path in re.findall(r"^(?:GET )?(/[\w/]+)$", name)}
-    assert "/health/ready" in told
-    assert told <= paths
+    documented = {path for name in NAMED for path in re.findall(r"^(?:GET )?(/[\w/]+)$", name)}
+    assert "/health/ready" in documented
+    assert documented <= paths
 
 
-def test_the_headers_are_the_gateways() -> None:
+def test_headers_are_those_of_the_gateway() -> None:
     assert set(re.findall(r"\bx-[a-z-]+", TEXT)) == {TIMEOUT_HEADER, CACHE_HEADER, DEGRADED_HEADER}
 
 
-def test_what_waits_for_new_endpoints_or_a_restart_is_what_the_page_says() -> None:
-    cells = {when: re.findall(r"`([^`]+)`", what) for what, when in rows("| changed | when")}
-    new = cells["for endpoints that are new"]
+def test_settings_that_need_new_endpoints_or_a_restart_are_documented() -> None:
+    cells = {when: re.findall(r"`([^`]+)`", what) for what, when in rows("| change | takes effect")}
+    new = cells["for new endpoints"]
     assert connection_settings(f"embedding.{name}" for name in new) == [f"embedding.{name}" for name in new]
     assert set(connection_settings(GATEWAY)) == {f"{client}.{name}" for client in CLIENTS for name in new}
     started = GatewaySettings()
     limits = started.limits.model_copy(update={"max_deadline_s": 600.0})
     wanted = started.model_copy(update={"workers": 2, "limits": limits})
     late = changed(reloadable_part(wanted, started), wanted)
-    assert late == [cells["with a restart"][0], *cells["at once up to what it was at the start; more with a restart"]]
+    assert late == [
+        cells["after a restart"][0],
+        *cells["at once up to its value at the start; above it after a restart"],
+    ]
 
 
 def _examples(language: str) -> list[str]:
@@ -226,7 +229,7 @@ def _examples(language: str) -> list[str]:
     return found
 
 
-def test_the_example_of_settings_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_example_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (text,) = _examples("yaml")
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
@@ -236,13 +239,13 @@ def test_the_example_of_settings_can_be_used(tmp_path: Path, monkeypatch: pytest
     assert settings.reranking.address == "reranking-a:50052,reranking-b:50052"
 
 
-def test_the_example_of_readiness_is_one() -> None:
+def test_readiness_example_is_valid() -> None:
     (text,) = _examples("json")
     answer = json.loads(text)
     assert Readiness.model_validate(answer).model_dump() == answer
 
 
-def test_the_example_in_python_makes_what_it_says() -> None:
+def test_python_example_runs() -> None:
     (code,) = _examples("py")
     made: dict[str, Any] = {}
     exec(code, made)
@@ -251,20 +254,20 @@ def test_the_example_in_python_makes_what_it_says() -> None:
     assert isinstance(made["context"], CallContext)
 
 
-def test_what_the_gateway_adds_is_off_in_clients() -> None:
-    assert "What the gateway adds is\noff in them" in TEXT
+def test_limits_and_joining_are_off_by_default_in_the_client_library() -> None:
+    assert "are off by default in the client library" in " ".join(TEXT.split())
     assert not ClientSettings(address="a:1").concurrency.enabled
     assert ConcurrencySettings().enabled
     assert JoiningSettings().enabled
 
 
-def test_every_decision_that_the_page_leans_on_is_there() -> None:
+def test_every_linked_decision_exists() -> None:
     records = set(re.findall(r"\(decisions/([\w-]+\.md)\)", PAGE))
     assert records
     assert records <= {path.name for path in (ROOT / "docs" / "decisions").iterdir()}
 
 
-def test_every_target_that_the_page_names_is_there() -> None:
+def test_every_named_make_target_exists() -> None:
     targets = set(re.findall(r"`make (\w+)`", PAGE))
     known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert {"chaos", "soak"} <= targets <= known
