@@ -1,4 +1,4 @@
-"""The README's examples, run as they stand but for the ports."""
+"""The README's examples, run unchanged except for the ports."""
 
 from __future__ import annotations
 
@@ -30,15 +30,19 @@ def run(program: list[str], code: str, stack: RunningStack) -> str:
 
 
 @pytest.mark.parametrize("code", [block for block in blocks("bash") if "curl" in block])
-def test_curl(code: str, running: RunningStack) -> None:
+def test_curl_example(code: str, running: RunningStack) -> None:
     require_program("curl", "curl")
     answer = json.loads(run(["bash", "-c"], code, running))
-    if "/v1/embeddings" in code:
+    if "/embeddings" in code:
         assert [len(row["embedding"]) for row in answer["data"]] == [384, 384]
     elif "/v2/embed" in code:
         assert {name: len(rows[0]) for name, rows in answer["embeddings"].items()} == {"float": 384, "int8": 384}
-    elif "/v2/rerank" in code:
+    elif "/v1/rerank" in code or "/v2/rerank" in code:
         assert [result["index"] for result in answer["results"]] == [1]
+    elif "/rerank" in code:
+        assert [result["index"] for result in answer] == [1, 0]
+    elif "/score" in code:
+        assert answer["data"][1]["score"] > answer["data"][0]["score"]
     elif "/v1/gpu/status" in code:
         assert answer["available"] or answer["unavailable_reason"]
     else:
@@ -46,14 +50,14 @@ def test_curl(code: str, running: RunningStack) -> None:
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python(code: str, running: RunningStack) -> None:
+def test_python_example(code: str, running: RunningStack) -> None:
     embedded, reranked = run([sys.executable, "-c"], code, running).splitlines()
     assert embedded.startswith("Yeast makes dough rise. (2, 384)")
     assert reranked == "Yeast makes dough rise."
 
 
 @pytest.mark.parametrize("code", [block for block in blocks("bash") if "torchless" in block])
-def test_torchless(code: str, running: RunningStack) -> None:
+def test_command_line_example(code: str, running: RunningStack) -> None:
     code = code.replace(".venv/gateway/bin/torchless", f"{sys.executable} -m torchless.cli")
     printed = run(["bash", "-c"], f"export TORCHLESS_GATEWAY_URL={running.url}\n{code}", running)
     assert "384" in printed
@@ -61,13 +65,13 @@ def test_torchless(code: str, running: RunningStack) -> None:
     assert all(service in printed for service in ("embedding", "reranking", "gpu"))
 
 
-def test_every_block_is_covered() -> None:
+def test_every_code_block_is_run() -> None:
     languages = re.findall(r"^```(\w+)$", README, flags=re.MULTILINE)
     assert sorted(set(languages)) == ["bash", "python"]
     assert all("curl" in block or "torchless" in block for block in blocks("bash"))
 
 
-def test_every_target_that_the_readme_names_is_there() -> None:
+def test_every_make_target_in_the_readme_exists() -> None:
     targets = set(re.findall(r"\bmake (\w+)", README))
     known = set(re.findall(r"^([a-z]+):", Path(ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert {"demo", "test", "up"} <= targets <= known
