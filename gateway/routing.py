@@ -253,7 +253,7 @@ async def _work_on_body(request: Request, arrival: _Arrival) -> Response:
     call, compartment = _call(request, arrival.deadline), arrival.compartment
     with call.services.admission.place(compartment), call.services.body_limit.room(compartment) as reader:
         try:
-            async with asyncio.timeout_at(call.context.expires_at):
+            async with asyncio.timeout(call.context.deadline.timeout_s):
                 raw = await reader.read(request.scope, request.receive)
         except TimeoutError as error:
             raise BodyTooLateError from error

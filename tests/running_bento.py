@@ -22,6 +22,7 @@ from torchless.cli.free_ports import free_ports
 from torchless.cli.log_tail import log_tail
 from torchless.clients.base import CapabilityClient
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.settings import BreakerSettings, ClientSettings
 from torchless.contracts.errors import TorchlessError
 
@@ -99,7 +100,7 @@ async def until_health(client: CapabilityClient, bento: Bento, *, ready: bool) -
         if bento.process.poll() is not None:
             pytest.fail("the bento ended: " + log_tail(bento.log, 60))
         try:
-            if await client.ready(CallContext(deadline_s=5)) is ready:
+            if await client.ready(CallContext(deadline=Deadline.after(5))) is ready:
                 return
         except TorchlessError:
             pass

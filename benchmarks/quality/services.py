@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchless.cli.gateway_api import GatewayClient
-from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient, EmbedOptions, InputType
 from torchless.clients.reranking import Query, RerankingClient
+from torchless.clients.settings import ClientSettings
 
-_PATIENT = CallContext(deadline_s=600.0)
+_DEADLINE_S = 600.0
 
 
 class Services(Protocol):
@@ -56,7 +56,7 @@ class GRPCServices:
 
     async def __aenter__(self) -> Self:
         # Channels belong to the running event loop.
-        embedding, reranking = self._addresses
+        embedding, reranking = (ClientSettings(address=each, deadline_s=_DEADLINE_S) for each in self._addresses)
         self._embedding, self._reranking = EmbeddingClient(embedding), RerankingClient(reranking)
         return self
 
@@ -68,11 +68,11 @@ class GRPCServices:
 
     async def embed(self, texts: Sequence[str], kind: InputType) -> NDArray[np.float32]:
         """See `Services`."""
-        return (await self._embedding.embed(texts, EmbedOptions(input_type=kind), _PATIENT)).vectors
+        return (await self._embedding.embed(texts, EmbedOptions(input_type=kind))).vectors
 
     async def rerank(self, queries: Sequence[Query]) -> list[NDArray[np.intp]]:
         """See `Services`."""
-        found = await self._reranking.rerank_batch(queries, context=_PATIENT)
+        found = await self._reranking.rerank_batch(queries)
         return [scores.order() for scores in found.queries]
 
     async def models(self) -> str:
@@ -91,7 +91,7 @@ class GatewayServices:
     name = "HTTP: /v1/embeddings, /v2/rerank"
 
     def __init__(self, url: str) -> None:
-        self._gateway = GatewayClient(url, timeout_s=_PATIENT.deadline_s or 0)
+        self._gateway = GatewayClient(url, timeout_s=_DEADLINE_S)
 
     async def __aenter__(self) -> Self:
         await self._gateway.__aenter__()

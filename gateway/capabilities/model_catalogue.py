@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from gateway.capabilities.request import RequestContext
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 ModelUse = Literal["embed", "rerank"]
@@ -73,8 +74,8 @@ class ModelCatalogue:
             TorchlessError: UNREACHABLE, when every service is unavailable; DEADLINE, when the request's deadline
                 expires before that.
         """
-        call = context.for_call()
-        call = replace(call, deadline_s=min(call.deadline_s or self._timeout_s, self._timeout_s))
+        deadline = context.deadline.earlier_of(Deadline.after(self._timeout_s))
+        call = replace(context.for_call(), deadline=deadline)
         answers = await asyncio.gather(
             *(context.provenance.or_degrade(source.capability, source.list_models(call)) for source in self._sources)
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 
 from gateway.capabilities.provenance import Provenance
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
@@ -18,18 +18,17 @@ class RequestContext:
     """Its id."""
     traceparent: str
     """W3C trace context; empty: none."""
-    expires_at: float
-    """When its caller stops waiting, on the event loop's clock, in seconds."""
+    deadline: Deadline
+    """Until when its caller waits."""
     provenance: Provenance = field(default_factory=Provenance)
     """How its answer comes about."""
 
     def for_call(self) -> CallContext:
-        """What a client sends along, with the time that is left.
+        """The context of a call that is made for this request.
 
         Raises:
-            TorchlessError: DEADLINE, when nothing is left.
+            TorchlessError: DEADLINE, once the deadline has passed.
         """
-        left = self.expires_at - asyncio.get_running_loop().time()
-        if left <= 0:
-            raise TorchlessError(ErrorKind.DEADLINE, "the request's time was over before it could be sent on")
-        return CallContext(request_id=self.request_id, traceparent=self.traceparent, deadline_s=left)
+        if self.deadline.expired:
+            raise TorchlessError(ErrorKind.DEADLINE, "the request's deadline passed before the service was called")
+        return CallContext(request_id=self.request_id, traceparent=self.traceparent, deadline=self.deadline)

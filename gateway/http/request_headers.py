@@ -6,7 +6,6 @@ Headers read: `x-request-id` (made when absent or unusable, and answered), `trac
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from uuid import uuid4
@@ -18,6 +17,7 @@ from gateway.capabilities.request import RequestContext
 from gateway.http.exceptions import malformed
 from gateway.settings import LimitSettings
 from torchless.clients.call import REQUEST_ID_KEY, TRACEPARENT_KEY
+from torchless.clients.deadline import Deadline
 
 TIMEOUT_HEADER = "x-request-timeout-s"
 MIN_TIMEOUT_S = 0.001
@@ -65,7 +65,7 @@ def request_context(scope: Scope, limits: LimitSettings, deadline_s: float) -> R
     return RequestContext(
         request_id=scope["state"]["request_id"],
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
-        expires_at=asyncio.get_running_loop().time() + _seconds(headers.get(TIMEOUT_HEADER), limits, deadline_s),
+        deadline=Deadline.after(_seconds(headers.get(TIMEOUT_HEADER), limits, deadline_s)),
     )
 
 

@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from gateway.http.draining import Draining
 from gateway.http.error_family import ErrorFamily
+from torchless.clients.deadline import Deadline
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 _HEADERS = {
@@ -22,7 +23,7 @@ _HEADERS = {
 
 
 async def event_stream(
-    name: str, updates: AsyncGenerator[Any, None], family: ErrorFamily, draining: Draining, *, expires_at: float
+    name: str, updates: AsyncGenerator[Any, None], family: ErrorFamily, draining: Draining, *, deadline: Deadline
 ) -> Response:
     """Every one of `updates` as an event of that name, until there are no more, the caller leaves or the gateway does.
 
@@ -33,13 +34,13 @@ async def event_stream(
         updates: What orjson can write.
         family: How errors look.
         draining: Whether the gateway is leaving.
-        expires_at: Until when the first update has to be there, on the event loop's clock, in seconds.
+        deadline: Until when the first update has to arrive.
 
     Raises:
         TorchlessError: DEADLINE, and whatever goes wrong before the first update: it can still have a status.
     """
     try:
-        async with asyncio.timeout_at(expires_at):
+        async with asyncio.timeout(deadline.timeout_s):
             first = await anext(updates)
     except TimeoutError as error:
         raise TorchlessError(ErrorKind.DEADLINE, "nothing came within the deadline") from error

@@ -15,6 +15,7 @@ from benchmarks.load_generator.http_connection import HTTPConnection
 from tests.resilience.outcomes import Outcome, Record, Tally
 from tests.resilience.texts import Texts
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbeddingClient
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -156,7 +157,7 @@ class GrpcTarget:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self.deadline_s + PATIENCE_S):
-                answer = await self.client.embed([text], context=CallContext(deadline_s=self.deadline_s))
+                answer = await self.client.embed([text], context=CallContext(deadline=Deadline.after(self.deadline_s)))
         except TimeoutError:
             return Record(started, time.monotonic() - started, Outcome.LOST, "no answer: TimeoutError")
         except TorchlessError as error:

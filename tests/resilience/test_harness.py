@@ -24,6 +24,7 @@ from tests.resilience.stub.model import stub_vector
 from tests.resilience.table import table_of
 from tests.resilience.texts import FreshTexts, KnownTexts
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbeddingClient
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -235,7 +236,7 @@ async def test_the_stub_refuses_more_than_its_queue_holds(tmp_path: Path, ended:
     ended(stub)
     await stub.start()
     async with EmbeddingClient(stub.address) as client:
-        calls = [client.embed([f"text {n}"], context=CallContext(deadline_s=5)) for n in range(20)]
+        calls = [client.embed([f"text {n}"], context=CallContext(deadline=Deadline.after(5))) for n in range(20)]
         results = await asyncio.gather(*calls, return_exceptions=True)
     errors = [result for result in results if isinstance(result, TorchlessError)]
     assert 0 < len(errors) < 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torchless.cli.gateway_api import GatewayClient, GatewayError
 from torchless.clients.base import CapabilityClient
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.contracts.errors import TorchlessError
 
 WAIT_S = 2.0
@@ -15,7 +16,7 @@ async def capability_ready(kind: type[CapabilityClient], address: str) -> bool:
     """Whether the service at `address` (`host:port`) is ready; `kind` is the client that calls it."""
     async with kind(address) as client:
         try:
-            return await client.ready(CallContext(deadline_s=WAIT_S))
+            return await client.ready(CallContext(deadline=Deadline.after(WAIT_S)))
         except TorchlessError:
             # Nobody there yet, or too busy starting: the next question will tell.
             return False

@@ -81,9 +81,10 @@ class CapabilityClient:
             TorchlessError: UNREACHABLE, when none of them says anything within the deadline.
         """
         self.start()
-        await self._pool.known(self._timeout(context))
+        deadline = self._caller.deadline_of(context)
+        await self._pool.known(deadline)
         heard = False
-        checks = [asyncio.ensure_future(each.watch.check(self._timeout(context))) for each in self._pool.endpoints()]
+        checks = [asyncio.ensure_future(each.watch.check(deadline.timeout_s)) for each in self._pool.endpoints()]
         try:
             for check in asyncio.as_completed(checks):
                 health = await check
@@ -96,9 +97,6 @@ class CapabilityClient:
         if not heard:
             raise unreachable(self.capability)
         return False
-
-    def _timeout(self, context: CallContext) -> float:
-        return self._settings.deadline_s if context.deadline_s is None else context.deadline_s
 
     def _endpoint(self, address: str, settings: ClientSettings) -> Endpoint[Any]:
         return Endpoint(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torchless.clients.deadline import Deadline
 from torchless.contracts.errors import invalid_input
 
 TENANT_KEY = "x-tenant-id"
@@ -25,8 +26,9 @@ class CallContext:
     """Whom the call is for; empty: nobody in particular."""
     traceparent: str = ""
     """W3C trace context (https://www.w3.org/TR/trace-context/); empty: none."""
-    deadline_s: float | None = None
-    """Seconds that the caller waits from now on; None: the client's own default."""
+    deadline: Deadline | None = None
+    """Until when the caller waits; None: the client's default, `deadline_s`, for unary calls, and no deadline for
+    streams."""
 
     def __post_init__(self) -> None:
         for name in ("request_id", "tenant", "traceparent"):

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from torchless.clients.adaptive_limit import AdaptiveLimit
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.endpoints.breaker import Ticket
 from torchless.clients.endpoints.endpoint import Endpoint, Stub
 from torchless.clients.endpoints.pool import EndpointPool
@@ -112,11 +113,10 @@ class Caller(Generic[Stub]):
         Raises:
             TorchlessError: As the service, UNREACHABLE, CIRCUIT_OPEN or DEADLINE.
         """
-        expires = None if context.deadline_s is None else time.monotonic() + context.deadline_s
-        endpoint, ticket = await self._pool.pick(self._timeout_s(context))
+        endpoint, ticket = await self._pool.pick(self.deadline_of(context))
         with endpoint.call(ticket, timed=False), our_errors(self._capability):
-            left_s = None if expires is None else expires - time.monotonic()
-            call = method(endpoint.stub)(request, timeout=left_s, metadata=context.metadata())
+            timeout_s = None if context.deadline is None else context.deadline.timeout_s
+            call = method(endpoint.stub)(request, timeout=timeout_s, metadata=context.metadata())
             with endpoint.stream(call):
                 async for answer in call:
                     ticket.answered()  # a trial has passed with its first answer
@@ -139,9 +139,8 @@ class Caller(Generic[Stub]):
         *,
         repeatable: bool,
     ) -> Response:
-        expires = time.monotonic() + self._timeout_s(context)
         self._budget.call()
-        attempt = _Attempt(method, request, context, expires)
+        attempt = _Attempt(method, request, context, self.deadline_of(context))
         tried: list[Endpoint[Stub]] = []
         again: Again | None = None
         failure: TorchlessError | None = None
@@ -156,7 +155,7 @@ class Caller(Generic[Stub]):
                 if failure.kind is ErrorKind.UNREACHABLE:
                     self._pool.look_again()
                 again = next_attempt(failure, len(tried), self._settings.retry, repeatable=repeatable)
-                if again is None or again.pause_s >= attempt.left_s or not self._may_retry():
+                if again is None or again.pause_s >= attempt.deadline.remaining_s or not self._may_retry():
                     raise failure
                 await asyncio.sleep(again.pause_s)
         finally:
@@ -172,7 +171,7 @@ class Caller(Generic[Stub]):
         """Where the next attempt is made; raises `failure` if there is nobody for another one."""
         try:
             only_others = again is not None and again.only_others
-            picked = await self._pool.pick(attempt.left_s, tried, only_others=only_others, size=attempt.size)
+            picked = await self._pool.pick(attempt.deadline, tried, only_others=only_others, size=attempt.size)
         except TorchlessError:
             if failure is None:
                 raise
@@ -185,8 +184,9 @@ class Caller(Generic[Stub]):
             self._metrics.retries.labels(self._capability, kind.value).inc()
         return picked
 
-    def _timeout_s(self, context: CallContext) -> float:
-        return self._settings.deadline_s if context.deadline_s is None else context.deadline_s
+    def deadline_of(self, context: CallContext) -> Deadline:
+        """The deadline of a call that begins now: the context's, or the default of the settings."""
+        return context.deadline or Deadline.after(self._settings.deadline_s)
 
     async def _made(
         self, attempt: _Attempt[Stub, Request, Response], endpoint: Endpoint[Stub], ticket: Ticket
@@ -205,22 +205,18 @@ class _Attempt(Generic[Stub, Request, Response]):
     """What every attempt of a call sends."""
 
     def __init__(
-        self, method: Method[Stub, Request, Response], request: Request, context: CallContext, expires: float
+        self, method: Method[Stub, Request, Response], request: Request, context: CallContext, deadline: Deadline
     ) -> None:
         self._method = method
         self._request = request
         self._metadata = context.metadata()
-        self._expires = expires
+        self.deadline = deadline
+        """Until when its caller waits."""
         self.size = request.ByteSize()
         """Size of the request, in bytes."""
 
-    @property
-    def left_s(self) -> float:
-        """What is left of the caller's time, in seconds."""
-        return self._expires - time.monotonic()
-
     async def at(self, endpoint: Endpoint[Stub]) -> Response:
         """The answer of `endpoint`."""
-        call: Any = self._method(endpoint.stub)(self._request, timeout=self.left_s, metadata=self._metadata)
+        call: Any = self._method(endpoint.stub)(self._request, timeout=self.deadline.timeout_s, metadata=self._metadata)
         response: Response = await call
         return response

@@ -153,7 +153,7 @@ class EmbeddingClient(CapabilityClient):
             texts = _joinable(inputs, options)
             if self._joining.takes(texts):
                 # A text that cannot be sent must not keep those from being sent that it is joined with.
-                return await self._joining.answer(_texts(texts), options, context, self._timeout(context))
+                return await self._joining.answer(_texts(texts), options, context, self._caller.deadline_of(context))
             return await self._embed(inputs, options, context)
 
     async def _embed(

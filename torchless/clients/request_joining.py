@@ -13,11 +13,13 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from pydantic import Field
 
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.contracts.errors import CALLERS_FAULT, ErrorKind, TorchlessError
 from torchless.settings import SettingsGroup
 
@@ -55,7 +57,7 @@ class _Member(Generic[Answer]):
 
     texts: Sequence[str]
     context: CallContext
-    expires: float
+    deadline: Deadline
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -99,14 +101,14 @@ class Joining(Generic[Key, Answer]):
             settings.enabled and 0 < len(texts) <= settings.small and sum(map(len, texts)) <= settings.small_characters
         )
 
-    async def answer(self, texts: Sequence[str], key: Key, context: CallContext, timeout_s: float) -> Answer:
+    async def answer(self, texts: Sequence[str], key: Key, context: CallContext, deadline: Deadline) -> Answer:
         """The answer to one request.
 
         Args:
             texts: Its texts.
             key: What requests must have in common to share a call.
             context: For whom. Only requests of one tenant share a call.
-            timeout_s: How long its caller waits, in seconds.
+            deadline: Until when its caller waits.
 
         Raises:
             TorchlessError: As the call; what another request is to blame for is never raised.
@@ -116,15 +118,15 @@ class Joining(Generic[Key, Answer]):
         if group.calls < calls:
             end = self._begin(group, key, context.tenant)
             try:
-                return await self._timed(texts, key, replace(context, deadline_s=timeout_s))
+                return await self._timed(texts, key, context)
             finally:
                 end()
         if sum(len(each.texts) for each in group.waiting) + len(texts) > calls * self._most():
-            return await self._call(texts, key, replace(context, deadline_s=timeout_s))
-        member: _Member[Answer] = _Member(texts, context, time.monotonic() + timeout_s)
+            return await self._call(texts, key, context)
+        member: _Member[Answer] = _Member(texts, context, deadline)
         group.waiting.append(member)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(deadline.timeout_s):
                 return await member.answer
         except TimeoutError:
             raise TorchlessError(ErrorKind.DEADLINE, "the request waited for its turn until its deadline") from None
@@ -211,9 +213,9 @@ class Joining(Generic[Key, Answer]):
         """Answers all of them by one call, or each by its own where the fault may be one's alone."""
         texts = [text for each in members for text in each.texts]
         # It is worth going on while anybody waits.
-        left_s = max(each.expires for each in members) - time.monotonic()
+        latest = max((each.deadline for each in members), key=attrgetter("expires_at"))
         try:
-            answer = await self._timed(texts, key, replace(members[0].context, deadline_s=max(left_s, 0.001)))
+            answer = await self._timed(texts, key, replace(members[0].context, deadline=latest))
         except TorchlessError as error:
             if error.kind in _ITS_OWN and len(members) > 1:
                 await asyncio.gather(*(self._alone(each, key) for each in members))
@@ -243,11 +245,10 @@ class Joining(Generic[Key, Answer]):
         return max(self.settings.small, min(self.settings.most, in_time))
 
     async def _alone(self, member: _Member[Answer], key: Key) -> None:
-        left_s = member.expires - time.monotonic()
-        if member.answer.done() or left_s <= 0:
+        if member.answer.done() or member.deadline.expired:
             return
         try:
-            answer = await self._call(member.texts, key, replace(member.context, deadline_s=left_s))
+            answer = await self._call(member.texts, key, replace(member.context, deadline=member.deadline))
         except TorchlessError as error:
             _fail(member, error)
         else:

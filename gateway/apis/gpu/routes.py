@@ -102,9 +102,9 @@ async def watch(call: Call) -> Response:
     those were dropped because the caller reads slowly (`events_dropped`). The stream has no end of its own; an event
     named `error` comes before an end that is a fault.
     """
-    context = replace(call.context.for_call(), deadline_s=None)
+    context = replace(call.context.for_call(), deadline=None)
     updates = _service(call).watch(interval_s=_interval(call), context=context)
-    return await event_stream("status", updates, GPU, call.services.draining, expires_at=call.context.expires_at)
+    return await event_stream("status", updates, GPU, call.services.draining, deadline=call.context.deadline)
 
 
 def _service(call: Call) -> GPUClient:

@@ -14,6 +14,7 @@ from gateway.apis.tei.errors import TEI
 from gateway.encoding.json import json_response
 from gateway.routing import Call, DirectRoute, get
 from torchless.clients.base import CapabilityClient
+from torchless.clients.deadline import Deadline
 from torchless.clients.endpoint_state import EndpointState
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -84,8 +85,8 @@ def _endpoint(state: EndpointState) -> dict[str, Any]:
 async def _reason_it_is_not_ready(client: CapabilityClient, call: Call) -> str | None:
     longest_s = call.services.settings.health.timeout_s
     try:
-        context = call.context.for_call()
-        context = replace(context, deadline_s=min(context.deadline_s or longest_s, longest_s))
+        deadline = call.context.deadline.earlier_of(Deadline.after(longest_s))
+        context = replace(call.context.for_call(), deadline=deadline)
         serving = await client.ready(context)
     except TorchlessError as error:
         return error.message

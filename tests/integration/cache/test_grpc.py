@@ -13,6 +13,7 @@ from tests.unit.clients.cache.service import same
 from torchless.clients.cache.embedding import EmbeddingCache
 from torchless.clients.cache.settings import CacheSettings
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbeddingClient, EmbedOptions, Granularity, Truncation
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -102,7 +103,7 @@ def test_a_service_that_is_busy_or_gone(play: Callable[[Scenario], None], server
         await cache.embed(["a"])
         server.servicer.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "no device")
         with pytest.raises(TorchlessError) as caught:
-            await cache.embed(["a", "new"], context=CallContext(deadline_s=5))
+            await cache.embed(["a", "new"], context=CallContext(deadline=Deadline.after(5)))
         assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
         answer = await cache.embed(["a"])
         assert answer.degraded

@@ -14,6 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_status import rpc_status
 
+from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import SERVICE_NAME
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
@@ -185,3 +187,8 @@ async def kind_of(call: Awaitable[Any]) -> ErrorKind | None:
     except TorchlessError as error:
         return error.kind
     return None
+
+
+def within(seconds: float) -> CallContext:
+    """The context of a call whose caller waits `seconds` from now on."""
+    return CallContext(deadline=Deadline.after(seconds))

@@ -10,11 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.integration.clients.conftest import Connect, Serve
-from tests.integration.clients.services import Service, kind_of
+from tests.integration.clients.services import Service, kind_of, within
 from tests.resilience.proxy import Proxy
 from tests.waiting import until
 from torchless.cli.free_ports import free_port
-from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoint_state import BreakerState, Health
 from torchless.contracts.errors import ErrorKind, TorchlessError, invalid_input
@@ -173,7 +172,7 @@ class TestDeadlines:
         (service,) = await serve(1)
         client = connect(service)
         await all_known(client)
-        context = CallContext(deadline_s=deadline_s)
+        context = within(deadline_s)
         assert await kind_of(client.embed(["a"], context=context)) is ErrorKind.DEADLINE
         assert service.servicer.calls == 0
 
@@ -182,13 +181,13 @@ class TestDeadlines:
         while await kind_of(client.embed(["a"])) is not ErrorKind.CIRCUIT_OPEN:
             pass
         await asyncio.sleep(0.06)
-        assert await kind_of(client.embed(["a"], context=CallContext(deadline_s=0.0))) is ErrorKind.DEADLINE
+        assert await kind_of(client.embed(["a"], context=within(0.0))) is ErrorKind.DEADLINE
         assert client.states()[0].breaker is BreakerState.OPEN
 
     async def test_nothing_is_waited_for_past_it(self, connect: Connect, registry: CollectorRegistry) -> None:
         client = connect(f"127.0.0.1:{free_port()}", retry={"base_s": 10, "max_s": 60, "attempts": 10})
         async with asyncio.timeout(5):
-            kinds = [await kind_of(client.embed(["a"], context=CallContext(deadline_s=0.02))) for _ in range(4)]
+            kinds = [await kind_of(client.embed(["a"], context=within(0.02))) for _ in range(4)]
         assert set(kinds) <= {ErrorKind.UNREACHABLE, ErrorKind.DEADLINE}
 
     async def test_short_ones_do_not_open_the_breaker(self, serve: Serve, connect: Connect) -> None:
@@ -196,7 +195,7 @@ class TestDeadlines:
         service.servicer.delay_s = 5
         client = connect(service)
         await all_known(client)
-        short = CallContext(deadline_s=0.03)
+        short = within(0.03)
         kinds = await asyncio.gather(*(kind_of(client.embed(["a"], context=short)) for _ in range(12)))
         assert set(kinds) == {ErrorKind.DEADLINE}
         assert client.states()[0].breaker is BreakerState.CLOSED
@@ -210,7 +209,7 @@ class TestSilence:
             client = connect(proxy.address, good, endpoint_health={"timeout_s": 0.2})
             await all_known(client)
             proxy.black_hole = True
-            short = CallContext(deadline_s=0.3)
+            short = within(0.3)
             while client.states()[0].health is Health.SERVING:
                 await kind_of(client.embed(["a"], context=short))
             assert client.states()[0].health is Health.UNREACHABLE
@@ -234,7 +233,7 @@ class TestSilence:
             breaker={"deadline_counts_from_s": 0.05, "failures": 3},
             endpoint_health={"timeout_s": 0.1},
         )
-        kinds = [await kind_of(client.embed(["a"], context=CallContext(deadline_s=0.1))) for _ in range(4)]
+        kinds = [await kind_of(client.embed(["a"], context=within(0.1))) for _ in range(4)]
         assert kinds[-1] is ErrorKind.CIRCUIT_OPEN
         await until(lambda: client.states()[0].health is Health.UNREACHABLE)
         await client.close()

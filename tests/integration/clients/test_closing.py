@@ -14,12 +14,11 @@ import grpc
 import pytest
 
 from tests.integration.clients.conftest import Connect, Serve
-from tests.integration.clients.services import Service, kind_of
+from tests.integration.clients.services import Service, kind_of, within
 from tests.integration.clients.test_calls import all_known
 from tests.integration.clients.test_streams import answers, numbered
 from tests.waiting import until
 from torchless.cli.free_ports import free_port
-from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoint_state import Health
 from torchless.clients.gpu import GPUClient
@@ -208,7 +207,7 @@ class TestOtherSettings:
         old, new = await serve(2)
         old.servicer.delay_s = 0.6
         client = connect(old)
-        calls = [asyncio.ensure_future(client.embed(["a"], context=CallContext(deadline_s=s))) for s in (0.4, 20)]
+        calls = [asyncio.ensure_future(client.embed(["a"], context=within(s))) for s in (0.4, 20)]
         await until(lambda: old.servicer.waiting == 2)
         await client.reconfigure(lists(new, deadline_s=0.1))
         assert [await kind_of(call) for call in calls] == [ErrorKind.DEADLINE, None]
@@ -267,7 +266,7 @@ class TestOtherSettings:
                 yield ["x" * (number + size)]
 
         stream = asyncio.ensure_future(answers(client, frames()))
-        call = asyncio.ensure_future(client.embed(["a"], context=CallContext(deadline_s=20)))
+        call = asyncio.ensure_future(client.embed(["a"], context=within(20)))
         await until(lambda: old.servicer.waiting == 2)
         await client.reconfigure(lists(new, deadline_s=0.2))
         assert await stream == [number + size for number in range(10)]

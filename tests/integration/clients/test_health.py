@@ -14,13 +14,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.integration.clients.conftest import Connect, Serve
-from tests.integration.clients.services import Service, Told, kind_of
+from tests.integration.clients.services import Service, Told, kind_of, within
 from tests.integration.clients.test_calls import all_known
 from tests.integration.clients.test_closing import lists
 from tests.resilience.proxy import Proxy
 from tests.waiting import until
 from torchless.cli.free_ports import free_port
-from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoint_state import BreakerState, Health
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -227,7 +226,7 @@ class TestMetrics:
         old.servicer.delay_s = new.servicer.delay_s = 30
         breaker = {"failures": 1, "deadline_counts_from_s": 0}
         client = connect(old, breaker=breaker)
-        call = asyncio.ensure_future(client.embed(["a"], context=CallContext(deadline_s=0.3)))
+        call = asyncio.ensure_future(client.embed(["a"], context=within(0.3)))
         await until(lambda: old.servicer.waiting == 1)
         await client.reconfigure(lists(new, breaker=breaker))
         assert await kind_of(call) is ErrorKind.DEADLINE

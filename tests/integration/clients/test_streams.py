@@ -10,7 +10,7 @@ from contextlib import aclosing
 import pytest
 
 from tests.integration.clients.conftest import Connect, Serve
-from tests.integration.clients.services import Service, Told, kind_of
+from tests.integration.clients.services import Service, Told, kind_of, within
 from tests.integration.clients.test_calls import all_known
 from tests.resilience.proxy import Proxy
 from tests.waiting import until
@@ -232,7 +232,7 @@ class TestTheSource:
             await asyncio.Event().wait()
             yield ["a"]
 
-        assert await kind_of(answers(client, frames(), CallContext(deadline_s=0.05))) is ErrorKind.DEADLINE
+        assert await kind_of(answers(client, frames(), within(0.05))) is ErrorKind.DEADLINE
 
 
 class TestEndpoints:
@@ -328,7 +328,7 @@ class TestEndpoints:
             service.servicer.delay_s = 0.02
             service.servicer.leave_after = 3
         client = connect(*services, retry={"base_s": 0.001}, breaker={"failures": 1000})
-        context = CallContext(deadline_s=0.3)
+        context = within(0.3)
         # The last failure, where there is no time left for the pause after it.
         kind = await kind_of(answers(client, numbered(1000), context))
         assert kind in {ErrorKind.DEADLINE, ErrorKind.UNREACHABLE}

@@ -19,6 +19,7 @@ from tests.conftest import require_program
 from tests.integration.embedding.conftest import serving
 from tests.running_bento import Bento, patient, until_health
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import SERVICE_NAME, EmbeddingClient, EmbedOptions, Truncation
 from torchless.clients.translate import translate
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -155,7 +156,7 @@ async def test_a_caller_that_hangs_up_is_not_computed_for(bento: Bento) -> None:
 async def test_a_deadline_is_kept(bento: Bento) -> None:
     async with EmbeddingClient(bento.address) as client:
         with pytest.raises(TorchlessError) as caught:
-            await client.embed(["long " * 200] * 256, context=CallContext(deadline_s=0.05))
+            await client.embed(["long " * 200] * 256, context=CallContext(deadline=Deadline.after(0.05)))
         assert caught.value.kind is ErrorKind.DEADLINE
         assert (await client.embed(["fine"])).vectors.shape == (1, 384)
 
@@ -171,7 +172,8 @@ async def test_a_call_is_not_worked_on_past_its_deadline(bento: Bento) -> None:
     async with EmbeddingClient(bento.address) as client:
         before, computed = await ended(), await bento.metric("torchless_batch_items_sum")
         calls = [
-            client.embed([f"{n} {m} " * 60 for m in range(200)], context=CallContext(deadline_s=0.3)) for n in range(5)
+            client.embed([f"{n} {m} " * 60 for m in range(200)], context=CallContext(deadline=Deadline.after(0.3)))
+            for n in range(5)
         ]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         kinds = [outcome.kind for outcome in outcomes if isinstance(outcome, TorchlessError)]

@@ -22,6 +22,7 @@ from tests.integration.reranking.conftest import serving
 from tests.integration.reranking.small_models import save_cross_encoder
 from tests.running_bento import Bento, patient, until_health
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.endpoints.channel import open_channel
 from torchless.clients.reranking import SERVICE_NAME, LongDocuments, Query, RerankingClient, RerankOptions, ScoreForm
 from torchless.clients.settings import ClientSettings
@@ -280,7 +281,7 @@ async def test_a_deadline_is_kept(bento: Bento) -> None:
     async with RerankingClient(bento.address) as client:
         documents = [f"long {number} " * 200 for number in range(256)]
         with pytest.raises(TorchlessError) as caught:
-            await client.rerank("q", documents, context=CallContext(deadline_s=0.05))
+            await client.rerank("q", documents, context=CallContext(deadline=Deadline.after(0.05)))
         assert caught.value.kind is ErrorKind.DEADLINE
         assert (await client.rerank("fine", ["fine"])).queries[0].scores.shape == (1,)
 

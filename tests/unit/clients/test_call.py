@@ -19,7 +19,7 @@ HALF = "\ud800"
 @pytest.mark.parametrize("text", ["é", "a\nb", "a\0", "\x7f", HALF])
 def test_facts_about_a_call_are_printable_ascii(field: str, text: str) -> None:
     with pytest.raises(TorchlessError) as caught:
-        CallContext(**{field: text})
+        CallContext(**{field: text})  # type: ignore[arg-type]
     assert caught.value.kind is ErrorKind.INVALID_INPUT
     assert field in caught.value.message
 

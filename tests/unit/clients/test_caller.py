@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoint_state import Health
 from torchless.clients.endpoints.endpoint import Endpoint
@@ -77,7 +78,7 @@ async def call(client: EmbeddingClient, script: Script, *, repeatable: bool = Tr
     return await client._caller.unary(
         lambda stub: script,  # type: ignore[arg-type, return-value]
         pb.ListModelsRequest(),
-        CallContext(deadline_s=deadline_s),
+        CallContext(deadline=Deadline.after(deadline_s)),
         repeatable=repeatable,
     )
 

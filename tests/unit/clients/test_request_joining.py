@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.request_joining import Joining, JoiningSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError, invalid_input
 
@@ -50,7 +51,9 @@ class Client:
         )
 
     def ask(self, *texts: str, key: str = "", tenant: str = "", timeout_s: float = 30) -> asyncio.Task[Answer]:
-        return asyncio.create_task(self.joining.answer(texts, key, CallContext(tenant=tenant), timeout_s))
+        return asyncio.create_task(
+            self.joining.answer(texts, key, CallContext(tenant=tenant), Deadline.after(timeout_s))
+        )
 
 
 async def settle() -> None:
@@ -197,7 +200,9 @@ async def test_each_waits_no_longer_than_its_own_deadline_and_the_call_as_long_a
     client.service.gate.set()
     assert await asyncio.gather(first, long, later) == [["A"], ["C"], ["D"]]
     assert client.service.calls[-1] == ["c", "d"]
-    assert 15 < (client.service.contexts[-1].deadline_s or 0) <= 20
+    deadline = client.service.contexts[-1].deadline
+    assert deadline is not None
+    assert 15 < deadline.remaining_s <= 20
 
 
 async def test_a_defect_keeps_nobody_waiting() -> None:

@@ -28,6 +28,7 @@ from tests.integration.gateway.reranking_server import RerankingServer
 from tests.integration.gateway.stand_in import StandIn
 from torchless.clients.base import CapabilityClient
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import SERVICE_NAME, EmbeddingClient, Embeddings
 from torchless.clients.gpu import GPUClient
 from torchless.clients.reranking import RerankingClient
@@ -128,7 +129,7 @@ def test_context_and_settings_are_the_asynchronous_clients(server: StandIn[Strea
     server.servicer.delay_s = 60
     with SyncEmbeddingClient(ClientSettings(address=server.address, deadline_s=600)) as client:
         with pytest.raises(TorchlessError) as caught:
-            client.embed(["a"], context=CallContext(deadline_s=0.05, tenant="t"))
+            client.embed(["a"], context=CallContext(deadline=Deadline.after(0.05), tenant="t"))
         assert caught.value.kind is ErrorKind.DEADLINE
         assert server.servicer.metadata["x-tenant-id"] == "t"
         client.reconfigure(ClientSettings(address=server.address, deadline_s=0.05))

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.settings import ClientSettings
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
@@ -106,7 +107,7 @@ async def test_the_callers_deadline_is_kept_over_the_clients_own() -> None:
     async def never(request: pb.GenerateEmbeddingsRequest, context: Context) -> Any:
         await asyncio.sleep(60)
 
-    error = await error_of(never, CallContext(deadline_s=0.05))
+    error = await error_of(never, CallContext(deadline=Deadline.after(0.05)))
     assert error.kind is ErrorKind.DEADLINE
     assert (await error_of(never, deadline_s=0.05)).kind is ErrorKind.DEADLINE
 

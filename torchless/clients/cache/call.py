@@ -1,51 +1,36 @@
-"""One request to the cache: what it holds, and how much of its time is left."""
+"""One request to the cache."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
-
 from torchless.clients.cache.keys import Inputs
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbedOptions
 from torchless.clients.translate import out_of_time
 
 
 class Call:
-    """A request that began now.
+    """One request.
 
     Args:
         inputs: Texts or token ids.
         options: How.
-        context: For whom, and how long they wait.
+        context: For whom, and until when they wait.
     """
 
-    __slots__ = ("_expires_at", "context", "inputs", "options")
+    __slots__ = ("context", "deadline", "inputs", "options")
 
     def __init__(self, inputs: Inputs, options: EmbedOptions, context: CallContext) -> None:
         self.inputs = inputs
         self.options = options
         self.context = context
-        self._expires_at = None if context.deadline_s is None else time.monotonic() + context.deadline_s
+        self.deadline = context.deadline or Deadline.NEVER
 
-    def remaining_s(self) -> float | None:
-        """Seconds that are left, at least 0; None where the caller gave no deadline."""
-        return None if self._expires_at is None else max(0.0, self._expires_at - time.monotonic())
-
-    def has_time(self, seconds: float) -> bool:
-        """Whether more than `seconds` are left."""
-        remaining = self.remaining_s()
-        return remaining is None or remaining > seconds
-
-    def context_now(self) -> CallContext:
-        """The context for a call that begins now.
+    def check_time(self) -> None:
+        """Refuses to go on once the deadline has passed.
 
         Raises:
-            TorchlessError: DEADLINE, when no time is left.
+            TorchlessError: DEADLINE.
         """
-        remaining = self.remaining_s()
-        if remaining is None:
-            return self.context
-        if not remaining:
+        if self.deadline.expired:
             raise out_of_time("embedding")
-        return replace(self.context, deadline_s=remaining)

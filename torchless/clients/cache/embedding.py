@@ -20,6 +20,7 @@ from torchless.clients.cache.single_flight import Flight, Flights, Landed, Leade
 from torchless.clients.cache.store import Store
 from torchless.clients.cache.tasks import end, spawn
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity
 from torchless.clients.translate import out_of_time
 from torchless.contracts.errors import TorchlessError
@@ -176,7 +177,8 @@ class EmbeddingCache:
 
     async def _uncached(self, call: Call) -> CachedAnswer:
         self._metrics.uncached.inc()
-        answer = await self._service.embed(call.inputs, call.options, call.context_now())
+        call.check_time()
+        answer = await self._service.embed(call.inputs, call.options, call.context)
         return CachedAnswer(answer, hits=0, misses=len(call.inputs))
 
     async def _computed(self, call: Call, scope: Scope, wanted: Mapping[bytes, int]) -> _Computed:
@@ -224,7 +226,8 @@ class EmbeddingCache:
         return self._flights.begin(digests, self._compute(call, scope, digests, inputs), listed=listed)
 
     async def _compute(self, call: Call, scope: Scope, digests: Sequence[bytes], inputs: Inputs) -> Landed:
-        answer = await self._service.embed(inputs, call.options, call.context_now())
+        call.check_time()
+        answer = await self._service.embed(inputs, call.options, call.context)
         refuse_odd(answer, inputs)
         entries = entries_of(answer)
         served = Served(answer.model, answer.revision)
@@ -246,9 +249,9 @@ class EmbeddingCache:
             raise renumbered(error, indices) from error
 
     async def _followed(self, flight: Flight, digests: Sequence[bytes], call: Call, computed: _Computed) -> None:
-        remaining = call.remaining_s()
+        deadline = call.context.deadline or Deadline.after(self._deadline_s)
         try:
-            landed = await flight.followed(digests, self._deadline_s if remaining is None else remaining)
+            landed = await flight.followed(digests, deadline)
         except LeaderFailedError:
             return
         self._metrics.joined.inc(len(digests))
@@ -258,7 +261,7 @@ class EmbeddingCache:
         if self._revisions.is_settled:
             return
         try:
-            async with asyncio.timeout(call.remaining_s()):
+            async with asyncio.timeout(call.deadline.timeout_s):
                 await self._revisions.settled()
         except TimeoutError:
             raise out_of_time("embedding") from None

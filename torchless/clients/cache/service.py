@@ -10,6 +10,7 @@ from typing import Protocol
 from torchless.clients.cache.keys import Inputs, Served
 from torchless.clients.cache.revisions import Revisions
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import Embeddings, EmbedOptions
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -64,14 +65,14 @@ class WatchedService:
         self._revisions.answered(options.model, Served(answer.model, answer.revision), asked_at)
         return answer
 
-    async def ask(self, deadline_s: float = _ASK_S) -> bool:
+    async def ask(self, timeout_s: float = _ASK_S) -> bool:
         """Asks which models are served.
 
         Returns:
             Whether the service said it.
         """
         try:
-            models = await self._service.list_models(CallContext(deadline_s=deadline_s))
+            models = await self._service.list_models(CallContext(deadline=Deadline.after(timeout_s)))
         except TorchlessError as error:
             self._note_failure(error)
             return False

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchless.clients.cache.entry import Entry
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import Embeddings
 from torchless.clients.translate import out_of_time, unreachable
 from torchless.contracts.errors import TOO_LATE, ErrorKind, TorchlessError
@@ -84,18 +85,18 @@ class Flight:
             raise unreachable("embedding")
         return self._task.result()
 
-    async def followed(self, digests: Sequence[bytes], timeout_s: float) -> Landed:
+    async def followed(self, digests: Sequence[bytes], deadline: Deadline) -> Landed:
         """What lands, for those who joined.
 
         Args:
             digests: What they wait for; of a flight, each once.
-            timeout_s: How long.
+            deadline: Until when.
 
         Raises:
-            TorchlessError: A fault of the service, as a new exception; or DEADLINE after `timeout_s`.
+            TorchlessError: A fault of the service, as a new exception; or DEADLINE after `deadline`.
             LeaderFailedError: The flight ended for reasons of its leader.
         """
-        done, _ = await asyncio.wait((self._task,), timeout=timeout_s)
+        done, _ = await asyncio.wait((self._task,), timeout=deadline.timeout_s)
         if not done:
             raise out_of_time("embedding")
         error = LeaderFailedError() if self._task.cancelled() else self._task.exception()

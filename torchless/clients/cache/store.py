@@ -50,7 +50,11 @@ class Store:
         hits = sum(digest in found for digest in digests) if found else 0
         self._metrics.memory_hits.inc(hits)
         self._metrics.memory_misses.inc(len(digests) - hits)
-        if self._redis is not None and hits < len(digests) and call.has_time(self._settings.redis_timeout_s):
+        if (
+            self._redis is not None
+            and hits < len(digests)
+            and call.deadline.remaining_s > self._settings.redis_timeout_s
+        ):
             missing = [digest for digest in dict.fromkeys(digests) if digest not in found]
             from_redis = await self._redis.get(scope, missing)
             self._hold(scope, list(from_redis), list(from_redis.values()))

@@ -71,7 +71,7 @@ class HealthWatch:
         if self._probe is None or self._probe.done():
             self._probe = asyncio.get_running_loop().create_task(self._look())
 
-    async def check(self, timeout_s: float) -> Health:
+    async def check(self, timeout_s: float | None) -> Health:
         """What it says when asked now, within `timeout_s` seconds; changes nothing of what is known."""
         try:
             return _state_of((await self._stub.Check(self._request, timeout=timeout_s)).status)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, Generic
 
 from torchless.clients.addresses import Target, parse
+from torchless.clients.deadline import Deadline
 from torchless.clients.endpoint_state import BreakerState, EndpointState, Health
 from torchless.clients.endpoints.balancing import choose
 from torchless.clients.endpoints.breaker import Ticket
@@ -91,7 +92,7 @@ class EndpointPool(Generic[Stub]):
 
     async def pick(
         self,
-        deadline_s: float,
+        deadline: Deadline,
         tried: Collection[Endpoint[Any]] = (),
         *,
         only_others: bool = False,
@@ -100,7 +101,7 @@ class EndpointPool(Generic[Stub]):
         """An endpoint, and its breaker's permission for one call.
 
         Args:
-            deadline_s: How long the call waits, in seconds.
+            deadline: Until when the call waits.
             tried: Endpoints that it has met.
             only_others: Whether only a healthy one that it has not met will do.
             size: Size of its request, in bytes.
@@ -109,22 +110,21 @@ class EndpointPool(Generic[Stub]):
             TorchlessError: UNREACHABLE when no endpoint is known, CIRCUIT_OPEN when no breaker lets a call through,
                 DEADLINE when there is no time left.
         """
-        if deadline_s <= 0:
+        if deadline.expired:
             raise out_of_time(self._capability)
         self.start()
-        await self.known(deadline_s)
+        await self.known(deadline)
         endpoints = list(self._endpoints.values())
         endpoint = choose(endpoints, tried, only_others=only_others)
-        ticket = endpoint.breaker.begin(deadline_s, size) if endpoint is not None else None
+        ticket = endpoint.breaker.begin(deadline.remaining_s, size) if endpoint is not None else None
         if endpoint is None or ticket is None:
             raise self._nobody(endpoints)
         return endpoint, ticket
 
-    async def known(self, timeout_s: float) -> None:
-        """Waits until names have been resolved once, at most `timeout_s` seconds."""
-        expires = time.monotonic() + timeout_s
+    async def known(self, deadline: Deadline) -> None:
+        """Waits until names have been resolved once, or `deadline` has passed."""
         while not self._endpoints and (task := self._resolved_once) is not None:
-            await asyncio.wait({task}, timeout=max(0.0, expires - time.monotonic()))
+            await asyncio.wait({task}, timeout=deadline.timeout_s)
             if task is self._resolved_once:  # else other settings came, and with them other names
                 return
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.endpoint_state import Health
 from torchless.clients.endpoints.endpoint import Endpoint, Stub
 from torchless.clients.endpoints.pool import EndpointPool
@@ -55,7 +56,7 @@ class ResumingStream(Generic[Stub, Request, Response]):
         self._settings = settings
         self._method = method
         self._context = context
-        self._expires = None if context.deadline_s is None else time.monotonic() + context.deadline_s
+        self._deadline = context.deadline or Deadline.NEVER
         self._unanswered: Unanswered[Request] = Unanswered()
         self._patience = Patience(capability, pool, settings, self._unanswered)
         self._answered = 0
@@ -92,7 +93,7 @@ class ResumingStream(Generic[Stub, Request, Response]):
         """Waits for a request if there is none: no endpoint is kept waiting for it meanwhile."""
         if not self._unanswered:
             coming = source.coming()
-            done, _ = await asyncio.wait({coming}, timeout=self._left_s())
+            done, _ = await asyncio.wait({coming}, timeout=self._deadline.timeout_s)
             if not done:
                 raise out_of_time(self._capability)
             request = source.take()
@@ -102,13 +103,14 @@ class ResumingStream(Generic[Stub, Request, Response]):
         return True
 
     async def _over_one_endpoint(self, source: _Source[Request]) -> AsyncGenerator[Response, None]:
-        left_s, self._endpoint = self._left_s(), None
-        endpoint, ticket = await self._pool.pick(self._settings.deadline_s if left_s is None else left_s, self._tried)
+        self._endpoint = None
+        deadline = self._context.deadline or Deadline.after(self._settings.deadline_s)
+        endpoint, ticket = await self._pool.pick(deadline, self._tried)
         self._endpoint = endpoint
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with endpoint.call(ticket, timed=False), our_errors(self._capability):
             call = self._method(endpoint.stub)(
-                self._sent(source, endpoint, over), timeout=self._left_s(), metadata=self._context.metadata()
+                self._sent(source, endpoint, over), timeout=self._deadline.timeout_s, metadata=self._context.metadata()
             )
             ending = Ending(call)
             try:
@@ -144,9 +146,6 @@ class ResumingStream(Generic[Stub, Request, Response]):
             self._unanswered.add(request)
             yield request
 
-    def _left_s(self) -> float | None:
-        return None if self._expires is None else max(0.0, self._expires - time.monotonic())
-
     def _count_answer(self) -> None:
         if not self._unanswered:
             raise TorchlessError(ErrorKind.INTERNAL, f"the {self._capability} service answered more than it was asked")
@@ -158,16 +157,13 @@ class ResumingStream(Generic[Stub, Request, Response]):
         """Whether there is another try; waits until it is time for it."""
         if error.kind not in _PASSING or self._pool.is_closed:
             return False
-        now = time.monotonic()
         self._failures += 1
         self._leave()
         wait_s = pause_s(self._failures, self._settings.retry)
         if error.kind is not ErrorKind.UNREACHABLE and error.retry_after_s is not None:
             wait_s = max(wait_s, min(error.retry_after_s, self._settings.retry.max_s))
-        ends = min(now, self._unanswered.silent_since) + self._settings.retry.stream_patience_s
-        if self._expires is not None:
-            ends = min(ends, self._expires)
-        if now + wait_s > ends:
+        silent_s = max(0.0, time.monotonic() - self._unanswered.silent_since)
+        if wait_s > min(self._settings.retry.stream_patience_s - silent_s, self._deadline.remaining_s):
             return False
         self._pool.look_again()
         await asyncio.sleep(wait_s)

@@ -45,7 +45,7 @@ class HashService:
         model = options.model if options.model in self.others else MODEL
         if self.gate is not None:
             try:
-                async with asyncio.timeout(context.deadline_s):
+                async with asyncio.timeout(context.deadline and context.deadline.timeout_s):
                     await self.gate.wait()
             except asyncio.CancelledError:
                 self.cancelled += 1

@@ -10,6 +10,7 @@ from tests.unit.clients.cache.conftest import MakeCache
 from tests.unit.clients.cache.service import POISON, TOO_LONG, HashService, answer_of, same
 from torchless.clients.cache.embedding import CachedAnswer, EmbeddingCache
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbedOptions
 from torchless.contracts.errors import TOO_LATE, ErrorKind, TorchlessError
 
@@ -34,7 +35,8 @@ async def cache(make_cache: MakeCache, service: HashService) -> EmbeddingCache:
 
 
 def ask(cache: EmbeddingCache, *inputs: str, deadline_s: float | None = None) -> asyncio.Task[CachedAnswer]:
-    return asyncio.create_task(cache.embed(list(inputs), context=CallContext(deadline_s=deadline_s)))
+    deadline = None if deadline_s is None else Deadline.after(deadline_s)
+    return asyncio.create_task(cache.embed(list(inputs), context=CallContext(deadline=deadline)))
 
 
 async def rest() -> None:
@@ -223,16 +225,14 @@ async def test_closing_ends_what_is_in_the_air(cache: EmbeddingCache, service: H
     assert {each for each in asyncio.all_tasks() if each is not asyncio.current_task()} == set()
 
 
-async def test_what_is_left_of_the_time_is_what_the_service_is_told(
-    cache: EmbeddingCache, service: HashService
-) -> None:
+async def test_the_service_gets_the_callers_deadline(cache: EmbeddingCache, service: HashService) -> None:
     gate(service).set()
     await ask(cache, "a", deadline_s=5.0)
-    told = service.contexts[-1].deadline_s
-    assert told is not None
-    assert 0 < told < 5.0
+    deadline = service.contexts[-1].deadline
+    assert deadline is not None
+    assert 0 < deadline.remaining_s < 5.0
     await ask(cache, "b")
-    assert service.contexts[-1].deadline_s is None
+    assert service.contexts[-1].deadline is None
 
 
 async def test_a_small_request_does_not_wait_for_a_huge_one(cache: EmbeddingCache, service: HashService) -> None:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.waiting import until
 from torchless.clients.call import CallContext
+from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.endpoints import pool as module
 from torchless.clients.metrics import ClientMetrics
@@ -78,7 +79,7 @@ async def until_hosts(client: EmbeddingClient, *expected: int) -> None:
 
 async def error_of(client: EmbeddingClient, deadline_s: float = 5) -> TorchlessError:
     with pytest.raises(TorchlessError) as caught:
-        await client.embed(["a"], context=CallContext(deadline_s=deadline_s))
+        await client.embed(["a"], context=CallContext(deadline=Deadline.after(deadline_s)))
     return caught.value
 
 
