@@ -74,16 +74,16 @@ class EmbeddingServiceServicer(object):
     """
 
     def GenerateEmbeddings(self, request, context):
-        """One vector (or one vector a token) for each input, in the order of the inputs.
+        """One vector for each input (or for each token of it), in the order of the inputs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamEmbeddings(self, request_iterator, context):
-        """Bulk: any number of frames each way. Answers come in the order of the frames. The service reads a frame only when it
-        has room for it, so that flow control reaches the sender. A frame that is the caller's fault is answered with an
-        error of its own and the stream goes on; a fault of the service ends the stream.
+        """Bulk: any number of frames in each direction, answered in order. The service reads a frame only when it has capacity
+        for it, so that flow control reaches the sender. An invalid frame is answered with an error and the stream
+        continues; a fault of the service ends the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,21 +97,21 @@ class EmbeddingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Tokenize(self, request, context):
-        """The tokens themselves, with their place in the text.
+        """The tokens of each text, with their positions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Detokenize(self, request, context):
-        """Text for token ids.
+        """The text for token ids.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """The models served, the default one first.
+        """The served models, the default model first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,10 +27,10 @@ if _version_not_supported:
 
 class GPUServiceStub(object):
     """Errors are gRPC statuses whose trailing google.rpc.ErrorInfo (domain "torchless") carries the error kind as its reason;
-    see torchless/contracts/errors.py for the closed list. Memory is in MiB (2^20 bytes) and times are seconds since the
-    Unix epoch, by the service's clock, everywhere here.
+    see torchless/contracts/errors.py for the closed list. Memory is in MiB (2^20 bytes); times are seconds since
+    the Unix epoch, by the service's clock.
 
-    The service runs and is healthy (grpc.health.v1) without a GPU or without its driver: it then says so.
+    Without a GPU or its driver, the service is healthy (grpc.health.v1) and its status says what is missing.
     """
 
     def __init__(self, channel):
@@ -73,58 +73,58 @@ class GPUServiceStub(object):
 
 class GPUServiceServicer(object):
     """Errors are gRPC statuses whose trailing google.rpc.ErrorInfo (domain "torchless") carries the error kind as its reason;
-    see torchless/contracts/errors.py for the closed list. Memory is in MiB (2^20 bytes) and times are seconds since the
-    Unix epoch, by the service's clock, everywhere here.
+    see torchless/contracts/errors.py for the closed list. Memory is in MiB (2^20 bytes); times are seconds since
+    the Unix epoch, by the service's clock.
 
-    The service runs and is healthy (grpc.health.v1) without a GPU or without its driver: it then says so.
+    Without a GPU or its driver, the service is healthy (grpc.health.v1) and its status says what is missing.
     """
 
     def GetStatus(self, request, context):
-        """The driver, the devices, the allocations in force, and why there are no devices where there are none.
+        """The driver, the devices, the leases in force, and if there are no devices, why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDevices(self, request, context):
-        """The devices that are there now, those with MIG on as well as their instances; empty without a GPU or its driver.
+        """The present devices, GPUs in MIG mode as well as their instances; empty without a GPU or its driver.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AllocateGPU(self, request, context):
-        """Leases memory on one or several devices, all of them or none. What is answered is on the service's disk already.
+        """Leases memory on one or several devices, all of them or none. The lease is on disk before it is answered.
 
-        INVALID_INPUT: a field is out of range. INPUT_TOO_LARGE: no device could ever hold it. NOT_FOUND: a device that
-        device_uuids names is not there. ALREADY_EXISTS: the idempotency key stands for a different request. OVERLOADED: no
-        room now; the retry delay is the time until the next lease that is in the way expires. GPU_UNAVAILABLE: there is no
-        device, or none of those named any more.
+        INVALID_INPUT: a field is out of range. INPUT_TOO_LARGE: no device has that much memory. NOT_FOUND: a device in
+        device_uuids does not exist. ALREADY_EXISTS: the idempotency key belongs to a different request. OVERLOADED: not
+        enough free memory now; the retry delay is the time until the next lease in the way expires. GPU_UNAVAILABLE: there
+        is no device, or all devices in device_uuids are lost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewAllocation(self, request, context):
-        """Lets a lease run on for ttl_s from now.
+        """Extends a lease to ttl_s from now.
 
-        NOT_FOUND: there is no such lease in force; ErrorInfo's metadata has "reason": "unknown", "expired" or "released".
-        GPU_UNAVAILABLE: it is lost, and stays visible until it expires or is released.
+        NOT_FOUND: no such lease is in force; ErrorInfo's metadata has "reason": "unknown", "expired" or "released".
+        GPU_UNAVAILABLE: the lease is lost; it stays visible until it expires or is released.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseGPU(self, request, context):
-        """Gives a lease back, a lost one too. NOT_FOUND: as for RenewAllocation, so also the second time.
+        """Releases a lease, also a lost one. NOT_FOUND: as for RenewAllocation, so also when it is released twice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatus(self, request, context):
-        """The status at once, then whenever a lease or a device changes and at every interval. A caller that reads slowly gets
-        the newest status, not every one. OVERLOADED: too many watch already. Ends with UNREACHABLE when the service leaves.
+        """The status at once, then at every change of a lease or a device and at every interval. A slow reader gets only the
+        newest status. OVERLOADED: too many watchers. Ends with UNREACHABLE when the service shuts down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,10 +173,10 @@ def add_GPUServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class GPUService(object):
     """Errors are gRPC statuses whose trailing google.rpc.ErrorInfo (domain "torchless") carries the error kind as its reason;
-    see torchless/contracts/errors.py for the closed list. Memory is in MiB (2^20 bytes) and times are seconds since the
-    Unix epoch, by the service's clock, everywhere here.
+    see torchless/contracts/errors.py for the closed list. Memory is in MiB (2^20 bytes); times are seconds since
+    the Unix epoch, by the service's clock.
 
-    The service runs and is healthy (grpc.health.v1) without a GPU or without its driver: it then says so.
+    Without a GPU or its driver, the service is healthy (grpc.health.v1) and its status says what is missing.
     """
 
     @staticmethod

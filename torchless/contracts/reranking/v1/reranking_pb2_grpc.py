@@ -54,14 +54,14 @@ class RerankingServiceServicer(object):
     """
 
     def RerankBatch(self, request, context):
-        """One score for each document of each query, in the order in which they were given; the caller sorts.
+        """One score for each document of each query, in the order of the request; the caller sorts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """The models served, the default one first.
+        """The served models, the default model first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
