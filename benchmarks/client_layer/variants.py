@@ -18,13 +18,12 @@ from benchmarks.plan import Length
 from torchless.clients.adaptive_limit import ConcurrencySettings
 from torchless.clients.cache.embedding import EmbeddingCache
 from torchless.clients.cache.settings import CacheSettings
-from torchless.clients.embedding import EmbeddingClient, Embeddings
+from torchless.clients.embedding import EmbeddingClient, Embeddings, read_embeddings
 from torchless.clients.endpoint_state import Health
 from torchless.clients.endpoints.channel import open_channel
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.request_joining import JoiningSettings
 from torchless.clients.settings import ClientSettings
-from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
 
@@ -137,7 +136,7 @@ async def open_variants(addresses: Sequence[str], redis_url: str, opened: AsyncE
 
 
 def _bare(settings: ClientSettings, opened: AsyncExitStack) -> Callable[[Sequence[str]], Awaitable[Embeddings]]:
-    """The stub over a channel with the same options, and the answer read as the client reads it."""
+    """The stub over a channel with the same options, and its response read as the client reads it."""
     channel = open_channel(settings)
     opened.push_async_callback(channel.close)
     stub: Any = EmbeddingServiceStub(channel)
@@ -145,13 +144,7 @@ def _bare(settings: ClientSettings, opened: AsyncExitStack) -> Callable[[Sequenc
     async def embed(texts: Sequence[str]) -> Embeddings:
         request = pb.GenerateEmbeddingsRequest(texts=texts, normalize=True)
         response = await stub.GenerateEmbeddings(request, timeout=_DEADLINE_S)
-        return Embeddings(
-            vectors=matrix.from_message(response.embeddings),
-            token_counts=list(response.token_counts),
-            model=response.model,
-            revision=response.revision,
-            timings=response.timings,
-        )
+        return read_embeddings(response)
 
     return embed
 

@@ -14,17 +14,16 @@ from torchless.clients.endpoints.pool import EndpointPool
 from torchless.clients.metrics import ClientMetrics, default_metrics
 from torchless.clients.settings import ClientSettings
 from torchless.clients.translate import unreachable
-from torchless.contracts.errors import invalid_input
 
 
 class CapabilityClient:
-    """Base of the typed clients. Made inside a running event loop, whose it is.
+    """Base of the typed clients. Create it inside the event loop that will use it.
 
-    Every method raises `TorchlessError` and nothing else; its kind says whose fault it was.
+    Every method raises only `TorchlessError`; its kind says what went wrong.
 
     Args:
-        settings: How the service is called, or just its address.
-        metrics: Where calls and endpoints are shown; None: on Prometheus' default registry.
+        settings: How to call the service, or only its address.
+        metrics: Where calls and endpoints are counted; None: in Prometheus' default registry.
     """
 
     capability: ClassVar[str]
@@ -107,16 +106,3 @@ class CapabilityClient:
             settings=settings,
             metrics=self._metrics.of_endpoint(self.capability, address),
         )
-
-
-def valid_text(text: str, field: str) -> str:
-    """`text` itself, if protobuf can carry it.
-
-    Raises:
-        TorchlessError: INVALID_INPUT, naming `field`, when it is not valid Unicode.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise invalid_input(field, "is not valid Unicode: it holds half of a surrogate pair") from error
-    return text

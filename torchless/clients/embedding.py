@@ -1,41 +1,42 @@
-"""The embedding service, typed."""
+"""The embedding service: vectors, tokens and models."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, TypeAlias
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
 from numpy.typing import NDArray
 
-from torchless.clients.base import CapabilityClient, valid_text
+from torchless.clients.base import CapabilityClient
 from torchless.clients.call import CallContext
 from torchless.clients.caller import Caller
+from torchless.clients.mapping import build, check_number, check_text, reader
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.request_joining import Joining, JoiningSettings
 from torchless.clients.settings import ClientSettings
+from torchless.clients.timings import NO_TIMINGS, Timings
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
-from torchless.contracts.errors import TorchlessError, invalid_input
+from torchless.contracts.errors import TorchlessError
 from torchless.contracts.grpc_status import from_status
-from torchless.contracts.types.v1.types_pb2 import Timings, TokenIds
-
-if TYPE_CHECKING:
-    pass
+from torchless.contracts.types.v1 import types_pb2
 
 if TYPE_CHECKING:
     from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceAsyncStub
 
-_Stub: TypeAlias = "EmbeddingServiceAsyncStub"
 SERVICE_NAME = "torchless.embedding.v1.EmbeddingService"
 
 
 class InputType(IntEnum):
-    """What a text is for; picks the model's prompt."""
+    """What a text is for; selects the model's prompt."""
 
     UNSPECIFIED = pb.INPUT_TYPE_UNSPECIFIED
     QUERY = pb.INPUT_TYPE_QUERY
@@ -51,7 +52,7 @@ class Truncation(IntEnum):
 
 
 class Granularity(IntEnum):
-    """One vector an input, or one a token."""
+    """One vector per input, or one per token."""
 
     TEXT = pb.GRANULARITY_TEXT
     TOKEN = pb.GRANULARITY_TOKEN
@@ -59,27 +60,27 @@ class Granularity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class EmbedOptions:
-    """How inputs are embedded; the defaults are the service's."""
+    """How to embed inputs; the defaults are the service's."""
 
     model: str = ""
     """Model id; empty: the service's default model."""
     input_type: InputType = InputType.UNSPECIFIED
-    """What the inputs are for. Ignored where `prompt_name` is given."""
+    """What the inputs are for; ignored when `prompt_name` is given."""
     prompt_name: str = ""
     """One of the model's prompts; empty: the one of `input_type`."""
     normalize: bool = True
     """Scale each vector to length 1."""
     dimensions: int = 0
-    """Leading dimensions to keep, one that the model supports; 0: all."""
+    """Leading dimensions to keep, a number that the model supports; 0: all."""
     truncation: Truncation = Truncation.RIGHT
     """What happens to inputs longer than the model reads."""
     granularity: Granularity = Granularity.TEXT
-    """One vector an input, or one a token."""
+    """One vector per input, or one per token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """What `embed` answers."""
+    """Vectors of inputs."""
 
     vectors: NDArray[np.float32]
     """Read-only. Shape (inputs, dimensions), or (sum of token_counts, dimensions) for token granularity."""
@@ -89,13 +90,64 @@ class Embeddings:
     """Id of the model that answered."""
     revision: str
     """Its pinned revision."""
-    timings: Timings = field(default_factory=Timings)
-    """Where the time went inside the service, in milliseconds."""
+    timings: Timings = NO_TIMINGS
+    """Where the time went inside the service."""
 
     def per_input(self) -> list[NDArray[np.float32]]:
-        """For token granularity: one array an input, shape (tokens, dimensions)."""
+        """For token granularity: one array per input, shape (tokens, dimensions)."""
         ends = np.cumsum(self.token_counts)[:-1]
         return np.split(self.vectors, ends)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text."""
+
+    id: int
+    """Its id in the model's vocabulary."""
+    text: str
+    """A special token as the vocabulary spells it; else the piece of text that it stands for."""
+    special: bool
+    """Whether it is a special token."""
+    start: int | None
+    """First character in the text, prompt included, in Unicode code points; None for special tokens."""
+    stop: int | None
+    """Character after the last one; None for special tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingModelInfo:
+    """A model that the service serves."""
+
+    id: str
+    """Id that requests name."""
+    revision: str
+    """Pinned revision of the weights."""
+    dimensions: int
+    """Dimensions of a whole vector."""
+    max_tokens: int
+    """Longest input that the model reads, in tokens, special tokens included."""
+    matryoshka_dimensions: tuple[int, ...]
+    """Shorter dimensions that it supports, descending; empty: none."""
+    prompt_names: tuple[str, ...]
+    """Names of its prompts."""
+    device: str
+    """Device that it runs on: `cpu`, `cuda`, `cuda:0` and so on."""
+    dtype: str
+    """Type of its weights: `float32`, `float16` or `bfloat16`; vectors are always float32."""
+    pooling: str
+    """How tokens become one vector: `mean`, `cls`, `max` and so on."""
+    max_batch_tokens: int
+    """Padded tokens that one batch on the device may hold."""
+    created: int
+    """When the service loaded it, in seconds since the Unix epoch."""
+    vocabulary_size: int
+    """Size of its vocabulary: every token id is below it."""
+
+
+_read_timings = reader(types_pb2.Timings, Timings)
+_read_token = reader(pb.Token, Token)
+_read_model = reader(pb.Model, EmbeddingModelInfo)
 
 
 class EmbeddingClient(CapabilityClient):
@@ -104,19 +156,19 @@ class EmbeddingClient(CapabilityClient):
         async with EmbeddingClient("localhost:50051") as client:
             answer = await client.embed(["a text"])
 
-    Every method raises `TorchlessError` and nothing else; its kind says whose fault it was.
+    Every method raises only `TorchlessError`; its kind says what went wrong.
 
     Args:
-        settings: How the service is called, or just its address.
-        metrics: Where calls and endpoints are shown; None: on Prometheus' default registry.
-        joining: Whether and how concurrent small requests share calls. Of those that do, the service sees the id and
-            the trace of the first.
+        settings: How to call the service, or only its address.
+        metrics: Where calls and endpoints are counted; None: in Prometheus' default registry.
+        joining: Whether and how concurrent small requests share calls. The service sees the request id and the trace of
+            the first request of a shared call.
     """
 
     capability = "embedding"
     service_name = SERVICE_NAME
     make_stub = EmbeddingServiceStub
-    _caller: Caller[_Stub]
+    _caller: Caller[EmbeddingServiceAsyncStub]
 
     def __init__(
         self,
@@ -128,7 +180,7 @@ class EmbeddingClient(CapabilityClient):
         self._joining: Joining[EmbedOptions, Embeddings] = Joining(self._embed, _part, self._pool.takers, joining)
 
     def join(self, joining: JoiningSettings) -> None:
-        """Joins small requests as these settings have it, from now on."""
+        """Joins small requests by these settings from now on."""
         self._joining.settings = joining
 
     async def close(self) -> None:
@@ -146,21 +198,22 @@ class EmbeddingClient(CapabilityClient):
 
         Args:
             inputs: Texts, or token ids of the model's own vocabulary, without special tokens.
-            options: How.
-            context: For whom, and how long they wait.
+            options: How to embed them.
+            context: Tenant, request id, trace and deadline of the call.
         """
         with self._caller.admitted():
             texts = _joinable(inputs, options)
             if self._joining.takes(texts):
-                # A text that cannot be sent must not keep those from being sent that it is joined with.
-                return await self._joining.answer(_texts(texts), options, context, self._caller.deadline_of(context))
+                # A text that cannot be sent must fail here, not the requests that it would be joined with.
+                _check_texts(texts)
+                return await self._joining.answer(texts, options, context, self._caller.deadline_of(context))
             return await self._embed(inputs, options, context)
 
     async def _embed(
         self, inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOptions, context: CallContext
     ) -> Embeddings:
         request = _request(inputs, options)
-        return _embeddings(
+        return read_embeddings(
             await self._caller.unary(lambda stub: stub.GenerateEmbeddings, request, context, is_admitted=True)
         )
 
@@ -170,13 +223,18 @@ class EmbeddingClient(CapabilityClient):
         options: EmbedOptions = EmbedOptions(),
         context: CallContext = CallContext(),
     ) -> AsyncGenerator[Embeddings | TorchlessError, None]:
-        """Vectors of many frames of texts, one answer a frame, in the order of the frames.
+        """Vectors of many frames of texts, one answer per frame, in the order of the frames.
 
-        The next frame is asked for only when the service has room for it. A frame that the service refuses yields the
-        error in its place and the stream goes on. When an endpoint is lost or leaves, the stream goes on at another one
-        with the first frame that was not answered; a fault of the service raises. There is no deadline unless `context`
-        has one: a bulk run takes what it takes, as long as answers come (`retry.stream_patience_s`). What `frames`
-        raises comes after the answers to the frames before.
+        The next frame is read only when the service can take it. For a frame that the service refuses, the stream
+        yields the error and goes on. When an endpoint is lost or shuts down, the stream goes on at another
+        endpoint with the first unanswered frame; a failure of the service raises. An error that reading `frames` raises
+        comes after the answers to the frames before it. There is no deadline unless `context` has one, as long as
+        answers keep coming (`retry.stream_patience_s`).
+
+        Args:
+            frames: Frames of texts.
+            options: How to embed them.
+            context: Tenant, request id, trace and deadline of the call.
         """
 
         async def requests() -> AsyncIterator[pb.StreamEmbeddingsRequest]:
@@ -191,17 +249,18 @@ class EmbeddingClient(CapabilityClient):
                 if answer.WhichOneof("result") == "error":
                     yield from_status(answer.error)
                 else:
-                    yield _embeddings(answer.response)
+                    yield read_embeddings(answer.response)
 
     async def count_tokens(
         self, texts: Sequence[str], options: EmbedOptions = EmbedOptions(), context: CallContext = CallContext()
     ) -> list[int]:
-        """Tokens of each text before any truncation, prompt and special tokens included."""
-        request = pb.CountTokensRequest(
-            model=valid_text(options.model, "model"),
-            texts=_texts(texts),
+        """The number of tokens of each text before any truncation, prompt and special tokens included."""
+        request = build(
+            pb.CountTokensRequest,
+            model=options.model,
+            texts=texts,
             input_type=pb.InputType.ValueType(options.input_type),
-            prompt_name=valid_text(options.prompt_name, "prompt_name"),
+            prompt_name=options.prompt_name,
         )
         response = await self._caller.unary(lambda stub: stub.CountTokens, request, context)
         return list(response.token_counts)
@@ -214,16 +273,18 @@ class EmbeddingClient(CapabilityClient):
         add_special_tokens: bool = True,
         prompt_name: str = "",
         context: CallContext = CallContext(),
-    ) -> list[list[pb.Token]]:
-        """The tokens of each text; see `Token` in the contract for their fields."""
-        request = pb.TokenizeRequest(
-            model=valid_text(model, "model"),
-            texts=_texts(texts),
+    ) -> list[list[Token]]:
+        """The tokens of each text."""
+        request = build(
+            pb.TokenizeRequest,
+            model=model,
+            texts=texts,
             add_special_tokens=add_special_tokens,
-            prompt_name=valid_text(prompt_name, "prompt_name"),
+            prompt_name=prompt_name,
         )
         response = await self._caller.unary(lambda stub: stub.Tokenize, request, context)
-        return [list(text.tokens) for text in response.texts]
+        # In a thread: the conversion of a large response would hold up the event loop.
+        return await asyncio.to_thread(_read_tokens, response)
 
     async def detokenize(
         self,
@@ -233,49 +294,64 @@ class EmbeddingClient(CapabilityClient):
         skip_special_tokens: bool = True,
         context: CallContext = CallContext(),
     ) -> list[str]:
-        """The text of each sequence of ids."""
-        request = pb.DetokenizeRequest(
-            model=valid_text(model, "model"),
+        """The text of each sequence of token ids."""
+        request = build(
+            pb.DetokenizeRequest,
+            model=model,
             token_ids=_token_ids(token_ids),
             skip_special_tokens=skip_special_tokens,
         )
         response = await self._caller.unary(lambda stub: stub.Detokenize, request, context)
         return list(response.texts)
 
-    async def list_models(self, context: CallContext = CallContext()) -> list[pb.Model]:
-        """The models served, the default one first; see `Model` in the contract for their fields."""
+    async def list_models(self, context: CallContext = CallContext()) -> list[EmbeddingModelInfo]:
+        """The models served, the default one first."""
         response = await self._caller.unary(lambda stub: stub.ListModels, pb.ListModelsRequest(), context)
-        return list(response.models)
+        return [_read_model(model) for model in response.models]
 
 
 def _request(inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOptions) -> pb.GenerateEmbeddingsRequest:
-    if not 0 <= options.dimensions < 2**32:
-        raise invalid_input("dimensions", "is a whole number from 0 to 4294967295")
-    request = pb.GenerateEmbeddingsRequest(
-        model=valid_text(options.model, "model"),
-        input_type=pb.InputType.ValueType(options.input_type),
-        prompt_name=valid_text(options.prompt_name, "prompt_name"),
-        normalize=options.normalize,
-        dimensions=options.dimensions,
-        truncation=pb.Truncation.ValueType(options.truncation),
-        granularity=pb.Granularity.ValueType(options.granularity),
-    )
+    request = pb.GenerateEmbeddingsRequest()
+    request.CopyFrom(_request_without_inputs(options))
     if inputs and isinstance(inputs[0], str):
-        request.texts.extend(_texts(inputs))  # type: ignore[arg-type]
+        try:
+            request.texts.extend(inputs)  # type: ignore[arg-type]
+        except ValueError:
+            _check_texts(inputs)  # type: ignore[arg-type]
+            raise
     else:
         request.token_ids.extend(_token_ids(inputs))  # type: ignore[arg-type]
     return request
 
 
-def _texts(texts: Sequence[str]) -> Sequence[str]:
-    return [valid_text(text, f"texts[{index}]") for index, text in enumerate(texts)]
+@lru_cache(maxsize=64)
+def _request_without_inputs(options: EmbedOptions) -> pb.GenerateEmbeddingsRequest:
+    """What requests with the same options have in common: made once, and copied for each."""
+    return build(
+        pb.GenerateEmbeddingsRequest,
+        model=options.model,
+        input_type=pb.InputType.ValueType(options.input_type),
+        prompt_name=options.prompt_name,
+        normalize=options.normalize,
+        dimensions=options.dimensions,
+        truncation=pb.Truncation.ValueType(options.truncation),
+        granularity=pb.Granularity.ValueType(options.granularity),
+    )
 
 
-def _token_ids(sequences: Sequence[Sequence[int]]) -> list[TokenIds]:
+def _check_texts(texts: Sequence[str]) -> None:
+    for index, text in enumerate(texts):
+        check_text(("texts", index), text)
+
+
+def _token_ids(sequences: Sequence[Sequence[int]]) -> list[types_pb2.TokenIds]:
     try:
-        return [TokenIds(ids=ids) for ids in sequences]
-    except ValueError as error:  # past the range of an unsigned 32-bit number
-        raise invalid_input("token_ids", "each id is a whole number from 0 to 4294967295") from error
+        return [types_pb2.TokenIds(ids=ids) for ids in sequences]
+    except ValueError:
+        for row, ids in enumerate(sequences):
+            for column, token_id in enumerate(ids):
+                check_number(("token_ids", row, column), token_id, FieldDescriptor.CPPTYPE_UINT32)
+        raise
 
 
 def _joinable(inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOptions) -> Sequence[str]:
@@ -284,15 +360,20 @@ def _joinable(inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOpt
     return inputs if is_text and options.granularity is Granularity.TEXT else []  # type: ignore[return-value]
 
 
+def _read_tokens(response: pb.TokenizeResponse) -> list[list[Token]]:
+    return [[_read_token(token) for token in text.tokens] for text in response.texts]
+
+
 def _part(whole: Embeddings, start: int, stop: int) -> Embeddings:
     return replace(whole, vectors=whole.vectors[start:stop], token_counts=whole.token_counts[start:stop])
 
 
-def _embeddings(response: pb.GenerateEmbeddingsResponse) -> Embeddings:
+def read_embeddings(response: pb.GenerateEmbeddingsResponse) -> Embeddings:
+    """The embeddings of a response."""
     return Embeddings(
         vectors=matrix.from_message(response.embeddings),
         token_counts=list(response.token_counts),
         model=response.model,
         revision=response.revision,
-        timings=response.timings,
+        timings=_read_timings(response.timings),
     )

@@ -24,9 +24,10 @@ def from_message(message: Matrix) -> NDArray[np.float32]:
         TorchlessError: INTERNAL, when the bytes are not rows * dimensions * 4.
     """
     expected = message.rows * message.dimensions * _WIRE_DTYPE.itemsize
-    if len(message.data) != expected:
+    data = message.data  # once: each access copies the bytes
+    if len(data) != expected:
         raise TorchlessError(
             ErrorKind.INTERNAL, "the service answered a matrix whose bytes do not fit its rows and dimensions"
         )
-    flat = np.frombuffer(message.data, dtype=_WIRE_DTYPE)
+    flat = np.frombuffer(data, dtype=_WIRE_DTYPE)
     return flat.reshape(message.rows, message.dimensions).astype(np.float32, copy=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +26,6 @@ from gateway.encoding.json import finite, json_response
 from gateway.routing import Call, DirectRoute, get, post
 from torchless import __version__
 from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity, Truncation
-from torchless.contracts.embedding.v1.embedding_pb2 import Token as ServedToken
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 router = APIRouter(route_class=DirectRoute)
@@ -126,8 +123,7 @@ async def tokenize(body: TokenizeRequest, call: Call) -> Response:
         )
     except TorchlessError as error:
         raise _untokenizable(error, body.inputs, "inputs") from error
-    # Beside the event loop: an object a token takes a while to make.
-    return await asyncio.to_thread(_tokens, answer)
+    return json_response(answer)
 
 
 @post(
@@ -194,21 +190,6 @@ def _model(call: Call) -> str:
 def _untokenizable(error: TorchlessError, inputs: Inputs, field: str) -> TorchlessError:
     said = in_words_of_the_request(error, names_of(inputs, field), inputs_are(field))
     return UntokenizableInputError(said) if said.kind is ErrorKind.INVALID_INPUT else said
-
-
-def _tokens(answer: Iterable[Iterable[ServedToken]]) -> Response:
-    return json_response([[_token(token) for token in text] for text in answer])
-
-
-def _token(token: ServedToken) -> dict[str, Any]:
-    placed = token.HasField("start")
-    return {
-        "id": token.id,
-        "text": token.text,
-        "special": token.special,
-        "start": token.start if placed else None,
-        "stop": token.stop if placed else None,
-    }
 
 
 def _timings(answer: Embeddings) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchless.contracts.types.v1.types_pb2 import Timings
+from torchless.clients.timings import Timings
 
 
 def timing_headers(tokens: int, times: Timings) -> dict[str, str]:

@@ -24,7 +24,15 @@ from tests.running_bento import Bento, patient, until_health
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
 from torchless.clients.endpoints.channel import open_channel
-from torchless.clients.reranking import SERVICE_NAME, LongDocuments, Query, RerankingClient, RerankOptions, ScoreForm
+from torchless.clients.reranking import (
+    SERVICE_NAME,
+    LongDocuments,
+    ModelKind,
+    Query,
+    RerankingClient,
+    RerankOptions,
+    ScoreForm,
+)
 from torchless.clients.settings import ClientSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.contracts.reranking.v1 import reranking_pb2 as pb
@@ -66,9 +74,9 @@ async def test_every_form_and_way_of_the_contract_is_answered(client: RerankingC
 
 async def test_models_are_listed_with_their_facts(client: RerankingClient) -> None:
     (model,) = await client.list_models()
-    assert (model.id, model.kind) == ("sentence-transformers/all-MiniLM-L6-v2", pb.MODEL_KIND_LATE_INTERACTION)
+    assert (model.id, model.kind) == ("sentence-transformers/all-MiniLM-L6-v2", ModelKind.LATE_INTERACTION)
     assert (model.max_tokens, model.max_tokens_per_doc, model.max_batch_tokens) == (256, 4096, 16384)
-    assert (model.long_documents, model.device, model.dtype) == (pb.LONG_DOCUMENTS_CUT, "cpu", "float32")
+    assert (model.long_documents, model.device, model.dtype) == (LongDocuments.CUT, "cpu", "float32")
     assert len(model.revision) == 64
     assert model.created > 0
 

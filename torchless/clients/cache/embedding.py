@@ -22,9 +22,9 @@ from torchless.clients.cache.tasks import end, spawn
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity
+from torchless.clients.timings import Timings
 from torchless.clients.translate import out_of_time
 from torchless.contracts.errors import TorchlessError
-from torchless.contracts.types.v1.types_pb2 import Timings
 
 _FIRST_ASK_S = 1.0
 """How long the service has, at start, to say what it serves, before what Redis remembers is believed."""

@@ -11,8 +11,7 @@ from torchless.clients.cache.keys import Inputs, Served
 from torchless.clients.cache.revisions import Revisions
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
-from torchless.clients.embedding import Embeddings, EmbedOptions
-from torchless.contracts.embedding.v1 import embedding_pb2 as pb
+from torchless.clients.embedding import EmbeddingModelInfo, Embeddings, EmbedOptions
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 _ASK_S = 5.0
@@ -28,7 +27,7 @@ class EmbeddingService(Protocol):
         """Vectors of `inputs`, in their order; raises `TorchlessError`."""
         ...
 
-    async def list_models(self, context: CallContext) -> list[pb.Model]:
+    async def list_models(self, context: CallContext) -> list[EmbeddingModelInfo]:
         """The models served, the default one first; raises `TorchlessError`."""
         ...
 

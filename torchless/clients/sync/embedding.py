@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 
 from torchless.clients.call import CallContext
-from torchless.clients.embedding import EmbeddingClient, Embeddings, EmbedOptions
+from torchless.clients.embedding import EmbeddingClient, EmbeddingModelInfo, Embeddings, EmbedOptions, Token
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.request_joining import JoiningSettings
 from torchless.clients.settings import ClientSettings
 from torchless.clients.sync.base import SyncClient
-from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.errors import TorchlessError
 
 
@@ -89,7 +88,7 @@ class SyncEmbeddingClient(SyncClient[EmbeddingClient]):
         add_special_tokens: bool = True,
         prompt_name: str = "",
         context: CallContext = CallContext(),
-    ) -> list[list[pb.Token]]:
+    ) -> list[list[Token]]:
         """The tokens of each text; see `Token` in the contract for their fields."""
         return self._run(
             lambda client: client.tokenize(
@@ -112,6 +111,6 @@ class SyncEmbeddingClient(SyncClient[EmbeddingClient]):
             )
         )
 
-    def list_models(self, context: CallContext = CallContext()) -> list[pb.Model]:
+    def list_models(self, context: CallContext = CallContext()) -> list[EmbeddingModelInfo]:
         """The models served, the default one first; see `Model` in the contract for their fields."""
         return self._run(lambda client: client.list_models(context))

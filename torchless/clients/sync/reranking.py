@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from torchless.clients.call import CallContext
 from torchless.clients.metrics import ClientMetrics
-from torchless.clients.reranking import Query, Reranking, RerankingClient, RerankOptions
+from torchless.clients.reranking import Query, Reranking, RerankingClient, RerankingModelInfo, RerankOptions
 from torchless.clients.settings import ClientSettings
 from torchless.clients.sync.base import SyncClient
-from torchless.contracts.reranking.v1 import reranking_pb2 as pb
 
 
 class SyncRerankingClient(SyncClient[RerankingClient]):
@@ -54,6 +53,6 @@ class SyncRerankingClient(SyncClient[RerankingClient]):
         """
         return self._run(lambda client: client.rerank_batch(queries, options, context))
 
-    def list_models(self, context: CallContext = CallContext()) -> list[pb.Model]:
+    def list_models(self, context: CallContext = CallContext()) -> list[RerankingModelInfo]:
         """The models served, the default one first; see `Model` in the contract for their fields."""
         return self._run(lambda client: client.list_models(context))

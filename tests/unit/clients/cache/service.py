@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from torchless.clients.cache.keys import Inputs
 from torchless.clients.call import CallContext
-from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity
+from torchless.clients.embedding import EmbeddingModelInfo, Embeddings, EmbedOptions, Granularity
+from torchless.clients.mapping import reader
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large
 
@@ -20,6 +21,7 @@ MODEL = "tests/hashes"
 TOO_LONG = "too long"
 POISON = "poison"
 DIMENSIONS = 16
+_read_model = reader(pb.Model, EmbeddingModelInfo)
 
 
 @dataclass
@@ -61,11 +63,11 @@ class HashService:
                 raise TorchlessError(ErrorKind.INTERNAL, "the model failed on this request")
         return answer_of(inputs, options, revision, model)
 
-    async def list_models(self, context: CallContext) -> list[pb.Model]:
+    async def list_models(self, context: CallContext) -> list[EmbeddingModelInfo]:
         self.listed += 1
         if self.failure is not None:
             raise self.failure
-        return [pb.Model(id=MODEL, revision=self.revision)]
+        return [_read_model(pb.Model(id=MODEL, revision=self.revision))]
 
 
 def answer_of(
