@@ -36,16 +36,6 @@ def reloadable_part(wanted: GatewaySettings, started: GatewaySettings) -> Gatewa
     return wanted.model_copy(update={"workers": started.workers, "limits": limits})
 
 
-_OF_CONNECTIONS = {
-    "max_message_mib",
-    "connect_timeout_s",
-    "keepalive_s",
-    "keepalive_timeout_s",
-    "reconnect_min_s",
-    "reconnect_max_s",
-}
-
-
 def connection_settings(names: Iterable[str]) -> list[str]:
     """Those of `names` that a connection is made with, so that one that is open keeps what it has."""
-    return [name for name in names if name.rpartition(".")[2] in _OF_CONNECTIONS]
+    return [name for name in names if ".connection." in name]

@@ -99,7 +99,7 @@ def test_every_named_setting_exists() -> None:
     dotted = {name for name in NAMED if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", name)}
     single = {name for name in NAMED if re.fullmatch(r"[a-z_]+", name) and name.endswith(_UNITS)}
     named = {name for name in dotted | single if not name.startswith(("torchless_", "torchless."))}
-    assert {"breaker.failures", "limits.deadline_s", "keepalive_s"} <= named
+    assert {"breaker.failures", "limits.deadline_s", "connection.keepalive_s"} <= named
     assert [name for name in sorted(named) if not defaults_of(name) and name not in BENTOS[0]] == []
 
 

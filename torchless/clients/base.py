@@ -55,7 +55,7 @@ class CapabilityClient:
     async def reconfigure(self, settings: ClientSettings) -> None:
         """Other settings from now on; calls in flight end as they began.
 
-        Settings of the channel (`max_message_mib`, `keepalive_...`, `reconnect_...`) hold for endpoints that are new.
+        The settings of the `connection` group apply to new endpoints only.
         """
         await self._pool.reconfigure(settings)  # which refuses an address that is none, before anything is changed
         self._settings = settings

@@ -27,8 +27,8 @@ class CallContext:
     traceparent: str = ""
     """W3C trace context (https://www.w3.org/TR/trace-context/); empty: none."""
     deadline: Deadline | None = None
-    """Until when the caller waits; None: the client's default, `deadline_s`, for unary calls, and no deadline for
-    streams."""
+    """Until when the caller waits; None: `deadline_s` of the client's settings for a call, and no deadline for a
+    stream. It is a moment, so a context with a deadline is for one request."""
 
     def __post_init__(self) -> None:
         for name in ("request_id", "tenant", "traceparent"):

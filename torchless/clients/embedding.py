@@ -229,7 +229,7 @@ class EmbeddingClient(CapabilityClient):
         yields the error and goes on. When an endpoint is lost or shuts down, the stream goes on at another
         endpoint with the first unanswered frame; a failure of the service raises. An error that reading `frames` raises
         comes after the answers to the frames before it. There is no deadline unless `context` has one, as long as
-        answers keep coming (`retry.stream_patience_s`).
+        answers keep coming (`retry.stream_idle_timeout_s`).
 
         Args:
             frames: Frames of texts.

@@ -33,22 +33,23 @@ _DEFECT = TorchlessError(ErrorKind.INTERNAL, "the request could not be sent with
 
 
 class JoiningSettings(SettingsGroup):
-    """Joining of small requests."""
+    """Joining of concurrent small requests into one call."""
 
     enabled: bool = True
-    """Whether small requests to embed are joined."""
-    calls: int = Field(default=1, ge=1, le=64)
-    """Calls under way at each endpoint from which on requests are joined. With 1, all that comes meanwhile is one pass;
-    a device that is done in a few milliseconds may want 2, so that one waits while one is at work."""
-    small: int = Field(default=8, ge=1, le=1024)
+    """Whether small embedding requests are joined."""
+    calls_per_endpoint: int = Field(default=1, ge=1, le=64)
+    """Calls in flight at each endpoint from which on requests are joined. With 1, the requests that arrive during a
+    call become one batch. For a device that takes a few milliseconds, 2 keeps one call waiting while
+    another is computed."""
+    max_texts: int = Field(default=8, ge=1, le=1024)
     """Most texts of a request that is joined."""
-    small_characters: int = Field(default=4096, ge=1)
-    """Most characters of all texts of a request that is joined: whoever is joined with a long one waits for it."""
-    most: int = Field(default=64, ge=2, le=4096)
-    """Most texts of a joined call; a full batch of the service is a good one."""
-    longest_s: float = Field(default=0.5, gt=0, le=60)
-    """Time that a joined call is to take at most, in seconds, as far as the last ones tell: a slow service gets fewer
-    texts in a call."""
+    max_characters: int = Field(default=4096, ge=1)
+    """Most characters of a request that is joined, over all its texts: a long one would delay the others."""
+    max_joined_texts: int = Field(default=64, ge=2, le=4096)
+    """Most texts of a joined call; a full batch of the service is a good value."""
+    max_duration_s: float = Field(default=0.5, gt=0, le=60)
+    """Longest duration of a joined call, in seconds, as estimated from recent calls: a slow service gets fewer texts in
+    a call."""
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +99,9 @@ class Joining(Generic[Key, Answer]):
         """Whether a request with `texts` is small enough."""
         settings = self.settings
         return (
-            settings.enabled and 0 < len(texts) <= settings.small and sum(map(len, texts)) <= settings.small_characters
+            settings.enabled
+            and 0 < len(texts) <= settings.max_texts
+            and sum(map(len, texts)) <= settings.max_characters
         )
 
     async def answer(self, texts: Sequence[str], key: Key, context: CallContext, deadline: Deadline) -> Answer:
@@ -114,7 +117,7 @@ class Joining(Generic[Key, Answer]):
             TorchlessError: As the call; what another request is to blame for is never raised.
         """
         group = self._groups[key, context.tenant]
-        calls = self.settings.calls * max(1, self._endpoints())
+        calls = self.settings.calls_per_endpoint * max(1, self._endpoints())
         if group.calls < calls:
             end = self._begin(group, key, context.tenant)
             try:
@@ -161,7 +164,7 @@ class Joining(Generic[Key, Answer]):
                 late.cancel()
                 self._ended(group, key, tenant)
 
-        late = asyncio.get_running_loop().call_later(2 * self.settings.longest_s, end)
+        late = asyncio.get_running_loop().call_later(2 * self.settings.max_duration_s, end)
         return end
 
     def _ended(self, group: _Group[Answer], key: Key, tenant: str) -> None:
@@ -240,9 +243,9 @@ class Joining(Generic[Key, Answer]):
     def _most(self) -> int:
         """Texts of the next call."""
         if not self._seconds_a_text:
-            return self.settings.most
-        in_time = int(self.settings.longest_s / self._seconds_a_text)
-        return max(self.settings.small, min(self.settings.most, in_time))
+            return self.settings.max_joined_texts
+        in_time = int(self.settings.max_duration_s / self._seconds_a_text)
+        return max(self.settings.max_texts, min(self.settings.max_joined_texts, in_time))
 
     async def _alone(self, member: _Member[Answer], key: Key) -> None:
         if member.answer.done() or member.deadline.expired:

@@ -59,7 +59,7 @@ async def test_an_endpoint_that_dies_under_load_costs_no_call(serve: Serve, conn
 
 async def test_the_last_endpoints_come_back_on_the_same_port(serve: Serve, connect: Connect) -> None:
     (service,) = await serve(1)
-    client = connect(service, breaker={"open_s": 0.05}, reconnect_max_s=0.1)
+    client = connect(service, breaker={"open_s": 0.05}, connection={"reconnect_max_s": 0.1})
     for _ in range(3):
         await client.embed(["a"])
         await service.stop()
@@ -75,7 +75,7 @@ async def test_the_last_endpoints_come_back_on_the_same_port(serve: Serve, conne
 
 async def test_a_rolling_restart_with_notice_costs_no_call(serve: Serve, connect: Connect) -> None:
     services = await serve(2)
-    client = connect(*services, reconnect_max_s=0.1)
+    client = connect(*services, connection={"reconnect_max_s": 0.1})
     await all_known(client)
     stopped = asyncio.Event()
 
@@ -195,8 +195,7 @@ class TestDeadlines:
         service.servicer.delay_s = 5
         client = connect(service)
         await all_known(client)
-        short = within(0.03)
-        kinds = await asyncio.gather(*(kind_of(client.embed(["a"], context=short)) for _ in range(12)))
+        kinds = await asyncio.gather(*(kind_of(client.embed(["a"], context=within(0.03))) for _ in range(12)))
         assert set(kinds) == {ErrorKind.DEADLINE}
         assert client.states()[0].breaker is BreakerState.CLOSED
         await until(lambda: service.servicer.cancelled == 12)  # the service works for nobody
@@ -209,12 +208,11 @@ class TestSilence:
             client = connect(proxy.address, good, endpoint_health={"timeout_s": 0.2})
             await all_known(client)
             proxy.black_hole = True
-            short = within(0.3)
             while client.states()[0].health is Health.SERVING:
-                await kind_of(client.embed(["a"], context=short))
+                await kind_of(client.embed(["a"], context=within(0.3)))
             assert client.states()[0].health is Health.UNREACHABLE
             before = good.servicer.calls
-            assert {await kind_of(client.embed(["a"], context=short)) for _ in range(20)} == {None}
+            assert {await kind_of(client.embed(["a"], context=within(0.3))) for _ in range(20)} == {None}
             assert good.servicer.calls == before + 20
             # What is lost in a black hole is lost: the connection has to be made anew.
             proxy.black_hole = False

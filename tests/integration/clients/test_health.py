@@ -89,7 +89,7 @@ class TestHeard:
 
     async def test_one_that_is_not_there_is_unreachable_until_it_comes(self, connect: Connect) -> None:
         port = free_port()
-        client = connect(f"127.0.0.1:{port}", reconnect_max_s=0.1)
+        client = connect(f"127.0.0.1:{port}", connection={"reconnect_max_s": 0.1})
         client.start()
         await until(lambda: health(client) is Health.UNREACHABLE)
         async with Service(port=port):
@@ -98,7 +98,7 @@ class TestHeard:
 
     async def test_one_that_dies_and_comes_back(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
-        client = connect(service, reconnect_max_s=0.1)
+        client = connect(service, connection={"reconnect_max_s": 0.1})
         client.start()
         for _ in range(3):
             await until(lambda: health(client) is Health.SERVING)
@@ -126,7 +126,7 @@ class TestLogged:
         self, serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture
     ) -> None:
         (service,) = await serve(1)
-        client = connect(service, breaker={"open_s": 0.2}, reconnect_max_s=0.05, retry={"attempts": 1})
+        client = connect(service, breaker={"open_s": 0.2}, connection={"reconnect_max_s": 0.05}, retry={"attempts": 1})
         with caplog.at_level(logging.DEBUG, LOGGER):
             await all_known(client)
             await service.stop()
@@ -169,7 +169,7 @@ class TestLogged:
     ) -> None:
         (service,) = await serve(1)
         async with Proxy(service.port) as proxy:
-            client = connect(proxy.address, reconnect_max_s=0.05, reconnect_min_s=0.01)
+            client = connect(proxy.address, connection={"reconnect_max_s": 0.05, "reconnect_min_s": 0.01})
             client.start()
             with caplog.at_level(logging.DEBUG, LOGGER):
                 for _ in range(100):

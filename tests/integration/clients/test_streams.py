@@ -64,7 +64,7 @@ async def test_endpoints_that_die_and_return_at_any_time(serve: Serve, connect: 
     services: list[Service] = await serve(3)
     for service in services:
         service.servicer.delay_s = 0.001
-    client = connect(*services, retry={"base_s": 0.01}, breaker={"open_s": 0.05}, reconnect_max_s=0.1)
+    client = connect(*services, retry={"base_s": 0.01}, breaker={"open_s": 0.05}, connection=QUICK_RECONNECT)
     done = asyncio.Event()
 
     async def trouble() -> None:
@@ -92,7 +92,7 @@ async def test_endpoints_that_die_and_return_at_any_time(serve: Serve, connect: 
 async def test_resets_of_the_wire(serve: Serve, connect: Connect) -> None:
     (service,) = await serve(1)
     async with Proxy(service.port) as proxy:
-        client = connect(proxy.address, retry={"base_s": 0.01}, breaker={"failures": 1000}, reconnect_max_s=0.1)
+        client = connect(proxy.address, retry={"base_s": 0.01}, breaker={"failures": 1000}, connection=QUICK_RECONNECT)
 
         def reset(number: int) -> None:
             if number % 40 == 13:
@@ -204,9 +204,9 @@ class TestTheSource:
         (service,) = await serve(1)
         client = connect(
             service,
-            retry={"stream_patience_s": 1, "base_s": 0.01, "max_s": 0.1},
+            retry={"stream_idle_timeout_s": 1, "base_s": 0.01, "max_s": 0.1},
             breaker={"failures": 1000},
-            reconnect_max_s=0.05,
+            connection={"reconnect_max_s": 0.05},
         )
 
         starting = asyncio.Event()
@@ -293,7 +293,12 @@ class TestEndpoints:
 
     async def test_all_of_them_gone_and_back_within_patience(self, serve: Serve, connect: Connect) -> None:
         services: list[Service] = await serve(2)
-        client = connect(*services, retry={"base_s": 0.01, "max_s": 0.05}, breaker={"open_s": 0.1}, reconnect_max_s=0.1)
+        client = connect(
+            *services,
+            retry={"base_s": 0.01, "max_s": 0.05},
+            breaker={"open_s": 0.1},
+            connection=QUICK_RECONNECT,
+        )
         got: list[int] = []
         for service in services:
             service.servicer.delay_s = 0.005
@@ -310,7 +315,7 @@ class TestEndpoints:
     async def test_all_of_them_gone_past_patience(self, connect: Connect) -> None:
         client = connect(
             f"127.0.0.1:{free_port()}",
-            retry={"stream_patience_s": 0.2, "base_s": 0.01, "max_s": 0.05},
+            retry={"stream_idle_timeout_s": 0.2, "base_s": 0.01, "max_s": 0.05},
             breaker={"failures": 1000},
         )
         assert await kind_of(answers(client, numbered(5))) is ErrorKind.UNREACHABLE
@@ -344,6 +349,7 @@ class TestEndpoints:
 
 
 QUICK_LOOK = {"interval_s": 0.05, "timeout_s": 0.1}
+QUICK_RECONNECT = {"reconnect_max_s": 0.1}
 
 
 class TestSilence:
@@ -353,7 +359,9 @@ class TestSilence:
     ) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 1000
-        client = connect(service, retry={"stream_patience_s": 0.3}, endpoint_health=QUICK_LOOK, breaker={"failures": 1})
+        client = connect(
+            service, retry={"stream_idle_timeout_s": 0.3}, endpoint_health=QUICK_LOOK, breaker={"failures": 1}
+        )
 
         async def frames() -> AsyncIterator[list[str]]:
             for _ in range(20):  # of the large ones most wait to be written
@@ -405,13 +413,13 @@ class TestSilence:
     async def test_one_that_is_slow_is_not_silent(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 0.2
-        client = connect(service, retry={"stream_patience_s": 0.5}, endpoint_health=QUICK_LOOK)
+        client = connect(service, retry={"stream_idle_timeout_s": 0.5}, endpoint_health=QUICK_LOOK)
         assert await answers(client, numbered(6)) == list(range(6))
         assert service.servicer.frames == list(range(6))
 
     async def test_while_nothing_is_asked_is_none(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
-        client = connect(service, retry={"stream_patience_s": 0.2}, endpoint_health=QUICK_LOOK)
+        client = connect(service, retry={"stream_idle_timeout_s": 0.2}, endpoint_health=QUICK_LOOK)
 
         async def frames() -> AsyncIterator[list[str]]:
             async for frame in numbered(4):
@@ -423,7 +431,7 @@ class TestSilence:
 
     async def test_while_the_caller_is_busy_is_none(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
-        client = connect(service, retry={"stream_patience_s": 0.2}, endpoint_health=QUICK_LOOK)
+        client = connect(service, retry={"stream_idle_timeout_s": 0.2}, endpoint_health=QUICK_LOOK)
         got = []
         async with aclosing(client.embed_stream(numbered(6))) as stream:
             async for each in stream:

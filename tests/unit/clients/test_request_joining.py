@@ -45,7 +45,9 @@ class Client:
 
     def __init__(self, **settings: float) -> None:
         self.service = Service()
-        joining = JoiningSettings.model_validate({"calls": 1, "small": 2, "most": 4, **settings})
+        joining = JoiningSettings.model_validate(
+            {"calls_per_endpoint": 1, "max_texts": 2, "max_joined_texts": 4, **settings}
+        )
         self.joining: Joining[str, Answer] = Joining(
             self.service.call, lambda answer, start, stop: answer[start:stop], lambda: 1, joining
         )
@@ -103,7 +105,7 @@ async def test_past_what_the_next_call_takes_the_service_decides() -> None:
 
 
 async def test_a_slow_service_gets_fewer_texts_in_a_call() -> None:
-    client = Client(most=100, longest_s=0.05)
+    client = Client(max_joined_texts=100, max_duration_s=0.05)
     task = client.ask("a")
     await asyncio.sleep(0.02)
     client.service.gate.set()
@@ -267,7 +269,7 @@ async def test_closing_before_the_next_call_keeps_nobody_waiting() -> None:
 
 
 async def test_a_call_that_hangs_keeps_others_waiting_no_longer_than_calls_take() -> None:
-    client = Client(longest_s=0.01)
+    client = Client(max_duration_s=0.01)
     hung = client.ask("a")
     await settle()
     waiting = [client.ask("b"), client.ask("c")]
@@ -282,4 +284,4 @@ async def test_a_call_that_hangs_keeps_others_waiting_no_longer_than_calls_take(
 
 @pytest.mark.parametrize(("texts", "takes"), [(["a"], True), ([], False), (["a"] * 3, False), (["a" * 11], False)])
 async def test_only_small_requests_are_taken(texts: list[str], takes: bool) -> None:
-    assert Client(small_characters=10).joining.takes(texts) is takes
+    assert Client(max_characters=10).joining.takes(texts) is takes

@@ -116,7 +116,7 @@ async def test_an_answer_past_the_message_limit_says_to_send_fewer() -> None:
     async def huge(request: pb.GenerateEmbeddingsRequest, context: Context) -> pb.GenerateEmbeddingsResponse:
         return pb.GenerateEmbeddingsResponse(embeddings=Matrix(rows=1, dimensions=1, data=bytes(2 * 1024 * 1024)))
 
-    error = await error_of(huge, max_message_mib=1)
+    error = await error_of(huge, connection={"max_message_mib": 1})
     assert error.kind is ErrorKind.INPUT_TOO_LARGE
     assert "send fewer" in error.message
 

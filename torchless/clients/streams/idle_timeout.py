@@ -77,7 +77,7 @@ class Patience:
         self._health = settings.endpoint_health
         self._unanswered = unanswered
         # Without patience nothing is tried again; the first attempt has its time all the same.
-        self._longest_s = settings.retry.stream_patience_s or math.inf
+        self._longest_s = settings.retry.stream_idle_timeout_s or math.inf
 
     @contextmanager
     def with_call(self, endpoint: Endpoint[Any], call: grpc.aio.Call) -> Iterator[None]:

@@ -68,7 +68,7 @@ class ResumingStream(Generic[Stub, Request, Response]):
         """The answers to `requests`, in their order.
 
         Raises:
-            TorchlessError: As the service; once nothing was answered for `retry.stream_patience_s` what the last
+            TorchlessError: As the service; once nothing was answered for `retry.stream_idle_timeout_s` what the last
                 endpoint failed with, or DEADLINE when it was silent.
             Exception: What `requests` raises, after the answers to what came before.
         """
@@ -163,7 +163,7 @@ class ResumingStream(Generic[Stub, Request, Response]):
         if error.kind is not ErrorKind.UNREACHABLE and error.retry_after_s is not None:
             wait_s = max(wait_s, min(error.retry_after_s, self._settings.retry.max_s))
         silent_s = max(0.0, time.monotonic() - self._unanswered.silent_since)
-        if wait_s > min(self._settings.retry.stream_patience_s - silent_s, self._deadline.remaining_s):
+        if wait_s > min(self._settings.retry.stream_idle_timeout_s - silent_s, self._deadline.remaining_s):
             return False
         self._pool.look_again()
         await asyncio.sleep(wait_s)

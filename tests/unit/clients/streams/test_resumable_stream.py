@@ -146,6 +146,6 @@ async def test_a_service_that_ends_well_before_its_time_is_asked_on() -> None:
 
 async def test_one_that_ends_well_and_answers_nothing_is_not_asked_for_ever() -> None:
     service = Miscounting(times=1, frames=0)
-    kind = await outcome(service, 3, stream_patience_s=0.2, base_s=0.02, max_s=0.05)
+    kind = await outcome(service, 3, stream_idle_timeout_s=0.2, base_s=0.02, max_s=0.05)
     assert kind is ErrorKind.UNREACHABLE
     assert service.streams < 200

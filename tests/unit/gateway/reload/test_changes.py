@@ -50,8 +50,8 @@ def test_the_longest_deadline_shrinks_and_grows_no_further_than_at_the_start(wan
 
 
 def test_what_connections_are_made_with() -> None:
-    before, after = GatewaySettings(), GatewaySettings(gpu={"keepalive_s": 50, "deadline_s": 5})
-    assert connection_settings(changed(before, after)) == ["gpu.keepalive_s"]
+    before, after = GatewaySettings(), GatewaySettings(gpu={"connection": {"keepalive_s": 50}, "deadline_s": 5})
+    assert connection_settings(changed(before, after)) == ["gpu.connection.keepalive_s"]
 
 
 def test_those_inside_count_under_a_new_bound() -> None:
