@@ -1,8 +1,8 @@
 """Types that the requests of several API families share.
 
-Bodies are read strictly: a number is not a text and "1" is not a number. Unknown fields are ignored, and a field that
-is null counts as absent, as the services do whose clients these APIs serve. Empty inputs and limits are not checked
-here but where the request is worked on, because each family answers them differently.
+Bodies are parsed strictly: a number is not a text and "1" is not a number. Unknown fields are ignored and null counts
+as absent, as in the services that these APIs come from. Empty inputs and limits are checked by the handlers, because
+each family answers them differently.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class RequestModel(BaseModel):
 
 
 class AnswerModel(BaseModel):
-    """Base of answers. They describe the API; answers themselves are written by `gateway.encoding`."""
+    """Base of response models. They only describe the API; `gateway.encoding` writes the responses."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class _Nullable:
-    """Shows in the API's description that null is taken too."""
+    """Shows in the OpenAPI document that null is accepted."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"anyOf": [handler(schema), {"type": "null"}]}
@@ -41,14 +41,14 @@ def _default_for_null(value: Any) -> Any:
 
 
 NullIsAbsent = (BeforeValidator(_default_for_null), _Nullable())
-"""Annotations of a field whose default stands for null."""
+"""Annotations of a field for which null means its default."""
 
 
 class OneMessage:
-    """Replaces the errors of every branch of a union by one message.
+    """Replaces the errors of all branches of a union by one message.
 
     Args:
-        message: What the field takes, for the caller.
+        message: What the field accepts, for the caller.
     """
 
     def __init__(self, message: str) -> None:
@@ -58,8 +58,8 @@ class OneMessage:
         return custom_error_schema(handler(source), custom_error_type="union", custom_error_message=self._message)
 
 
-# Lists stop at their first wrong item: an error an item costs a kilobyte for each two bytes of the body, and the branch
-# of a union that does not fit fails on every item.
+# Validation stops at the first wrong item of a list: one error for each item would cost a kilobyte for two bytes of the
+# body, and a branch of a union that does not fit fails on every item.
 STOPS_AT_FIRST_ERROR = Field(fail_fast=True)
 """Annotation of every list in a request."""
 _SHOWN_NOT_EMPTY_LIST = Field(json_schema_extra={"minItems": 1})
@@ -68,7 +68,7 @@ Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
 Texts = Annotated[list[Text], STOPS_AT_FIRST_ERROR, _SHOWN_NOT_EMPTY_LIST]
 """Several inputs."""
 TokenId = Annotated[int, Field(ge=0, le=2**32 - 1)]
-"""An id of some vocabulary."""
+"""A token id of some vocabulary."""
 Ids = Annotated[list[TokenId], STOPS_AT_FIRST_ERROR, _SHOWN_NOT_EMPTY_LIST]
 """One input as token ids."""
 IdLists = Annotated[list[Ids], STOPS_AT_FIRST_ERROR, _SHOWN_NOT_EMPTY_LIST]
@@ -79,7 +79,7 @@ Inputs = Annotated[
     Field(union_mode="left_to_right"),
     OneMessage("must be a text, a list of texts, a list of token ids or a list of lists of token ids"),
 ]
-"""What embeddings are made of: one or several inputs, as texts or as token ids."""
+"""One or several inputs to embed, as texts or as token ids."""
 TextInputs = Annotated[Text | Texts, Field(union_mode="left_to_right"), OneMessage("must be a text or a list of texts")]
 """One or several texts."""
 IdInputs = Annotated[

@@ -22,13 +22,13 @@ EmbeddingTypes = Annotated[
 
 class _EmbedFields(RequestModel):
     model: Annotated[str, *NullIsAbsent] = ""
-    """Id of a model, or one of the configured aliases. Absent: the default model."""
+    """Model id or alias. Absent: the default model."""
     input_type: Annotated[Literal["search_query", "search_document", "classification", "clustering"], *NullIsAbsent] = (
         "classification"
     )
-    """What the inputs are for: picks the model's prompt. Images are not embedded here."""
+    """Purpose of the inputs; selects the prompt of the model. Images are not supported."""
     truncate: Annotated[Literal["NONE", "START", "END"], *NullIsAbsent] = "END"
-    """Which end of an over-long input is cut; NONE: refuse it."""
+    """Which end of an input longer than the model's maximum length is truncated; NONE: refuse it."""
 
 
 class EmbedV1Request(_EmbedFields):
@@ -37,16 +37,16 @@ class EmbedV1Request(_EmbedFields):
     texts: Texts
     """The inputs."""
     embedding_types: EmbeddingTypes | None = None
-    """Forms to answer in. Absent: one list of float vectors."""
+    """Forms of the vectors. Absent: one list of float vectors."""
 
 
 class TextContent(RequestModel):
     """One part of a mixed input."""
 
     type: Literal["text"]
-    """Only text is embedded here."""
+    """Only `text` is supported."""
     text: str
-    """The text. Empty ones are taken beside others that are not."""
+    """The text. It may be empty if another part is not."""
 
 
 class MixedInput(RequestModel):
@@ -57,18 +57,18 @@ class MixedInput(RequestModel):
 
 
 class EmbedV2Request(_EmbedFields):
-    """Version 2. One of `texts` and `inputs` is given."""
+    """Version 2. Give either `texts` or `inputs`."""
 
     texts: Texts | None = None
     """The inputs."""
     inputs: Annotated[list[MixedInput], STOPS_AT_FIRST_ERROR, Field(json_schema_extra={"minItems": 1})] | None = None
     """The inputs, in Cohere's form for mixed content."""
     embedding_types: Annotated[EmbeddingTypes, *NullIsAbsent] = Field(default=["float"])
-    """Forms to answer in."""
+    """Forms of the vectors."""
     max_tokens: None = None
-    """Not supported: inputs are cut where the model stops reading."""
+    """Not supported: inputs are truncated at the model's maximum length."""
     output_dimension: Annotated[int, Field(ge=0, le=2**31 - 1), *NullIsAbsent] = 0
-    """Leading dimensions to keep, where the model supports it. Absent or 0: all."""
+    """Leading dimensions to keep, if the model supports it. Absent or 0: all."""
 
 
 class ApiVersion(AnswerModel):
@@ -79,23 +79,23 @@ class ApiVersion(AnswerModel):
 
 
 class BilledUnits(AnswerModel):
-    """What the request cost."""
+    """Billing units of the request."""
 
     input_tokens: int
     """Tokens that the model read."""
 
 
 class Meta(AnswerModel):
-    """About the answer."""
+    """Metadata of the response."""
 
     api_version: ApiVersion
     """Version of the API."""
     billed_units: BilledUnits
-    """What the request cost."""
+    """Billing units of the request."""
 
 
 class EmbeddingsByType(AnswerModel):
-    """The vectors in each form that was asked for, in the order of the inputs."""
+    """The vectors in each requested form, in the order of the inputs."""
 
     float_: list[list[float]] | None = Field(default=None, alias="float")
     """float32."""
@@ -104,15 +104,15 @@ class EmbeddingsByType(AnswerModel):
     uint8: list[list[int]] | None = None
     """0 to 255."""
     binary: list[list[int]] | None = None
-    """One bit a dimension, eight in a byte, as -128 to 127."""
+    """One bit for each dimension, eight in a byte, as -128 to 127."""
     ubinary: list[list[int]] | None = None
-    """One bit a dimension, eight in a byte, as 0 to 255."""
+    """One bit for each dimension, eight in a byte, as 0 to 255."""
     base64: list[str] | None = None
     """base64 of little-endian float32."""
 
 
 class EmbedAnswer(AnswerModel):
-    """The vectors; a plain list of float vectors where version 1 is asked for no forms."""
+    """The vectors; version 1 without `embedding_types` returns a plain list of float vectors."""
 
     id: str
     """Id of the request."""
@@ -121,49 +121,49 @@ class EmbedAnswer(AnswerModel):
     texts: list[str]
     """The inputs."""
     meta: Meta
-    """About the answer."""
+    """Metadata of the response."""
     response_type: Literal["embeddings_floats", "embeddings_by_type"]
-    """Which of the two forms `embeddings` has."""
+    """Form of `embeddings`."""
 
 
 class RerankRequest(RankingFields):
-    """Documents to put in order. Both versions take the same, and what Jina and vLLM take on the same routes."""
+    """Documents to rerank. Both versions accept the same fields, and those of Jina and vLLM."""
 
     top_n: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
-    """How many of the best to answer; more than there are is all of them. Absent: all."""
+    """Number of best documents to return. Absent, or more than there are: all."""
     max_chunks_per_doc: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
-    """Taken and not used: the reranking service's configuration says how long documents are read."""
+    """Accepted and ignored: the configuration of the reranking service decides how long documents are read."""
 
 
 class SearchUnits(AnswerModel):
-    """What the request cost."""
+    """Billing units of the request."""
 
     search_units: int
-    """One for each hundred documents begun."""
+    """One for each started hundred documents."""
 
 
 class RerankMeta(AnswerModel):
-    """About the answer."""
+    """Metadata of the response."""
 
     api_version: ApiVersion
     """Version of the API."""
     billed_units: SearchUnits
-    """What the request cost."""
+    """Billing units of the request."""
 
 
 class RerankAnswer(AnswerModel):
-    """The documents in order, the best first; of equal scores the one sent first."""
+    """The documents by score, the best first; equal scores keep the order of the request."""
 
     id: str
-    """Id of the answer."""
+    """Id of the response."""
     results: list[Result]
-    """The order."""
+    """The documents and their scores."""
     meta: RerankMeta
-    """About the answer."""
+    """Metadata of the response."""
     model: str
-    """Id of the model that scored, as Jina and vLLM answer it."""
+    """Id of the model that answered, as in Jina's and vLLM's responses."""
     usage: Usage
-    """What the model read, as Jina and vLLM answer it."""
+    """Token counts, as in Jina's and vLLM's responses."""
 
 
 class ErrorAnswer(AnswerModel):
@@ -172,4 +172,4 @@ class ErrorAnswer(AnswerModel):
     message: str
     """What was wrong and what to change."""
     detail: str
-    """The same, as Jina's clients read it."""
+    """The same message, for Jina's clients."""

@@ -13,18 +13,18 @@ from gateway.apis.field_types import AnswerModel, Inputs, NullIsAbsent, RequestM
 
 
 class EmbeddingsRequest(RequestModel):
-    """What to embed, and how to answer."""
+    """Inputs to embed, and the form of the response."""
 
     input: Inputs
     """One input or several. Token ids are read as cl100k_base unless the gateway is configured otherwise."""
     model: Annotated[str, *NullIsAbsent] = ""
-    """Id of a model, or one of the configured aliases. Absent: the default model."""
+    """Model id or alias. Absent: the default model."""
     encoding_format: Annotated[Literal["float", "base64"], *NullIsAbsent] = "float"
     """Vectors as numbers, or as base64 of little-endian float32."""
     dimensions: Annotated[int, Field(ge=0, le=2**31 - 1), *NullIsAbsent] = 0
-    """Leading dimensions to keep, where the model supports it. Absent or 0: all."""
+    """Leading dimensions to keep, if the model supports it. Absent or 0: all."""
     modality: Annotated[Literal["text"], *NullIsAbsent] = "text"
-    """infinity's extension; only text is embedded here."""
+    """infinity's extension; only `text` is supported."""
 
 
 class Embedding(AnswerModel):
@@ -35,11 +35,11 @@ class Embedding(AnswerModel):
     index: int
     """Position of the input."""
     embedding: list[float] | str
-    """The vector, or its base64."""
+    """The vector, as numbers or base64."""
 
 
 class Usage(AnswerModel):
-    """Tokens that the model read, special tokens and prompt included."""
+    """Tokens that the model read, with special tokens and prompt."""
 
     prompt_tokens: int
     """Tokens of all inputs."""
@@ -53,35 +53,35 @@ class EmbeddingsAnswer(AnswerModel):
     object: Literal["list"]
     """Always `list`."""
     data: list[Embedding]
-    """One vector an input."""
+    """One vector for each input."""
     model: str
     """Id of the model that answered."""
     usage: Usage
-    """What it read."""
+    """Token counts."""
 
 
 class Model(AnswerModel):
-    """A model that is served."""
+    """A served model."""
 
     id: str
     """Its id."""
     object: Literal["model"]
     """Always `model`."""
     created: int
-    """When it was made ready, in seconds since the Unix epoch."""
+    """When it became ready, in seconds since the Unix epoch."""
     owned_by: str
-    """Who serves it."""
+    """Name of the server."""
     capabilities: list[Literal["embed", "rerank"]]
-    """What it is for."""
+    """What it can do."""
 
 
 class ModelsAnswer(AnswerModel):
-    """The models served, the default one first."""
+    """The served models, the default model first."""
 
     object: Literal["list"]
     """Always `list`."""
     data: list[Model]
-    """One entry a model."""
+    """One entry for each model."""
 
 
 class ErrorDetail(AnswerModel):
@@ -90,7 +90,7 @@ class ErrorDetail(AnswerModel):
     message: str
     """For people: what was wrong and what to change."""
     type: str
-    """OpenAI's class of the error, for instance `invalid_request_error`."""
+    """OpenAI's type of the error, for instance `invalid_request_error`."""
     param: str | None
     """The field at fault."""
     code: str | None

@@ -1,4 +1,4 @@
-"""Answers of the health routes."""
+"""Responses of the health routes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BreakerReadiness(AnswerModel):
     state: Literal["closed", "half_open", "open"]
     """Whether it lets calls through: all, one at a time as a trial, or none."""
     trips: int
-    """How often it has opened."""
+    """Number of times that it opened."""
     next_trial_s: float
     """Seconds until an open one lets a trial through; 0: now, or it is not open."""
 
@@ -29,20 +29,20 @@ class EndpointReadiness(AnswerModel):
     """State of one endpoint of a service, as the worker that answers sees it."""
 
     address: str
-    """Where it is."""
+    """Its address."""
     health: Literal["unknown", "serving", "not_serving", "unreachable"]
-    """What it says of itself."""
+    """Its health."""
     breaker: BreakerReadiness
     """Its breaker."""
     calls_in_flight: int
-    """Calls that it has now."""
+    """Calls in flight."""
 
 
 class ServiceReadiness(AnswerModel):
     """State of one service."""
 
     ready: bool
-    """Whether it takes calls."""
+    """Whether it accepts calls."""
     reason: str | None
     """Why not."""
     endpoints: list[EndpointReadiness]
@@ -50,18 +50,18 @@ class ServiceReadiness(AnswerModel):
 
 
 class NewestSettings(AnswerModel):
-    """State of the settings' file."""
+    """State of the settings file."""
 
     refused: str | None
-    """Why what it holds is not in force, and older settings are; null: it is, or there is no file."""
+    """Why the newest file is refused and older settings are in force; null: it is in force, or there is no file."""
 
 
 class Readiness(AnswerModel):
     """State of the gateway and of each service behind it."""
 
     ready: bool
-    """Whether all of them are ready."""
+    """Whether all services are ready."""
     services: dict[str, ServiceReadiness]
     """By capability."""
     settings: NewestSettings
-    """Whether a change of the settings was refused, by the worker that answers. It makes nothing less ready."""
+    """Whether the worker that answers refused a change of the settings. This does not affect readiness."""

@@ -1,4 +1,4 @@
-"""What the reranking requests of Cohere, Jina, vLLM and infinity share, and `/rerank` with documents.
+"""Fields shared by the rerank requests of Cohere, Jina, vLLM and infinity, and `/rerank` with `documents`.
 
 Sources: https://docs.cohere.com/reference/rerank, https://jina.ai/reranker, vLLM's
 vllm/entrypoints/pooling/scoring/protocol.py, infinity's libs/infinity_emb/infinity_emb/fastapi_schemas/pymodels.py.
@@ -19,7 +19,7 @@ Document = Annotated[
     Field(union_mode="left_to_right"),
     OneMessage("must be a text or an object that holds its text"),
 ]
-"""A document, as a text or as an object with texts."""
+"""A document: a text, or an object with texts."""
 Documents = Annotated[list[Document], STOPS_AT_FIRST_ERROR, Field(json_schema_extra={"minItems": 1})]
 """Several documents."""
 FieldNames = Annotated[list[Text], STOPS_AT_FIRST_ERROR, Field(min_length=1, max_length=64)]
@@ -27,88 +27,87 @@ FieldNames = Annotated[list[Text], STOPS_AT_FIRST_ERROR, Field(min_length=1, max
 
 
 class ScoringFields(RequestModel):
-    """How documents are scored."""
+    """Fields that decide how documents are scored."""
 
     model: Annotated[str, *NullIsAbsent] = ""
-    """Id of a model, or one of the configured aliases. Absent: the default model."""
+    """Model id or alias. Absent: the default model."""
     max_tokens_per_doc: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
-    """Tokens of a document that are read at most. Absent: as the model is configured."""
+    """Most tokens that are read of a document. Absent: as the model is configured."""
     raw_scores: bool | None = None
-    """infinity's: scores as the model computes them, instead of ones from 0 to 1."""
+    """infinity: return raw scores instead of scores from 0 to 1."""
     use_activation: Annotated[bool, *NullIsAbsent] = True
-    """vLLM's: false is the same as `raw_scores`."""
+    """vLLM: false means raw scores."""
     activation: Annotated[bool, *NullIsAbsent] = True
-    """vLLM's older name of `use_activation`."""
+    """vLLM: older name of `use_activation`."""
     softmax: Annotated[bool, *NullIsAbsent] = True
-    """vLLM's oldest name of `use_activation`."""
+    """vLLM: oldest name of `use_activation`."""
     truncate_prompt_tokens: Literal[-1] | None = None
-    """vLLM's: -1 cuts documents where the model stops reading. Other numbers are not supported, because they count the
-    query too: use `max_tokens_per_doc`."""
+    """vLLM: -1 truncates documents at the model's maximum length. Other numbers are not supported, because they count
+    the query too; use `max_tokens_per_doc`."""
     truncation_side: Annotated[Literal["left", "right"], *NullIsAbsent] = "right"
-    """vLLM's: which end `truncate_prompt_tokens` cuts."""
+    """vLLM: which end `truncate_prompt_tokens` truncates."""
 
 
 class RankingFields(ScoringFields):
-    """What is put in order, and how it is answered."""
+    """Documents to rerank, and the form of the response."""
 
     query: Text
-    """What the documents are compared with."""
+    """The query."""
     documents: Documents
     """The documents, as texts or as objects with `text`."""
     rank_fields: FieldNames | None = None
-    """Of a document that is an object, the fields that make its text, joined by line breaks in this order; those that
-    it does not have are passed over. Absent: `text`."""
+    """Fields of an object that make up its text, joined by line breaks in this order. Missing fields are skipped.
+    Absent: `text`."""
     return_documents: bool | None = None
-    """Answer each document beside its score."""
+    """Return each document with its score."""
 
 
 class RerankRequest(RankingFields):
-    """Documents to put in order, in the form of Jina, vLLM and infinity."""
+    """Documents to rerank, in the form of Jina, vLLM and infinity."""
 
     top_n: Annotated[int, Field(ge=0, le=2**31 - 1), *NullIsAbsent] = 0
-    """How many of the best to answer; more than there are is all of them. Absent or 0: all."""
+    """Number of best documents to return. Absent, 0 or more than there are: all."""
 
 
 class Result(AnswerModel):
-    """One document's score."""
+    """The score of one document."""
 
     index: int
-    """Place of the document among those that were sent."""
+    """Position of the document in the request."""
     relevance_score: float
     """The higher, the better; from 0 to 1 unless the request asks for raw scores."""
     document: dict[str, str] | str | None = None
-    """The document, where it is answered: an object with `text`; a text where `raw_scores` is given, as in infinity's
-    requests."""
+    """The document, if requested: an object with `text`, or a text if the request has `raw_scores`, as for infinity."""
 
 
 class RerankAnswer(AnswerModel):
-    """The documents in order, the best first; of equal scores the one sent first."""
+    """The documents by score, the best first; equal scores keep the order of the request."""
 
     object: Literal["rerank"]
     """Always `rerank`."""
     id: str
-    """Id of the answer."""
+    """Id of the response."""
     created: int
-    """When it was made, in seconds since the Unix epoch."""
+    """Time of the response, in seconds since the Unix epoch."""
     model: str
-    """Id of the model that scored."""
+    """Id of the model that answered."""
     results: list[Result]
-    """The order."""
+    """The documents and their scores."""
     usage: Usage
-    """What the model read."""
+    """Token counts."""
 
 
 class ErrorAnswer(AnswerModel):
-    """The error body of `/rerank` with documents."""
+    """The error body of `/rerank` with `documents`."""
 
     error: ErrorDetail
-    """What went wrong, as vLLM and infinity say it."""
+    """What went wrong, for vLLM's and infinity's clients."""
     detail: str
-    """The message once more, as Jina's clients read it."""
+    """The same message, for Jina's clients."""
 
 
 class UndecidedErrorAnswer(tei.ErrorAnswer):
-    """The error body of `/rerank` where the body was not read, or is of no known form."""
+    """The error body of `/rerank` if the body was not read or has no known form."""
 
     detail: str
-    """The message once more, as Jina's clients read it."""
+    """The same message, for Jina's clients."""

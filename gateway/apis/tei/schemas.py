@@ -15,100 +15,102 @@ Direction = Literal["Left", "Right", "left", "right"]
 
 
 class TruncationFields(RequestModel):
-    """Fields of every request that embeds."""
+    """Fields of every embedding request."""
 
     truncate: bool | None = None
-    """Cut inputs that are longer than the model reads; false: refuse them. Absent: as the gateway is configured."""
+    """Truncate inputs longer than the model's maximum length; false: refuse them. Absent: as the gateway is
+    configured."""
     truncation_direction: Annotated[Direction, *NullIsAbsent] = "Right"
-    """Which end is cut."""
+    """Which end is truncated."""
     prompt_name: Annotated[str, *NullIsAbsent] = ""
-    """One of the model's prompts, put before each input. Absent: none but the model's default."""
+    """Name of a prompt of the model, prepended to each input. Absent: the model's default prompt."""
 
 
 class EmbedRequest(TruncationFields):
-    """What to embed, and how."""
+    """Inputs to embed."""
 
     inputs: Inputs
-    """One input or several; token ids are of the model's own vocabulary."""
+    """One input or several; token ids belong to the model's vocabulary."""
     normalize: Annotated[bool, *NullIsAbsent] = True
     """Scale each vector to length 1."""
     dimensions: Annotated[int, Field(ge=0, le=2**31 - 1), *NullIsAbsent] = 0
-    """Leading dimensions to keep, where the model supports it. Absent or 0: all."""
+    """Leading dimensions to keep, if the model supports it. Absent or 0: all."""
 
 
 class EmbedAllRequest(TruncationFields):
-    """What to embed token by token."""
+    """Inputs to embed token by token."""
 
     inputs: Inputs
-    """One input or several; token ids are of the model's own vocabulary."""
+    """One input or several; token ids belong to the model's vocabulary."""
 
 
 class SimilarityInput(RequestModel):
-    """What to compare."""
+    """Texts to compare."""
 
     source_sentence: Text
-    """The text that the others are compared with."""
+    """The text to compare with."""
     sentences: Texts
-    """The others."""
+    """The texts to compare with it."""
 
 
 class SimilarityRequest(RequestModel):
-    """What to compare, and how."""
+    """Texts to compare, and how to embed them."""
 
     inputs: SimilarityInput
     """The texts."""
     parameters: Annotated[TruncationFields, *NullIsAbsent] = TruncationFields()
-    """How they are embedded."""
+    """How to embed them."""
 
 
 class TokenizeRequest(RequestModel):
-    """What to tokenize."""
+    """Texts to tokenize."""
 
     inputs: TextInputs
     """One text or several."""
     add_special_tokens: Annotated[bool, *NullIsAbsent] = True
     """Add the model's special tokens."""
     prompt_name: Annotated[str, *NullIsAbsent] = ""
-    """One of the model's prompts, put before each text."""
+    """Name of a prompt of the model, prepended to each text."""
 
 
 class DecodeRequest(RequestModel):
-    """Token ids to turn into text."""
+    """Token ids to decode to text."""
 
     ids: IdInputs
-    """One sequence of ids or several, of the model's own vocabulary."""
+    """One sequence of ids or several, of the model's vocabulary."""
     skip_special_tokens: Annotated[bool, *NullIsAbsent] = True
-    """Leave special tokens out."""
+    """Omit special tokens."""
 
 
 class RerankRequest(RequestModel):
-    """Texts to put in order."""
+    """Texts to rerank."""
 
     query: Text
-    """What the texts are compared with."""
+    """The query."""
     texts: Texts
     """The texts."""
     truncate: bool | None = None
-    """Cut texts that are longer than the model reads; false: refuse them. Absent: as the gateway is configured."""
+    """Truncate texts longer than the model's maximum length; false: refuse them. Absent: as the gateway is
+    configured."""
     truncation_direction: Annotated[Direction, *NullIsAbsent] = "Right"
-    """Which end is cut."""
+    """Which end is truncated."""
     raw_scores: Annotated[bool, *NullIsAbsent] = False
-    """Scores as the model computes them, instead of ones from 0 to 1."""
+    """Return raw scores instead of scores from 0 to 1."""
     return_text: Annotated[bool, *NullIsAbsent] = False
-    """Answer each text beside its score."""
+    """Return each text with its score."""
     top_n: Annotated[int, Field(ge=0, le=2**31 - 1), *NullIsAbsent] = 0
-    """How many of the best to answer, for litellm's users; more than there are is all of them. Absent or 0: all."""
+    """Number of best texts to return, for litellm. Absent, 0 or more than there are: all."""
 
 
 class Rank(AnswerModel):
-    """One text's score."""
+    """The score of one text."""
 
     index: int
-    """Place of the text among those that were sent."""
+    """Position of the text in the request."""
     score: float
     """The higher, the better; from 0 to 1 unless the request asks for raw scores."""
     text: str | None = None
-    """The text, where the request asks for it."""
+    """The text, if `return_text` is true."""
 
 
 class Token(AnswerModel):
@@ -134,10 +136,10 @@ class Pooling(AnswerModel):
 
 
 class ModelType(AnswerModel):
-    """What kind of model it is."""
+    """The kind of model."""
 
     embedding: Pooling
-    """It embeds."""
+    """An embedding model."""
 
 
 class Info(AnswerModel):
@@ -152,19 +154,19 @@ class Info(AnswerModel):
     model_type: ModelType
     """Its kind."""
     max_concurrent_requests: int
-    """Requests that one worker of the gateway works on at once."""
+    """Requests that one worker of the gateway handles at the same time."""
     max_input_length: int
-    """Longest input in tokens."""
+    """Maximum length of an input, in tokens."""
     max_batch_tokens: int
-    """Padded tokens in one batch."""
+    """Most tokens in one batch, with padding."""
     max_batch_requests: int | None
     """Always null: batches are limited by tokens."""
     max_client_batch_size: int
     """Most inputs in one request."""
     auto_truncate: bool
-    """Whether over-long inputs are cut where a request does not say."""
+    """Default of `truncate`."""
     tokenization_workers: int
-    """0: the embedding service does not say."""
+    """Always 0: the embedding service does not report it."""
     version: str
     """Version of the gateway."""
     sha: str | None
@@ -179,4 +181,4 @@ class ErrorAnswer(AnswerModel):
     error: str
     """What was wrong and what to change."""
     error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
-    """Its class."""
+    """Type of the error."""

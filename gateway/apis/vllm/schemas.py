@@ -13,23 +13,23 @@ from gateway.apis.rerank.schemas import ScoringFields
 
 
 class ScoreRequest(ScoringFields):
-    """What to compare with what: one text with each of several, or each with the one beside it.
+    """Pairs to score: one query with each document, or each query with the document at the same position.
 
-    The two sides have one of four pairs of names.
+    The two lists have one of four pairs of names.
     """
 
     text_1: TextInputs | None = None
-    """The queries; one, or as many as `text_2` holds."""
+    """The queries: one, or as many as in `text_2`."""
     text_2: TextInputs | None = None
     """The documents."""
     queries: TextInputs | None = None
-    """Another name of `text_1`, beside `documents` or `items`."""
+    """Another name of `text_1`, used with `documents` or `items`."""
     documents: TextInputs | None = None
     """Another name of `text_2`."""
     items: TextInputs | None = None
     """Another name of `text_2`."""
     data_1: TextInputs | None = None
-    """Another name of `text_1`, beside `data_2`."""
+    """Another name of `text_1`, used with `data_2`."""
     data_2: TextInputs | None = None
     """Another name of `text_2`."""
 
@@ -38,7 +38,7 @@ class Score(AnswerModel):
     """The score of one pair."""
 
     index: int
-    """Place of the pair."""
+    """Position of the pair."""
     object: Literal["score"]
     """Always `score`."""
     score: float
@@ -49,14 +49,14 @@ class ScoreAnswer(AnswerModel):
     """The scores, in the order of the pairs."""
 
     id: str
-    """Id of the answer."""
+    """Id of the response."""
     object: Literal["list"]
     """Always `list`."""
     created: int
-    """When it was made, in seconds since the Unix epoch."""
+    """Time of the response, in seconds since the Unix epoch."""
     model: str
-    """Id of the model that scored."""
+    """Id of the model that answered."""
     data: list[Score]
-    """One entry a pair."""
+    """One entry for each pair."""
     usage: Usage
-    """What the model read."""
+    """Token counts."""
