@@ -1,4 +1,4 @@
-"""What `bentoml build` packs for the gateway: everything it needs, and nothing of torch."""
+"""The gateway bento built by `bentoml build`: complete, and without torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from requirements.lock import OF_A_CUDA_BUILD
 from tests.architecture.test_locks import OF_TORCH, pins_in
-from tests.architecture.test_rooms import HEAVY, ROOT, imported
+from tests.architecture.test_packages import HEAVY, ROOT, imported
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +26,14 @@ def bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_its_requirements_are_the_gateways_lock(bento: Path) -> None:
+def test_requirements_of_the_bento_are_the_lock_of_the_gateway(bento: Path) -> None:
     packed = pins_in((bento / "env/python/requirements.txt").read_text())
 
     assert packed == pins_in((ROOT / "requirements/gateway.txt").read_text())
     assert [name for name in packed if OF_TORCH.fullmatch(name) or OF_A_CUDA_BUILD.match(name)] == []
 
 
-def test_no_file_of_it_imports_torch_or_a_bento(bento: Path) -> None:
+def test_no_file_of_the_bento_imports_torch_or_a_bento(bento: Path) -> None:
     packed = list((bento / "src").rglob("*.py"))
 
     assert len(packed) > 30
@@ -41,11 +41,11 @@ def test_no_file_of_it_imports_torch_or_a_bento(bento: Path) -> None:
     assert {name for path in packed for name in imported(path)} & {*HEAVY, "bentos"} == set()
 
 
-def test_it_holds_no_weights(bento: Path) -> None:
+def test_bento_contains_no_weights(bento: Path) -> None:
     assert [path for path in bento.rglob("*") if path.suffix in {".safetensors", ".bin", ".pt", ".onnx"}] == []
 
 
-def test_what_is_packed_is_enough_to_load_the_gateway(bento: Path) -> None:
+def test_packed_files_are_enough_to_load_the_gateway(bento: Path) -> None:
     load = "import gateway.service, gateway.app, sys; print(gateway.app.__file__)"
     done = subprocess.run(
         [sys.executable, "-P", "-c", load],

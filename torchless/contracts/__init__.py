@@ -1,1 +1,1 @@
-"""What crosses a wire: the services' messages, and the closed list of error kinds."""
+"""The gRPC contracts of the services, and the closed list of error kinds."""

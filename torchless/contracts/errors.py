@@ -89,13 +89,13 @@ class ErrorPolicy:
     resumes_stream: bool = False
     """Whether a bulk stream goes on at another endpoint."""
     from_one_input: bool = False
-    """Whether one of several inputs may have caused it, so that the others deserve a call of their own."""
+    """Whether one of several inputs may have caused it, so that the other inputs are sent again separately."""
     shared: bool = False
     """Whether every request that waits for the same call (single flight) fails with it."""
     degrades: bool = False
     """Whether an optional capability is left out of the answer because of it."""
     service_down: bool = False
-    """Whether it shows that the service is down, so that cached answers may stand in."""
+    """Whether it shows that the service is down, so that cached answers may be used."""
 
 
 def _callers_fault(grpc_status: grpc.StatusCode, http_status: int) -> ErrorPolicy:

@@ -1,9 +1,9 @@
-"""Writes the stubs next to this file from `protos/`; with `--check`, says whether those committed are current.
+"""Generates the stubs next to this file from `protos/`; with `--check`, reports stubs that are out of date.
 
     python -m torchless.contracts.generate [--check]
 
-The protos keep the path of their package (`torchless/embedding/v1`), as other languages' generators expect. The Python
-stubs live in this room, so their imports are pointed here after generation.
+The protos keep the path of their package (`torchless/embedding/v1`), as generators of other languages expect. The
+Python stubs live in this package, so their imports are rewritten after generation.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PROTOS = HERE / "protos"
-# Module names only: the service names in the stubs ("/torchless.embedding.v1...") are the contract and stay.
+# Only module names: the service names in the stubs ("/torchless.embedding.v1...") belong to the contract.
 _OUR_MODULE = re.compile(r"\btorchless\.(?=[\w.]+_pb2\b|[\w.]+ import \w+_pb2\b)")
 
 
 def generate(target: Path) -> None:
-    """Writes every proto's messages, services and type stubs below `target`."""
+    """Writes the messages, services and type stubs of every proto below `target`."""
     from grpc_tools import protoc
 
     sources = sorted(str(p.relative_to(PROTOS)) for p in PROTOS.rglob("*.proto"))
@@ -29,12 +29,12 @@ def generate(target: Path) -> None:
     well_known = _parent_of("grpc_tools.protoc", levels=1) / "_proto"
     with tempfile.TemporaryDirectory() as scratch:
         outputs = [f"--{kind}_out={scratch}" for kind in ("python", "mypy", "grpc_python", "mypy_grpc")]
-        # Of this environment, which need not be the one that the shell's PATH leads to.
+        # This environment may not be on the shell's PATH.
         programs = Path(sys.executable).parent
         plugins = [f"--plugin={programs}/protoc-gen-{kind}" for kind in ("mypy", "mypy_grpc")]
         arguments = ["protoc", f"-I{PROTOS}", f"-I{google_rpc}", f"-I{well_known}", *plugins, *outputs, *sources]
         if protoc.main(arguments) != 0:
-            raise SystemExit("protoc refused the protos; its message is above")
+            raise SystemExit("protoc refused the protos; see its message above")
         made = Path(scratch) / "torchless"
         for path in sorted(made.rglob("*.py*")):
             text = path.read_text()
@@ -53,7 +53,7 @@ def _parent_of(module: str, levels: int) -> Path:
 
 
 def stale(target: Path = HERE) -> list[str]:
-    """Stubs below `target` that differ from what the protos give now, as relative paths; empty when all are current."""
+    """Relative paths of the stubs below `target` that are out of date; empty if all are current."""
     with tempfile.TemporaryDirectory() as scratch:
         fresh = Path(scratch)
         generate(fresh)
@@ -64,11 +64,11 @@ def stale(target: Path = HERE) -> list[str]:
 
 
 def main() -> None:
-    """Generates, or with `--check` exits 1 and names the stubs that are not current."""
+    """Generates the stubs, or with `--check` exits 1 and names those that are out of date."""
     if "--check" not in sys.argv[1:]:
         generate(HERE)
     elif names := stale():
-        raise SystemExit("not what the protos give, run `make stubs`: " + ", ".join(names))
+        raise SystemExit("stubs are out of date, run `make stubs`: " + ", ".join(names))
 
 
 if __name__ == "__main__":

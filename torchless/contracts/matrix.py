@@ -1,4 +1,4 @@
-"""The `Matrix` message to and from numpy, without a copy where the machine is little-endian."""
+"""Conversion of the `Matrix` message to and from numpy, without a copy on little-endian machines."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def from_message(message: Matrix) -> NDArray[np.float32]:
     """A read-only view of the message's bytes, shape (rows, dimensions), float32.
 
     Raises:
-        TorchlessError: INTERNAL, when the bytes are not rows * dimensions * 4.
+        TorchlessError: INTERNAL, if the data is not rows * dimensions * 4 bytes long.
     """
     expected = message.rows * message.dimensions * _WIRE_DTYPE.itemsize
     data = message.data  # once: each access copies the bytes
     if len(data) != expected:
         raise TorchlessError(
-            ErrorKind.INTERNAL, "the service answered a matrix whose bytes do not fit its rows and dimensions"
+            ErrorKind.INTERNAL, "the service sent a matrix whose data does not match its rows and dimensions"
         )
     flat = np.frombuffer(data, dtype=_WIRE_DTYPE)
     return flat.reshape(message.rows, message.dimensions).astype(np.float32, copy=False)

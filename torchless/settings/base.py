@@ -1,4 +1,4 @@
-"""How every program of ours is configured: one YAML file, then environment variables over it."""
+"""Settings of every program: a YAML file, overridden by environment variables."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class SettingsError(Exception):
     """A configuration that cannot be used; the message names each setting at fault and what to change.
 
     Args:
-        message: For whoever runs the program; holds no values, for they may be keys.
-        faults: The same for those who only call it, a line each: no paths, and no names but those of settings.
+        message: For the operator. It contains no values, because they may be secrets.
+        faults: The same for callers, one line for each fault, without paths and without names that users chose.
     """
 
     def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
@@ -33,31 +33,31 @@ class SettingsError(Exception):
 
 
 class SettingsGroup(BaseModel):
-    """A small group of settings that belong together; frozen, and unknown names are refused.
+    """A group of settings; frozen, and unknown names are refused.
 
-    What a validator says is logged, and told to callers: it never holds the value.
+    Messages of validators are logged and sent to callers, so they never contain the value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class _NotJSONError(ValueError):
-    """A variable of a list or a table holds something else than JSON; the message is the variable's name."""
+    """The variable of a list or a table is not JSON; the message is the name of the variable."""
 
 
 class _Environment(EnvSettingsSource):
-    """The environment, which says of a value that is not JSON in which variable it is."""
+    """The environment; names the variable of a value that is not JSON."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """The list or table that `value` of the field is as JSON.
+        """Parses `value` as JSON.
 
         Raises:
-            _NotJSONError: It is none. Where the field may also be plain text, pydantic-settings then takes it as that.
+            _NotJSONError: It is not JSON. If the field may also be plain text, pydantic-settings then takes it as text.
         """
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
-            # Only the last part of the variable's name is told here. The value is not shown: it may be a key.
+            # `field_name` is only the last part of the variable's name. The value is not shown: it may be a secret.
             prefix, last = self.env_prefix.lower(), field_name.lower()
             names = (n for n, v in self.env_vars.items() if v == value and n.startswith(prefix) and n.endswith(last))
             raise _NotJSONError(next(names, f"{prefix}{last}").upper()) from None
@@ -66,7 +66,7 @@ class _Environment(EnvSettingsSource):
 class ProgramSettings(BaseSettings):
     """Settings of one program.
 
-    Read, the later over the earlier: defaults, the YAML file that `<PREFIX>CONFIG` names, environment variables
+    Sources, the later over the earlier: defaults, the YAML file named by `<PREFIX>CONFIG`, environment variables
     `<PREFIX><FIELD>` with `__` between a group and its field. Unknown names in the file are refused.
     """
 
@@ -75,7 +75,7 @@ class ProgramSettings(BaseSettings):
         extra="forbid",
         env_nested_delimiter="__",
         use_attribute_docstrings=True,
-        # A traceback in a log shows what pydantic says, and values may be keys.
+        # Tracebacks show pydantic's messages, and values may be secrets.
         hide_input_in_errors=True,
     )
     env_prefix: ClassVar[str]
@@ -101,7 +101,7 @@ class ProgramSettings(BaseSettings):
 
     @classmethod
     def file(cls) -> Path | None:
-        """The YAML file of this process; None: there is none."""
+        """The YAML file of this process, or None."""
         path = os.environ.get(f"{cls.env_prefix}CONFIG")
         return Path(path) if path else None
 
@@ -110,7 +110,7 @@ class ProgramSettings(BaseSettings):
         """The settings of this process.
 
         Raises:
-            SettingsError: A value is missing, malformed or out of range, or the file is not there or is no YAML.
+            SettingsError: A value is missing, malformed or out of range, or the file is missing or not YAML.
         """
         try:
             return cls()
@@ -124,34 +124,34 @@ class ProgramSettings(BaseSettings):
         except ParsingError as error:
             if not isinstance(error.__cause__, _NotJSONError):
                 raise SettingsError(f"{cls.__name__}: these settings cannot be used\n  {error}") from error
-            message = f"{error.__cause__} in the environment is not JSON: lists and tables are given as JSON"
+            message = f"{error.__cause__} in the environment is not JSON; write lists and tables as JSON"
             raise SettingsError(f"{cls.__name__}: these settings cannot be used\n  {message}", [message]) from None
 
     @classmethod
     def _read(cls, path: Path) -> dict[str, Any]:
-        """What the YAML file at `path` holds; nothing, where it holds nothing but comments.
+        """The contents of the YAML file at `path`; empty if it has only comments.
 
         Raises:
-            SettingsError: It is not there, cannot be read, or is no table in YAML.
+            SettingsError: The file is missing, cannot be read, or is not a YAML mapping.
         """
         import yaml
 
         try:
             content = yaml.safe_load(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise cls._unreadable("is not there", path) from None
+            raise cls._unreadable("does not exist", path) from None
         except OSError as error:
             raise cls._unreadable(f"cannot be read ({type(error).__name__})", path) from None
-        # The others come of dates that there are none of, and of brackets by the thousand.
+        # ValueError: an impossible date. RecursionError: thousands of brackets.
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            # What the parser says quotes the file, which may hold keys.
+            # The parser's message quotes the file, which may contain secrets.
             mark = getattr(error, "problem_mark", None)
             place = f": line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
             raise cls._unreadable(f"is not YAML{place}", path) from None
         if content is None:
             return {}
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-            raise cls._unreadable("is not a table of settings by their names", path)
+            raise cls._unreadable("is not a mapping of setting names to values", path)
         return content
 
     @classmethod
@@ -160,7 +160,7 @@ class ProgramSettings(BaseSettings):
 
     @classmethod
     def _setting_at(cls, location: tuple[int | str, ...]) -> str:
-        """The name of the setting at `location`, or of the group around it: further in are names that users chose."""
+        """The name of the setting at `location`, or of its group: names below a setting are chosen by users."""
         model: Any = cls
         names: list[str] = []
         for part in map(str, location):
@@ -179,9 +179,9 @@ class ProgramSettings(BaseSettings):
 
 
 def _causes(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
-    """Place and message of each fault, without those that only follow from another further in.
+    """Location and message of each fault, without faults that follow from a fault inside them.
 
-    A list whose only entry is wrong, for instance, is then also said to be too short.
+    For example, pydantic also reports a list as too short when its only entry is wrong.
     """
     found = [(each["loc"], each["msg"]) for each in error.errors()]
     within = {location[:length] for location, _ in found for length in range(len(location))}

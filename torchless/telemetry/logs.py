@@ -1,4 +1,4 @@
-"""Log lines of our own loggers, on standard error, without touching those of the libraries around us."""
+"""Logging of the loggers of this project to standard error; the loggers of libraries are not changed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 def configure_logging(level: str) -> None:
-    """Sends our loggers' lines of at least `level` to standard error; calling it again only changes the level.
+    """Logs lines of at least `level` to standard error; a second call only changes the level.
 
-    Nothing that is logged holds a caller's texts, vectors or secrets.
+    Log lines never contain texts, vectors or secrets of a caller.
     """
     for name in _OURS:
         logger = logging.getLogger(name)

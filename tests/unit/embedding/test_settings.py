@@ -46,5 +46,5 @@ def test_what_cannot_be_used_is_named(text: str, named: str, tmp_path: Path, mon
 
 def test_a_file_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHLESS_EMBEDDING_CONFIG", "nowhere.yaml")
-    with pytest.raises(SettingsError, match=r"TORCHLESS_EMBEDDING_CONFIG names a file that is not there"):
+    with pytest.raises(SettingsError, match=r"TORCHLESS_EMBEDDING_CONFIG names a file that does not exist"):
         EmbeddingSettings.load()

@@ -61,7 +61,7 @@ def test_values_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch, n
 def test_a_list_or_table_that_is_not_json_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("TORCHLESS_GATEWAY_OPENAI__TOKEN_ID_VOCABULARY", "model")
     monkeypatch.setenv(f"TORCHLESS_GATEWAY_{name}", "plain-and-secret")
-    with pytest.raises(SettingsError, match=f"TORCHLESS_GATEWAY_{name} .*lists and tables are given as JSON") as caught:
+    with pytest.raises(SettingsError, match=f"TORCHLESS_GATEWAY_{name} .*write lists and tables as JSON") as caught:
         GatewaySettings.load()
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 

@@ -81,9 +81,9 @@ def test_a_file_that_cannot_be_read_and_one_with_nothing_in_it_are_told_apart(fi
         (f"a: 2026-13-01\nb: {SECRET}", "the file is not YAML"),
         ("[" * 5000, "the file is not YAML"),
         (f"{SECRET}\0", "the file is not YAML"),
-        (SECRET, "the file is not a table of settings by their names"),
-        (f"- {SECRET}", "the file is not a table of settings by their names"),
-        (f"1: {SECRET}", "the file is not a table of settings by their names"),
+        (SECRET, "the file is not a mapping of setting names to values"),
+        (f"- {SECRET}", "the file is not a mapping of setting names to values"),
+        (f"1: {SECRET}", "the file is not a mapping of setting names to values"),
     ],
 )
 def test_a_file_that_is_no_table_in_yaml(file: Path, content: str, fault: str) -> None:
@@ -100,8 +100,8 @@ def test_a_file_that_is_not_text(file: Path) -> None:
 
 def test_a_file_that_is_not_there(file: Path) -> None:
     error = refused()
-    assert error.faults == ("the file is not there",)
-    assert str(error) == f"TORCHLESS_GATEWAY_CONFIG names a file that is not there: {file}"
+    assert error.faults == ("the file does not exist",)
+    assert str(error) == f"TORCHLESS_GATEWAY_CONFIG names a file that does not exist: {file}"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the import contracts in `pyproject.toml` cannot say."""
+"""Rules on packages that import contracts in `pyproject.toml` cannot express."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("torchless", "gateway", "bentos", "demo", "benchmarks", "tests")
+PACKAGES = ("torchless", "gateway", "bentos", "demo", "benchmarks", "tests")
 TORCH_FREE = ("torchless", "gateway")
 HEAVY = ("torch", "transformers", "sentence_transformers")
-SAY_NOTHING = {"utils", "helpers", "common", "misc"}
+MEANINGLESS = {"utils", "helpers", "common", "misc"}
 
 IMPORT_ALL = """
 import importlib, json, sys
@@ -26,8 +26,8 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
 
-def sources(room: str) -> Iterator[Path]:
-    return (ROOT / room).rglob("*.py")
+def sources(package: str) -> Iterator[Path]:
+    return (ROOT / package).rglob("*.py")
 
 
 def module_name(path: Path) -> str:
@@ -36,7 +36,7 @@ def module_name(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """The top-level packages that a file imports, anywhere in it."""
+    """The top-level packages that a file imports anywhere."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -46,9 +46,9 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("room", TORCH_FREE)
-def test_every_module_of_a_torch_free_room_imports_without_torch(room: str) -> None:
-    modules = [module_name(path) for path in sources(room) if path.name != "__main__.py"]
+@pytest.mark.parametrize("package", TORCH_FREE)
+def test_modules_of_torch_free_packages_import_without_torch(package: str) -> None:
+    modules = [module_name(path) for path in sources(package) if path.name != "__main__.py"]
     command = [sys.executable, "-c", IMPORT_ALL, *modules]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
@@ -57,21 +57,26 @@ def test_every_module_of_a_torch_free_room_imports_without_torch(room: str) -> N
     assert set(json.loads(done.stdout.splitlines()[-1])) & set(HEAVY) == set()
 
 
-def test_the_gateways_environment_has_no_torch() -> None:
+def test_gateway_environment_has_no_torch() -> None:
     installed = {distribution.name.lower().replace("_", "-") for distribution in distributions()}
 
     assert installed & {"torch", "torchvision", "transformers", "sentence-transformers", "triton"} == set()
     assert {name for name in installed if name.startswith(("nvidia-", "cuda-"))} <= {"nvidia-ml-py"}
 
 
-def test_torch_is_imported_only_by_files_named_after_it() -> None:
+def test_torch_is_imported_only_by_files_named_torch() -> None:
     importing = [path.relative_to(ROOT) for path in sources("bentos") if imported(path) & set(HEAVY)]
 
-    assert importing, "the check looks in the wrong place"
+    assert importing, "the check reads the wrong folder"
     assert [str(path) for path in importing if not path.name.startswith("torch_")] == []
 
 
-def test_no_module_has_a_name_that_says_nothing() -> None:
-    named = [path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*") if path.stem in SAY_NOTHING]
+def test_no_module_has_a_meaningless_name() -> None:
+    named = [
+        path.relative_to(ROOT)
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.stem in MEANINGLESS
+    ]
 
     assert named == []
