@@ -122,7 +122,7 @@ async def test_all_are_down_and_come_back(
     later = case.tally.where(lambda record: record.sent_at >= back_at and record.outcome is Outcome.ANSWERED)
     recovered_s = min(record.sent_at for record in later.records) - back_at if later.records else float("inf")
     case.figure(f"503 in {fast_s * 1000:.1f} ms (p90 {slowest_s * 1000:.1f})")
-    case.figure(f"answers again {max(recovered_s, 0):.2f} s after all serve, trials every {open_s:g} s")
+    case.figure(f"answers again {max(recovered_s, 0):.2f} s after all serve, probes every {open_s:g} s")
     case.none(*BAD)
     # Those that were under way when the last of the three was killed may be refused.
     before = case.tally.where(lambda record: record.sent_at + record.seconds <= whole_until)
@@ -213,7 +213,7 @@ async def test_one_accepts_and_never_answers(
     assert case.tally.between(0, frozen_at - HANGS_S).count(Outcome.FAILED) == 0
     # Two callers' breakers, and what was on its way as each opened: at most what two of them have in flight.
     assert met.count(Outcome.FAILED) <= 2 * FAILURES + scale.clients + int(scale.rate * HANGS_S / 3)
-    # One trial at a time, in each of the two.
+    # One probe at a time, in each of the two.
     assert after.count(Outcome.FAILED) <= 2 * (1 + int((thawed_at - settled_at) / OPEN_S))
     assert max(record.seconds for record in case.tally.records) < HANGS_S + MARGIN_S
     assert case.tally.between(thawed_at + HANGS_S).count(Outcome.FAILED) == 0

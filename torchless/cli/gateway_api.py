@@ -37,8 +37,8 @@ class EndpointState:
     """What its circuit breaker does: `closed`, `half_open` or `open`."""
     trips: int
     """How often the breaker has opened."""
-    next_trial_s: float
-    """Seconds until an open breaker lets a trial through."""
+    next_probe_s: float
+    """Seconds until an open breaker lets a probe through."""
     calls_in_flight: int
     """Calls that it has now."""
 
@@ -218,7 +218,7 @@ def _endpoints(state: dict[str, Any]) -> tuple[EndpointState, ...]:
                 health=str(each["health"]),
                 breaker=str(each["breaker"]["state"]),
                 trips=int(each["breaker"]["trips"]),
-                next_trial_s=float(each["breaker"]["next_trial_s"]),
+                next_probe_s=float(each["breaker"]["next_probe_s"]),
                 calls_in_flight=int(each["calls_in_flight"]),
             )
             for each in state.get("endpoints", [])

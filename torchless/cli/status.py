@@ -41,7 +41,7 @@ def _breaker(endpoint: EndpointState) -> str:
     """What its circuit breaker does, and how much it has to do."""
     parts = [f"{endpoint.calls_in_flight} in flight", f"breaker {endpoint.breaker.replace('_', ' ')}"]
     if endpoint.breaker == "open":
-        parts.append(f"next trial in {endpoint.next_trial_s:.0f} s")
+        parts.append(f"next probe in {endpoint.next_probe_s:.0f} s")
     if endpoint.trips:
         parts.append(f"opened {endpoint.trips} time{'s' * (endpoint.trips > 1)}")
     return ", ".join(parts)

@@ -119,7 +119,7 @@ class Caller(Generic[Stub]):
             call = method(endpoint.stub)(request, timeout=timeout_s, metadata=context.metadata())
             with endpoint.stream(call):
                 async for answer in call:
-                    ticket.answered()  # a trial has passed with its first answer
+                    ticket.answered()  # a probe has passed with its first answer
                     yield answer
 
     def resuming(

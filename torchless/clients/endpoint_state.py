@@ -12,7 +12,7 @@ class BreakerState(StrEnum):
     CLOSED = "closed"
     """It lets them through."""
     HALF_OPEN = "half_open"
-    """It lets one through at a time, as a trial."""
+    """It lets one through at a time, as a probe."""
     OPEN = "open"
     """It lets none through."""
 
@@ -42,7 +42,7 @@ class EndpointState:
     """What its breaker does with calls."""
     trips: int
     """How often the breaker has opened."""
-    next_trial_s: float
-    """Seconds until the breaker lets a trial through; 0: now, or none is needed."""
+    next_probe_s: float
+    """Seconds until the breaker lets a probe through; 0: now, or none is needed."""
     calls_in_flight: int
     """Calls that it has now."""

@@ -69,9 +69,9 @@ class ClientMetrics:
         self.breaker = self._gauge(
             "torchless_client_breaker_state", "The endpoint's breaker: 0 closed, 1 half open, 2 open", registry
         )
-        self.next_trial = self._gauge(
-            "torchless_client_breaker_next_trial_timestamp_seconds",
-            "When an open breaker lets a trial through, in seconds since the Unix epoch; 0: it is not open",
+        self.next_probe = self._gauge(
+            "torchless_client_breaker_next_probe_timestamp_seconds",
+            "When an open breaker lets a probe through, in seconds since the Unix epoch; 0: it is not open",
             registry,
         )
         self.trips = Counter(
@@ -95,9 +95,9 @@ class ClientMetrics:
             # Labels cannot be taken out of the files that processes share.
             self.up.labels(*labels).set(0)
             self.breaker.labels(*labels).set(_STATES[BreakerState.CLOSED])
-            self.next_trial.labels(*labels).set(0)
+            self.next_probe.labels(*labels).set(0)
             return
-        for metric in (self.in_flight, self.up, self.breaker, self.next_trial, self.trips):
+        for metric in (self.in_flight, self.up, self.breaker, self.next_probe, self.trips):
             metric.remove(*labels)
         for outcome in _OUTCOMES.values():
             self.attempts.remove(*labels, outcome)
@@ -136,13 +136,13 @@ class EndpointMetrics:
         if not self._is_gone:
             self._metrics.up.labels(*self._labels).set(serving)
 
-    def breaker(self, state: BreakerState, next_trial_s: float) -> None:
-        """Its breaker is in `state`, and lets a trial through in `next_trial_s` seconds."""
+    def breaker(self, state: BreakerState, next_probe_s: float) -> None:
+        """Its breaker is in `state`, and lets a probe through in `next_probe_s` seconds."""
         if self._is_gone:
             return
         self._metrics.breaker.labels(*self._labels).set(_STATES[state])
         is_open = state is BreakerState.OPEN
-        self._metrics.next_trial.labels(*self._labels).set(time.time() + next_trial_s if is_open else 0)
+        self._metrics.next_probe.labels(*self._labels).set(time.time() + next_probe_s if is_open else 0)
 
     def tripped(self) -> None:
         """Its breaker opened."""

@@ -72,7 +72,7 @@ def _endpoint(state: EndpointState) -> dict[str, Any]:
     breaker = {
         "state": state.breaker.value,
         "trips": state.trips,
-        "next_trial_s": round(state.next_trial_s, 1),
+        "next_probe_s": round(state.next_probe_s, 1),
     }
     return {
         "address": state.address,

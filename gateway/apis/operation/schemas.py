@@ -18,11 +18,11 @@ class BreakerReadiness(AnswerModel):
     """State of an endpoint's circuit breaker."""
 
     state: Literal["closed", "half_open", "open"]
-    """Whether it lets calls through: all, one at a time as a trial, or none."""
+    """Whether it lets calls through: all, one at a time as a probe, or none."""
     trips: int
     """Number of times that it opened."""
-    next_trial_s: float
-    """Seconds until an open one lets a trial through; 0: now, or it is not open."""
+    next_probe_s: float
+    """Seconds until an open one lets a probe through; 0: now, or it is not open."""
 
 
 class EndpointReadiness(AnswerModel):

@@ -176,7 +176,7 @@ class TestDeadlines:
         assert await kind_of(client.embed(["a"], context=context)) is ErrorKind.DEADLINE
         assert service.servicer.calls == 0
 
-    async def test_one_that_is_over_is_no_trial(self, serve: Serve, connect: Connect) -> None:
+    async def test_one_that_is_over_is_no_probe(self, serve: Serve, connect: Connect) -> None:
         client = connect(f"127.0.0.1:{free_port()}", breaker={"open_s": 0.05})
         while await kind_of(client.embed(["a"])) is not ErrorKind.CIRCUIT_OPEN:
             pass
@@ -261,7 +261,7 @@ class TestCallersThatHangUp:
         await until(lambda: not any(service.servicer.waiting for service in services))
         assert await kind_of(client.embed(["a"])) is None
 
-    async def test_a_trial_that_is_hung_up_on_frees_the_place(self, serve: Serve, connect: Connect) -> None:
+    async def test_a_probe_that_is_hung_up_on_frees_the_place(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 0.2
         client = connect(service, breaker={"open_s": 0.001, "failures": 1})

@@ -135,7 +135,7 @@ class TestLogged:
                 await kind_of(client.embed(["a secret text"]))
             await service.start()
             await until(lambda: health(client) is Health.SERVING)
-            await until(lambda: client.states()[0].next_trial_s == 0)
+            await until(lambda: client.states()[0].next_probe_s == 0)
             await client.embed(["a secret text"])
             await asyncio.sleep(0.05)
         said = [record.getMessage() for record in caplog.records if record.name.startswith(LOGGER)]
@@ -204,13 +204,13 @@ class TestMetrics:
         assert self.value(registry, "attempts_total", service, outcome="UNREACHABLE") == 3
         assert self.value(registry, "breaker_state", service) == 2
         assert self.value(registry, "breaker_trips_total", service) == 1
-        trial = self.value(registry, "breaker_next_trial_timestamp_seconds", service)
-        assert trial is not None
-        assert 20 < trial - time.time() <= 30.1
+        probe = self.value(registry, "breaker_next_probe_timestamp_seconds", service)
+        assert probe is not None
+        assert 20 < probe - time.time() <= 30.1
         await client.reconfigure(lists(service, breaker={"open_s": 600}))
-        trial = self.value(registry, "breaker_next_trial_timestamp_seconds", service)
-        assert trial is not None
-        assert 500 < trial - time.time() <= 600.1
+        probe = self.value(registry, "breaker_next_probe_timestamp_seconds", service)
+        assert probe is not None
+        assert 500 < probe - time.time() <= 600.1
         outcomes = {
             sample.labels["outcome"]: sample.value
             for metric in registry.collect()
@@ -303,4 +303,4 @@ asyncio.run(main())
             await kind_of(client.embed(["a"]))
         (state,) = client.states()
         assert (state.breaker, state.trips, state.calls_in_flight) == (BreakerState.OPEN, 1, 0)
-        assert 50 < state.next_trial_s <= 60
+        assert 50 < state.next_probe_s <= 60

@@ -182,7 +182,7 @@ class TestTheSource:
         await until(lambda: not service.servicer.streams)
         assert client.states()[0].calls_in_flight == 0
 
-    async def test_while_it_is_silent_it_holds_no_trial(self, serve: Serve, connect: Connect) -> None:
+    async def test_while_it_is_silent_it_holds_no_probe(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         client = connect(service, breaker={"open_s": 0.05, "failures": 1}, retry={"attempts": 1})
         service.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "not ready")

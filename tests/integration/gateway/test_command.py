@@ -95,5 +95,5 @@ def test_status_tells_of_endpoints_and_their_breakers(gateway: Gateway, embeddin
         embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "out of order")
         assert client.post("/embed", json={"inputs": "a"}).status_code == 503
         _, printed = told(str(client.base_url), "status")
-    assert "0 in flight, breaker open, next trial in " in printed
+    assert "0 in flight, breaker open, next probe in " in printed
     assert "opened 1 time" in printed

@@ -32,7 +32,7 @@ def test_ready(http: httpx.Client, embedding: EmbeddingServer, reranking: Rerank
         assert (state["ready"], state["reason"]) == (True, None)
         (endpoint,) = state["endpoints"]
         assert endpoint["address"] == servers[name].address
-        assert endpoint["breaker"] == {"state": "closed", "trips": 0, "next_trial_s": 0.0}
+        assert endpoint["breaker"] == {"state": "closed", "trips": 0, "next_probe_s": 0.0}
     assert (http.get("/health").status_code, http.get("/health").json()) == (200, {})
 
 

@@ -2,7 +2,7 @@
 
 aiobreaker lets every waiting call through once it is half open, counts calls that began before it opened, and keeps its
 time by the wall clock. So each call takes a ticket here, results of tickets from an earlier state are passed over, one
-ticket at a time is a trial, and the time is the monotonic clock's.
+ticket at a time is a probe, and the time is the monotonic clock's.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Ticket:
 
 
 class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has no types
-    """Opens after failures in a row, and lets one trial through at a time once its pause is over.
+    """Opens after failures in a row, and lets one probe through at a time once its pause is over.
 
     Args:
         settings: Numbers and times.
@@ -75,7 +75,7 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
         """What it does with calls."""
         self._period = 0
         self._opened_at = 0.0
-        self._trial: Ticket | None = None
+        self._probe: Ticket | None = None
         self.trips = 0
         """How often it has opened."""
         self.reconfigure(settings)
@@ -87,8 +87,8 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
         self._machine.timeout_duration = timedelta(seconds=settings.open_s)
 
     @property
-    def next_trial_s(self) -> float:
-        """Seconds until a trial may pass; 0: now, or none is needed."""
+    def next_probe_s(self) -> float:
+        """Seconds until a probe may pass; 0: now, or none is needed."""
         if self.state is not BreakerState.OPEN:
             return 0.0
         return max(0.0, self._opened_at + self._settings.open_s - time.monotonic())
@@ -98,10 +98,10 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
         """Whether `begin` would let a call through."""
         if self.state is BreakerState.CLOSED:
             return True
-        return self._trial is None and self.next_trial_s == 0
+        return self._probe is None and self.next_probe_s == 0
 
     def end_pause(self) -> None:
-        """The endpoint says that it is back: an open breaker lets a trial through now."""
+        """The endpoint says that it is back: an open breaker lets a probe through now."""
         if self.state is BreakerState.OPEN:
             self._opened_at = -math.inf
 
@@ -113,20 +113,20 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
             self._machine.half_open()
         ticket = Ticket(self, self._period, deadline_s / min(1 + size // _ONE_PORTION, _MOST_PORTIONS))
         if self.state is BreakerState.HALF_OPEN:
-            self._trial = ticket
+            self._probe = ticket
         return ticket
 
     def verdict(self, error: TorchlessError, deadline_s: float) -> bool | None:
         """Whether `error` of a call that waited `deadline_s` seconds speaks against the endpoint; None: neither way."""
         if error.kind is ErrorKind.DEADLINE:
-            # A short one that was missed is no answer either: it must not pass a trial, nor make failures forgotten.
+            # A short one that was missed is no answer either: it must not pass a probe, nor make failures forgotten.
             return True if deadline_s >= self._settings.deadline_counts_from_s else None
         return error.kind is ErrorKind.UNREACHABLE
 
     def end(self, ticket: Ticket, *, failed: bool | None) -> None:
         """Takes the result of a call; None: there is none."""
-        if self._trial is ticket:
-            self._trial = None
+        if self._probe is ticket:
+            self._probe = None
         if failed is None or ticket.period != self._period:
             return
         try:
@@ -138,7 +138,7 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
         """Hears of aiobreaker's changes, before `current_state` has them."""
         self.state = _STATES[new.state]
         self._period += 1
-        self._trial = None
+        self._probe = None
         if self.state is BreakerState.OPEN:
             self._opened_at = time.monotonic()
             self.trips += 1

@@ -94,7 +94,7 @@ class Endpoint(Generic[Stub]):
         """What is known of it now."""
         breaker = self.breaker
         return EndpointState(
-            self.address, self.health, breaker.state, breaker.trips, breaker.next_trial_s, self.calls_in_flight
+            self.address, self.health, breaker.state, breaker.trips, breaker.next_probe_s, self.calls_in_flight
         )
 
     def start(self) -> None:
@@ -106,7 +106,7 @@ class Endpoint(Generic[Stub]):
         """Other settings from now on. Those of the channel hold for endpoints that are new."""
         self._slow_start_s = settings.slow_start_s
         self.breaker.reconfigure(settings.breaker)
-        self._metrics.breaker(self.breaker.state, self.breaker.next_trial_s)
+        self._metrics.breaker(self.breaker.state, self.breaker.next_probe_s)
         self.watch.settings = settings.endpoint_health
 
     @property
@@ -241,7 +241,7 @@ class Endpoint(Generic[Stub]):
             # What was before says nothing of what has been started since; without, it would stand idle for a minute.
             self.breaker.end_pause()
             self._log_latency, self._answers = None, 0
-            self._metrics.breaker(self.breaker.state, self.breaker.next_trial_s)
+            self._metrics.breaker(self.breaker.state, self.breaker.next_probe_s)
         log = logger.info if health is Health.SERVING else logger.warning
         log("%s endpoint %s is %s", self._capability, self.address, health.value)
         self._metrics.health(serving=health is Health.SERVING)
@@ -251,6 +251,6 @@ class Endpoint(Generic[Stub]):
             self._up_since = time.monotonic()
         log = logger.warning if state is BreakerState.OPEN else logger.info
         log("%s endpoint %s: its breaker is %s", self._capability, self.address, state.value)
-        self._metrics.breaker(state, self.breaker.next_trial_s)
+        self._metrics.breaker(state, self.breaker.next_probe_s)
         if state is BreakerState.OPEN:
             self._metrics.tripped()

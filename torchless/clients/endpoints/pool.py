@@ -161,7 +161,7 @@ class EndpointPool(Generic[Stub]):
                 f"no address of the {self._capability} service is known: its name is not resolved",
                 retry_after_s=self._settings.discovery.interval_s,
             )
-        wait_s = min(endpoint.breaker.next_trial_s for endpoint in endpoints)
+        wait_s = min(endpoint.breaker.next_probe_s for endpoint in endpoints)
         return TorchlessError(
             ErrorKind.CIRCUIT_OPEN,
             f"the {self._capability} service has not answered lately; it is tried again shortly",

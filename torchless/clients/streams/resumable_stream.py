@@ -116,7 +116,7 @@ class ResumingStream(Generic[Stub, Request, Response]):
             try:
                 with endpoint.stream(call), self._patience.with_call(endpoint, call):
                     async for answer in call:
-                        # A trial has passed with its first answer, not when a day's work is done.
+                        # A probe has passed with its first answer, not when a day's work is done.
                         ticket.answered()
                         self._count_answer()
                         with self._unanswered.answered():

@@ -254,7 +254,7 @@ class TestCalls:
             assert one.calls_in_flight == 0
 
     @pytest.mark.parametrize("end", [asyncio.CancelledError, GeneratorExit, ValueError])
-    async def test_a_trial_that_ends_without_a_result_frees_the_place(
+    async def test_a_probe_that_ends_without_a_result_frees_the_place(
         self, endpoints: Endpoints, end: type[BaseException]
     ) -> None:
         one = endpoints.one(breaker={"open_s": 0.001})

@@ -65,9 +65,9 @@ def half_open(clock: Clock) -> tuple[Breaker, Ticket]:
 def test_five_failures_in_a_row_open_it_for_sixty_seconds(clock: Clock) -> None:
     breaker = Breaker(BreakerSettings())
     fail(breaker, 4)
-    assert (breaker.state, breaker.next_trial_s) == (BreakerState.CLOSED, 0)
+    assert (breaker.state, breaker.next_probe_s) == (BreakerState.CLOSED, 0)
     fail(breaker)
-    assert (breaker.state, breaker.next_trial_s, breaker.trips) == (BreakerState.OPEN, 60, 1)
+    assert (breaker.state, breaker.next_probe_s, breaker.trips) == (BreakerState.OPEN, 60, 1)
     clock.now += 59.9
     assert breaker.begin(LONG_S) is None
     clock.now += 0.1
@@ -112,9 +112,9 @@ def test_a_short_deadline_that_was_missed_says_nothing_either_way(clock: Clock) 
     assert breaker.state is BreakerState.OPEN
 
 
-def test_a_trial_with_a_short_deadline_that_was_missed_passes_nothing_and_frees_the_place(clock: Clock) -> None:
-    breaker, trial = half_open(clock)
-    trial.failed(TorchlessError(ErrorKind.DEADLINE, "late"))
+def test_a_probe_with_a_short_deadline_that_was_missed_passes_nothing_and_frees_the_place(clock: Clock) -> None:
+    breaker, probe = half_open(clock)
+    probe.failed(TorchlessError(ErrorKind.DEADLINE, "late"))
     assert breaker.state is BreakerState.OPEN
 
     clock.now += 60
@@ -123,28 +123,28 @@ def test_a_trial_with_a_short_deadline_that_was_missed_passes_nothing_and_frees_
     assert breaker.admits
 
 
-def test_one_trial_at_a_time(clock: Clock) -> None:
-    breaker, trial = half_open(clock)
+def test_one_probe_at_a_time(clock: Clock) -> None:
+    breaker, probe = half_open(clock)
     assert [breaker.begin(LONG_S) for _ in range(50)] == [None] * 50
-    trial.answered()
+    probe.answered()
     assert breaker.state is BreakerState.CLOSED
     fail(breaker, 4)
     assert breaker.state is BreakerState.CLOSED  # it began anew
 
 
-def test_a_trial_that_fails_opens_it_again(clock: Clock) -> None:
-    breaker, trial = half_open(clock)
+def test_a_probe_that_fails_opens_it_again(clock: Clock) -> None:
+    breaker, probe = half_open(clock)
     clock.now += 7
-    trial.failed(TorchlessError(ErrorKind.UNREACHABLE, "no"))
-    assert (breaker.state, breaker.next_trial_s, breaker.trips) == (BreakerState.OPEN, 60, 2)
+    probe.failed(TorchlessError(ErrorKind.UNREACHABLE, "no"))
+    assert (breaker.state, breaker.next_probe_s, breaker.trips) == (BreakerState.OPEN, 60, 2)
 
 
-def test_a_trial_that_nobody_waits_for_frees_the_place(clock: Clock) -> None:
-    breaker, trial = half_open(clock)
-    trial.abandoned()
+def test_a_probe_that_nobody_waits_for_frees_the_place(clock: Clock) -> None:
+    breaker, probe = half_open(clock)
+    probe.abandoned()
     other = begun(breaker)
     assert breaker.begin(LONG_S) is None
-    trial.abandoned()  # once more does not free the other's
+    probe.abandoned()  # once more does not free the other's
     assert breaker.begin(LONG_S) is None
     other.answered()
     assert breaker.state is BreakerState.CLOSED
@@ -158,11 +158,11 @@ def test_results_of_calls_from_before_do_not_count(clock: Clock) -> None:
     late.pop().failed(TorchlessError(ErrorKind.UNREACHABLE, "no"))
     assert (breaker.state, breaker.trips) == (BreakerState.OPEN, 1)
     clock.now += 60
-    trial = begun(breaker)
+    probe = begun(breaker)
     late.pop().answered()
     late.pop().failed(TorchlessError(ErrorKind.UNREACHABLE, "no"))
     assert breaker.state is BreakerState.HALF_OPEN
-    trial.answered()
+    probe.answered()
     for each in late:
         each.failed(TorchlessError(ErrorKind.UNREACHABLE, "no"))
     assert (breaker.state, breaker.trips) == (BreakerState.CLOSED, 1)
@@ -171,7 +171,7 @@ def test_results_of_calls_from_before_do_not_count(clock: Clock) -> None:
 def test_other_settings_hold_at_once(clock: Clock) -> None:
     breaker = opened(clock)
     breaker.reconfigure(BreakerSettings(open_s=5, failures=2))
-    assert breaker.next_trial_s == 5
+    assert breaker.next_probe_s == 5
     clock.now += 5
     begun(breaker).answered()
     fail(breaker, 2)
@@ -181,7 +181,7 @@ def test_other_settings_hold_at_once(clock: Clock) -> None:
 def test_a_change_is_told_once_and_with_what_is_so_by_then(clock: Clock) -> None:
     told: list[tuple[BreakerState, BreakerState, float, int]] = []
     breaker = Breaker(
-        BreakerSettings(), lambda state: told.append((state, breaker.state, breaker.next_trial_s, breaker.trips))
+        BreakerSettings(), lambda state: told.append((state, breaker.state, breaker.next_probe_s, breaker.trips))
     )
     fail(breaker, 5)
     clock.now += 60
@@ -200,25 +200,25 @@ class Model:
     def __init__(self, failures: int, open_s: float) -> None:
         self.limit, self.open_s = failures, open_s
         self.state, self.row, self.period, self.opened_at = BreakerState.CLOSED, 0, 0, 0.0
-        self.trials = 0
+        self.probes = 0
 
     def may_begin(self, now: float) -> bool:
         if self.state is BreakerState.CLOSED:
             return True
-        return not self.trials and (self.state is BreakerState.HALF_OPEN or now >= self.opened_at + self.open_s)
+        return not self.probes and (self.state is BreakerState.HALF_OPEN or now >= self.opened_at + self.open_s)
 
     def begin(self) -> int:
         if self.state is BreakerState.OPEN:
             self._become(BreakerState.HALF_OPEN)
         if self.state is BreakerState.HALF_OPEN:
-            self.trials += 1
+            self.probes += 1
         return self.period
 
     def end(self, period: int, failed: bool | None, now: float) -> None:
         if period != self.period:
             return
         if self.state is BreakerState.HALF_OPEN:
-            self.trials -= 1
+            self.probes -= 1
         if failed is None:
             return
         self.row = self.row + 1 if failed else 0
@@ -229,7 +229,7 @@ class Model:
             self._become(BreakerState.CLOSED)
 
     def _become(self, state: BreakerState) -> None:
-        self.state, self.trials = state, 0
+        self.state, self.probes = state, 0
         self.period += 1
         if state is BreakerState.CLOSED:
             self.row = 0
@@ -298,7 +298,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @invariant()
     def is_as_the_model(self) -> None:
         assert self.breaker.state is self.model.state
-        assert self.model.trials <= 1
+        assert self.model.probes <= 1
         assert self.changes == self.model.period
 
 
