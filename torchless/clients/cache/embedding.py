@@ -1,4 +1,4 @@
-"""Embeddings from the cache where it has them, else from the service."""
+"""Embeddings from the cache if it has them, otherwise from the service."""
 
 from __future__ import annotations
 
@@ -8,30 +8,41 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
-from torchless.clients.cache.call import Call
-from torchless.clients.cache.entry import Entry, entries_of, matrix_of
-from torchless.clients.cache.keys import Inputs, Scope, Scopes, Served, UncacheableInputError
+from torchless.clients.cache.entry import (
+    Entry,
+    Inputs,
+    ModelRevision,
+    Scope,
+    Scopes,
+    UncacheableInputError,
+    entries_of,
+    matrix_of,
+)
 from torchless.clients.cache.metrics import CacheMetrics
-from torchless.clients.cache.renaming import renumbered
-from torchless.clients.cache.revisions import Revisions
-from torchless.clients.cache.service import EmbeddingService, WatchedService, refuse_odd
+from torchless.clients.cache.service import (
+    EmbeddingService,
+    Revisions,
+    WatchedService,
+    check_shape,
+    with_request_indices,
+)
 from torchless.clients.cache.settings import CacheSettings
-from torchless.clients.cache.single_flight import Flight, Flights, Landed, LeaderFailedError
+from torchless.clients.cache.single_flight import InFlightCall, NotSharedError, Result, SingleFlight
 from torchless.clients.cache.store import Store
 from torchless.clients.cache.tasks import end, spawn
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity
-from torchless.clients.timings import Timings
+from torchless.clients.timings import NO_TIMINGS, Timings
 from torchless.clients.translate import out_of_time
 from torchless.contracts.errors import TorchlessError
 
-_FIRST_ASK_S = 1.0
-"""How long the service has, at start, to say what it serves, before what Redis remembers is believed."""
-_SMALL_FLIGHT, _LARGER_FLIGHT = 8, 4
-"""A request waits for a flight of as many inputs, or of so many times as many as it has itself."""
+_FIRST_LIST_S = 1.0
+"""Time that the service has, at start, to list its models, before what Redis remembers is used."""
+_SMALL_CALL, _LARGER_CALL = 8, 4
+"""A request joins a call with up to so many inputs, or so many times as many as the request has."""
 _ROUNDS = 2
-"""How often a request waits for what others compute before it computes for itself."""
+"""How often a request waits for other requests' calls before it computes everything itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,42 +56,61 @@ class CachedAnswer:
     misses: int
     """Inputs that were not."""
     degraded: bool = False
-    """Whether the service is down, so that only what is in the cache can be answered."""
+    """Whether the service is down, so that only cached inputs can be answered."""
+
+
+@dataclass(slots=True)
+class _Request:
+    """One request to the cache."""
+
+    inputs: Inputs
+    options: EmbedOptions
+    context: CallContext
+
+    @property
+    def deadline(self) -> Deadline:
+        """Until when the caller waits."""
+        return self.context.deadline or Deadline.NEVER
+
+    def check_deadline(self) -> None:
+        """Raises DEADLINE once the deadline has passed."""
+        if self.deadline.expired:
+            raise out_of_time("embedding")
 
 
 @dataclass(slots=True)
 class _Computed:
-    """What a request has of what was computed now."""
+    """What was computed for a request now."""
 
     entries: dict[bytes, Entry] = field(default_factory=dict)
     answers: list[Embeddings] = field(default_factory=list)
-    led: Embeddings | None = None
-    """The answer to what this request asked for itself."""
+    own: Embeddings | None = None
+    """The answer to the call that this request started."""
 
-    def add(self, landed: Landed, flight: Flight, digests: Sequence[bytes]) -> None:
-        """Takes over `digests` from what landed."""
-        self.answers.append(landed.answer)
+    def add(self, result: Result, call: InFlightCall, digests: Sequence[bytes]) -> None:
+        """Takes the entries of `digests` from the result of `call`."""
+        self.answers.append(result.answer)
         for digest in digests:
-            self.entries[digest] = landed.entries[flight.rows[digest]]
+            self.entries[digest] = result.entries[call.rows[digest]]
 
-    def served(self) -> set[Served]:
-        """Which weights computed it."""
-        return {Served(each.model, each.revision) for each in self.answers}
+    def models(self) -> set[ModelRevision]:
+        """The weights that computed it."""
+        return {ModelRevision(answer.model, answer.revision) for answer in self.answers}
 
 
 class EmbeddingCache:
-    """Stands before the embedding service and answers what it has answered before. Made inside a running event loop.
+    """Caches the answers of the embedding service by exact input. Create it inside a running event loop.
 
     An entry is found by tenant, model, revision, prompt, dimensions, normalisation, truncation and the exact input.
-    Inputs that a request holds and the cache does not are asked for in one call, equal ones once; those that are being
-    computed for another request are waited for. One vector a token is not cached.
+    Missing inputs of a request are computed in one call, equal inputs once; inputs that are being computed for another
+    request are waited for. Token-level vectors are not cached.
 
     Args:
-        service: What computes; closed by whoever made it, after the cache.
+        service: What computes; its owner closes it, after the cache.
         settings: The cache's settings.
         metrics: Where it counts; None: nowhere that is shown.
-        is_down: Says whether the service is down; None: the last calls decide.
-        deadline_s: How long a caller that gives no deadline waits for what another has asked for, in seconds.
+        is_down: Tells whether the service is down; None: the last calls decide.
+        deadline_s: How long a caller without a deadline waits for another request's call, in seconds.
     """
 
     def __init__(
@@ -98,20 +128,20 @@ class EmbeddingCache:
         self._revisions = Revisions(self._remember, self._metrics.revisions.inc)
         self._service = WatchedService(service, self._revisions, is_down)
         self._scopes = Scopes()
-        self._flights = Flights()
+        self._calls = SingleFlight()
         self._store = Store(settings, self._metrics) if settings.enabled else None
         self._watcher = spawn(self._watch(self._store), "the watch of revisions") if self._store else None
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is kept at all."""
+        """Whether anything is cached."""
         return self._store is not None
 
     async def close(self) -> None:
-        """Ends the calls in flight, the tasks and the connections to Redis."""
+        """Ends the calls in flight, the background tasks and the connections to Redis."""
         if self._watcher is not None:
             await end(self._watcher)
-        await self._flights.close()
+        await self._calls.close()
         if self._store is not None:
             await self._store.close()
 
@@ -124,144 +154,143 @@ class EmbeddingCache:
         """Vectors of `inputs`, in their order.
 
         Args:
-            inputs: Texts, or token ids of the model's own vocabulary, without special tokens.
-            options: How.
-            context: For whom, and how long they wait.
+            inputs: Texts, or token ids of the model's vocabulary, without special tokens.
+            options: How to embed them.
+            context: Tenant, request id, trace and deadline of the call.
 
         Raises:
             TorchlessError: As the service, about the fields of this request.
         """
-        call = Call(inputs, options, context)
+        request = _Request(inputs, options, context)
         if self._store is None or not len(inputs) or options.granularity is not Granularity.TEXT:
-            return await self._uncached(call)
-        await self._settled(call)
-        served = self._revisions.of(options.model)
-        # What is not known yet has no revision, and so no entries; but equal requests for it still share a flight.
-        scope = self._scopes.of(context.tenant, served or Served(options.model, ""), options)
+            return await self._bypass(request)
+        if not self._revisions.is_settled:
+            await self._settled(request)
+        model = self._revisions.of(options.model)
+        # An unknown model has no revision yet, and so no entries; but equal requests for it still share a call.
+        scope = self._scopes.of(context.tenant, model or ModelRevision(options.model, ""), options)
         try:
             digests = scope.digests(inputs)
         except UncacheableInputError:
-            return await self._uncached(call)
-        found = await self._store.get(call, scope, digests) if served else {}
-        wanted = _first_places(digests, found)
-        return await self._partly(call, scope, digests, found, wanted) if wanted else self._whole(scope, digests, found)
+            return await self._bypass(request)
+        found = await self._store.get(scope, digests, request.deadline) if model else {}
+        missing = _first_indices(digests, found)
+        if not missing:
+            return self._hit(scope, digests, found)
+        return await self._miss(request, scope, digests, found, missing)
 
-    def _whole(self, scope: Scope, digests: Sequence[bytes], found: Mapping[bytes, Entry]) -> CachedAnswer:
+    def _hit(self, scope: Scope, digests: Sequence[bytes], found: Mapping[bytes, Entry]) -> CachedAnswer:
         degraded = self._service.down
         self._metrics.hit.inc()
         if degraded:
             self._metrics.degraded.inc()
-        answer = _embeddings([found[digest] for digest in digests], scope.served, Timings())
+        answer = _embeddings([found[digest] for digest in digests], scope.model, NO_TIMINGS)
         return CachedAnswer(answer, hits=len(digests), misses=0, degraded=degraded)
 
-    async def _partly(
+    async def _miss(
         self,
-        call: Call,
+        request: _Request,
         scope: Scope,
         digests: Sequence[bytes],
         found: Mapping[bytes, Entry],
-        wanted: Mapping[bytes, int],
+        missing: Mapping[bytes, int],
     ) -> CachedAnswer:
         (self._metrics.partial if found else self._metrics.miss).inc()
-        computed = await self._computed(call, scope, wanted)
-        served = computed.served() | ({scope.served} if found else set())
-        if len(served) > 1:
+        computed = await self._compute_missing(request, scope, missing)
+        models = computed.models() | ({scope.model} if found else set())
+        if len(models) > 1:
             # The model was replaced meanwhile, and an answer holds vectors of one revision.
-            return await self._uncached(call)
+            return await self._bypass(request)
         hits = sum(digest in found for digest in digests) if found else 0
-        answer = computed.led
+        answer = computed.own
         if answer is None or len(answer.vectors) != len(digests):
             entries = {**found, **computed.entries}
-            answer = _embeddings([entries[digest] for digest in digests], served.pop(), computed.answers[0].timings)
+            answer = _embeddings([entries[digest] for digest in digests], models.pop(), computed.answers[0].timings)
         return CachedAnswer(answer, hits=hits, misses=len(digests) - hits)
 
-    async def _uncached(self, call: Call) -> CachedAnswer:
+    async def _bypass(self, request: _Request) -> CachedAnswer:
         self._metrics.uncached.inc()
-        call.check_time()
-        answer = await self._service.embed(call.inputs, call.options, call.context)
-        return CachedAnswer(answer, hits=0, misses=len(call.inputs))
+        request.check_deadline()
+        answer = await self._service.embed(request.inputs, request.options, request.context)
+        return CachedAnswer(answer, hits=0, misses=len(request.inputs))
 
-    async def _computed(self, call: Call, scope: Scope, wanted: Mapping[bytes, int]) -> _Computed:
+    async def _compute_missing(self, request: _Request, scope: Scope, missing: Mapping[bytes, int]) -> _Computed:
         computed = _Computed()
         for number in range(_ROUNDS + 1):
-            left = {digest: index for digest, index in wanted.items() if digest not in computed.entries}
+            left = {digest: index for digest, index in missing.items() if digest not in computed.entries}
             if not left:
                 break
-            await self._round(call, scope, left, computed, follow=number < _ROUNDS)
+            await self._round(request, scope, left, computed, join=number < _ROUNDS)
         return computed
 
     async def _round(
-        self, call: Call, scope: Scope, left: Mapping[bytes, int], computed: _Computed, *, follow: bool
+        self, request: _Request, scope: Scope, left: Mapping[bytes, int], computed: _Computed, *, join: bool
     ) -> None:
-        """Computes what nobody computes yet, and waits for the rest, some of which may not come."""
-        followed: dict[Flight, list[bytes]] = {}
+        """Computes what no call computes yet, and waits for the rest, some of which may fail."""
+        joined: dict[InFlightCall, list[bytes]] = {}
         own: list[bytes] = []
         for digest in left:
-            flight = self._flights.find(digest) if follow else None
-            if flight is None or not _is_worth_waiting_for(flight, call):
+            call = self._calls.find(digest) if join else None
+            if call is None or not _is_worth_joining(call, request):
                 own.append(digest)
             else:
-                followed.setdefault(flight, []).append(digest)
-        flights = [*followed]
-        for each in flights:
-            each.join()
+                joined.setdefault(call, []).append(digest)
+        calls = [*joined]
+        for call in calls:
+            call.join()
         try:
             if own:
-                led = self._depart(call, scope, own, [left[digest] for digest in own], listed=follow)
-                led.join()
-                flights.append(led)
-                landed = await self._led(led, call, [left[digest] for digest in own])
-                computed.led = landed.answer
-                computed.add(landed, led, own)
-            for each, digests in followed.items():
-                await self._followed(each, digests, call, computed)
+                indices = [left[digest] for digest in own]
+                inputs: Inputs = [request.inputs[index] for index in indices]  # type: ignore[assignment]
+                call = self._calls.begin(own, self._compute(request, scope, own, inputs), joinable=join)
+                call.join()
+                calls.append(call)
+                result = await self._own_result(call, request, indices)
+                computed.own = result.answer
+                computed.add(result, call, own)
+            for call, digests in joined.items():
+                await self._shared_result(call, digests, request, computed)
         finally:
-            for each in flights:
-                each.leave()
+            for call in calls:
+                call.leave()
 
-    def _depart(
-        self, call: Call, scope: Scope, digests: Sequence[bytes], indices: Sequence[int], *, listed: bool
-    ) -> Flight:
-        inputs: Inputs = [call.inputs[index] for index in indices]  # type: ignore[assignment]
-        return self._flights.begin(digests, self._compute(call, scope, digests, inputs), listed=listed)
-
-    async def _compute(self, call: Call, scope: Scope, digests: Sequence[bytes], inputs: Inputs) -> Landed:
-        call.check_time()
-        answer = await self._service.embed(inputs, call.options, call.context)
-        refuse_odd(answer, inputs)
+    async def _compute(self, request: _Request, scope: Scope, digests: Sequence[bytes], inputs: Inputs) -> Result:
+        request.check_deadline()
+        answer = await self._service.embed(inputs, request.options, request.context)
+        check_shape(answer, inputs)
         entries = entries_of(answer)
-        served = Served(answer.model, answer.revision)
-        if served != scope.served:
-            scope = self._scopes.of(call.context.tenant, served, call.options)
+        model = ModelRevision(answer.model, answer.revision)
+        if model != scope.model:
+            scope = self._scopes.of(request.context.tenant, model, request.options)
             digests = scope.digests(inputs)
-        # Without a revision nothing would tell that the model was replaced.
-        if self._store is not None and served.revision:
+        # Without a revision, nothing would show that the model was replaced.
+        if self._store is not None and model.revision:
             self._store.put(scope, digests, entries)
-        return Landed(answer, entries)
+        return Result(answer, entries)
 
     @staticmethod
-    async def _led(flight: Flight, call: Call, indices: Sequence[int]) -> Landed:
+    async def _own_result(call: InFlightCall, request: _Request, indices: Sequence[int]) -> Result:
         try:
-            return await flight.led()
+            return await call.own_result()
         except TorchlessError as error:
-            if len(indices) == len(call.inputs):
+            if len(indices) == len(request.inputs):
                 raise
-            raise renumbered(error, indices) from error
+            raise with_request_indices(error, indices) from error
 
-    async def _followed(self, flight: Flight, digests: Sequence[bytes], call: Call, computed: _Computed) -> None:
-        deadline = call.context.deadline or Deadline.after(self._deadline_s)
+    async def _shared_result(
+        self, call: InFlightCall, digests: Sequence[bytes], request: _Request, computed: _Computed
+    ) -> None:
+        deadline = request.context.deadline or Deadline.after(self._deadline_s)
         try:
-            landed = await flight.followed(digests, deadline)
-        except LeaderFailedError:
+            result = await call.shared_result(digests, deadline)
+        except NotSharedError:
             return
         self._metrics.joined.inc(len(digests))
-        computed.add(landed, flight, digests)
+        computed.add(result, call, digests)
 
-    async def _settled(self, call: Call) -> None:
-        if self._revisions.is_settled:
-            return
+    async def _settled(self, request: _Request) -> None:
         try:
-            async with asyncio.timeout(call.deadline.timeout_s):
+            async with asyncio.timeout(request.deadline.timeout_s):
                 await self._revisions.settled()
         except TimeoutError:
             raise out_of_time("embedding") from None
@@ -269,8 +298,8 @@ class EmbeddingCache:
     async def _watch(self, store: Store) -> None:
         recall = asyncio.create_task(store.remembered())
         try:
-            answered = await self._service.ask(_FIRST_ASK_S)
-            if not answered and (await asyncio.wait((recall,), timeout=_FIRST_ASK_S))[0]:
+            answered = await self._service.list_models(_FIRST_LIST_S)
+            if not answered and (await asyncio.wait((recall,), timeout=_FIRST_LIST_S))[0]:
                 self._revisions.remembered(recall.result())
             self._revisions.settle()
             async with asyncio.TaskGroup() as group:
@@ -279,34 +308,34 @@ class EmbeddingCache:
         finally:
             recall.cancel()
 
-    async def _warm(self, store: Store, recall: asyncio.Task[dict[str, Served]]) -> None:
+    async def _warm(self, store: Store, recall: asyncio.Task[dict[str, ModelRevision]]) -> None:
         self._revisions.remembered(await recall)
         await store.warm(set(self._revisions.known().values()))
 
-    def _remember(self, models: Mapping[str, Served]) -> None:
+    def _remember(self, models: Mapping[str, ModelRevision]) -> None:
         if self._store is not None:
             self._store.remember(models)
 
 
-def _is_worth_waiting_for(flight: Flight, call: Call) -> bool:
-    """Whether what it computes beside is not so much that one's own call would be answered long before."""
-    return len(flight.rows) <= max(_SMALL_FLIGHT, _LARGER_FLIGHT * len(call.inputs))
+def _is_worth_joining(call: InFlightCall, request: _Request) -> bool:
+    """Whether `call` does not compute so much more that a call for this request alone would be answered much sooner."""
+    return len(call.rows) <= max(_SMALL_CALL, _LARGER_CALL * len(request.inputs))
 
 
-def _first_places(digests: Sequence[bytes], found: Mapping[bytes, Entry]) -> dict[bytes, int]:
-    """Where in a request each input that was not found stands first."""
-    places: dict[bytes, int] = {}
+def _first_indices(digests: Sequence[bytes], found: Mapping[bytes, Entry]) -> dict[bytes, int]:
+    """The first index in the request of each input that was not found."""
+    indices: dict[bytes, int] = {}
     for index, digest in enumerate(digests):
         if digest not in found:
-            places.setdefault(digest, index)
-    return places
+            indices.setdefault(digest, index)
+    return indices
 
 
-def _embeddings(entries: Sequence[Entry], served: Served, timings: Timings) -> Embeddings:
+def _embeddings(entries: Sequence[Entry], model: ModelRevision, timings: Timings) -> Embeddings:
     return Embeddings(
         vectors=matrix_of(entries),
         token_counts=[entry.tokens for entry in entries],
-        model=served.model,
-        revision=served.revision,
+        model=model.id,
+        revision=model.revision,
         timings=timings,
     )

@@ -1,6 +1,6 @@
 """The memory level: bounded in bytes, fair between tenants.
 
-Own, and not cachetools: its caches share one order among all keys, so that one tenant's flood evicts everybody else's.
+The caches of cachetools keep one order for all keys, so one tenant's flood would evict the entries of all the others.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Final
 from torchless.clients.cache.entry import Entry
 
 OVERHEAD: Final = 400
-"""Bytes that an entry takes besides its vector: key, entry, and their places in the tables; measured."""
+"""Bytes that an entry takes in addition to its vector: key, entry, and their slots in the tables; measured."""
 SHELF_OVERHEAD: Final = 1024
-"""Bytes that a tenant takes besides its entries; measured."""
+"""Bytes that a tenant takes in addition to its entries; measured."""
 
 
 class _Shelf:
-    """One tenant's entries, the one used longest ago first."""
+    """One tenant's entries, the least recently used first."""
 
     __slots__ = ("bytes", "entries", "tenant")
 
@@ -34,32 +34,32 @@ class _Shelf:
 class MemoryLevel:
     """Entries by tenant and digest.
 
-    When they pass `max_bytes`, the tenant that holds the most loses what it used longest ago. A tenant that floods the
-    cache thus pushes out its own entries once it holds more than each of the others, and theirs not at all.
+    When they exceed `max_bytes`, the tenant with the most bytes loses its least recently used entry. So a tenant that
+    floods the cache evicts its own entries once it holds more than any other, and never those of others.
 
-    An entry that is past its time is a miss, and goes when it is met or evicted.
+    An expired entry is a miss; it is removed when it is found or evicted.
 
     Args:
-        max_bytes: Bound on all entries with their overhead.
-        ttl_s: Seconds that an entry is served after it was made.
+        max_bytes: Limit for all entries including their overhead.
+        ttl_s: Seconds that an entry is served after it was computed.
     """
 
     def __init__(self, max_bytes: int, ttl_s: int) -> None:
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._shelves: dict[str, _Shelf] = {}
-        # Every shelf stands in here with the bytes it has now, and maybe with some it had before: those are skipped.
+        # A heap. Each shelf is in it with its current bytes, and maybe with earlier numbers, which are skipped.
         self._largest: list[tuple[int, int, _Shelf]] = []
         self._order = count()
         self.bytes = 0
-        """Bytes that are taken."""
+        """Bytes in use."""
         self.entries = 0
-        """Entries that are held."""
+        """Number of entries."""
         self.evictions = 0
-        """Entries that were pushed out so far, those past their time not counted."""
+        """Entries evicted so far; expired ones are not counted."""
 
     def get(self, tenant: str, digests: Iterable[bytes]) -> dict[bytes, Entry]:
-        """The entries of `digests` that are there, which makes them the last to go."""
+        """The entries of `digests` that are cached; they become the most recently used."""
         shelf = self._shelves.get(tenant)
         if shelf is None:
             return {}
@@ -77,17 +77,17 @@ class MemoryLevel:
         return found
 
     def put(self, tenant: str, digests: Sequence[bytes], entries: Sequence[Entry]) -> None:
-        """Holds `entries`, as the last to go, and evicts what no longer fits."""
+        """Stores `entries` as the most recently used, and evicts what no longer fits."""
         for digest, entry in zip(digests, entries, strict=True):
             self._add(tenant, digest, entry)
             while self.bytes > self._max_bytes:
                 self._evict()
 
     def put_older(self, tenant: str, digest: bytes, entry: Entry) -> bool:
-        """Holds `entry` as the next to go of its tenant's, if it is not there and there is room.
+        """Stores `entry` as its tenant's least recently used, unless it is cached already or does not fit.
 
         Returns:
-            Whether there was room.
+            Whether it fits.
         """
         shelf = self._shelves.get(tenant)
         if shelf is not None and digest in shelf.entries:
@@ -127,7 +127,7 @@ class MemoryLevel:
         shelf.bytes += by
         self.bytes += by
         if len(self._largest) > 64 + 4 * len(self._shelves):
-            self._largest = [(-each.bytes, next(self._order), each) for each in self._shelves.values()]
+            self._largest = [(-other.bytes, next(self._order), other) for other in self._shelves.values()]
             heapq.heapify(self._largest)
             return
         heapq.heappush(self._largest, (-shelf.bytes, next(self._order), shelf))
@@ -141,5 +141,5 @@ class MemoryLevel:
 
 
 def size_of(entry: Entry) -> int:
-    """Bytes that `entry` takes in memory, overhead included."""
+    """Bytes that `entry` takes in memory, including overhead."""
     return len(entry.vector) + OVERHEAD

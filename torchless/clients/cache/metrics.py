@@ -1,4 +1,4 @@
-"""What the cache counts, for Prometheus.
+"""Metrics of the cache.
 
 Plain counters and gauges, so that several processes can share them (`PROMETHEUS_MULTIPROC_DIR`).
 """
@@ -12,19 +12,19 @@ class CacheMetrics:
     """The metrics of one process's cache.
 
     Args:
-        registry: Where they are shown.
+        registry: Where they are registered.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         requests = Counter(
             "torchless_cache_requests",
-            "Embedding requests by how they were answered: hit (from the cache alone), partial, miss, uncached",
+            "Embedding requests by outcome: hit (answered from the cache alone), partial, miss, uncached",
             ("outcome",),
             registry=registry,
         )
         lookups = Counter(
             "torchless_cache_lookups",
-            "Inputs looked for in a level of the cache; what memory has is not looked for in Redis",
+            "Inputs looked up in a level of the cache; Redis is asked only for what memory does not have",
             ("level", "outcome"),
             registry=registry,
         )
@@ -40,30 +40,30 @@ class CacheMetrics:
         )
         self.joined = Counter(
             "torchless_cache_joined_inputs",
-            "Inputs that waited for an equal one that was being computed already",
+            "Inputs that waited for an equal input that was being computed already",
             registry=registry,
         )
         self.bytes = Gauge(
             "torchless_cache_memory_bytes",
-            "Bytes that the memory level takes",
+            "Bytes in use by the memory level",
             registry=registry,
             multiprocess_mode="livesum",
         )
         self.entries = Gauge(
             "torchless_cache_memory_entries",
-            "Entries that the memory level holds",
+            "Entries in the memory level",
             registry=registry,
             multiprocess_mode="livesum",
         )
         self.evictions = Counter(
-            "torchless_cache_memory_evictions", "Entries that the memory level pushed out", registry=registry
+            "torchless_cache_memory_evictions", "Entries evicted from the memory level", registry=registry
         )
         self.warmed = Counter(
             "torchless_cache_warmed_entries", "Entries read from Redis into memory at start", registry=registry
         )
         self.revisions = Counter(
             "torchless_cache_revision_changes",
-            "Times that a model was found to have another revision than before",
+            "Models found to have another revision than before",
             registry=registry,
         )
         failures = Counter(
@@ -72,19 +72,19 @@ class CacheMetrics:
         self.redis_timeouts, self.redis_errors = failures.labels("timeout"), failures.labels("error")
         self.redis_corrupt = Counter(
             "torchless_cache_redis_corrupt_values",
-            "Values in Redis that were not an entry of their key",
+            "Values in Redis that are not an entry of their key",
             registry=registry,
         )
         self.redis_up = Gauge(
             "torchless_cache_redis_up",
-            "Whether Redis is in use: 1, or 0 while it is left alone; of several processes the least",
+            "1 while Redis is in use, 0 while it is paused after a failure; the lowest of several processes",
             registry=registry,
             multiprocess_mode="livemin",
         )
         self.written = Counter("torchless_cache_redis_written_entries", "Entries written to Redis", registry=registry)
         dropped = Counter(
             "torchless_cache_redis_dropped_writes",
-            "Entries not written to Redis: the queue was full, or Redis was down",
+            "Entries not written to Redis, by cause: the queue was full, or Redis was down",
             ("cause",),
             registry=registry,
         )

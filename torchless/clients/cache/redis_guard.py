@@ -1,6 +1,6 @@
-"""Redis behind a guard: a short timeout on every call, and a pause after a failure.
+"""Calls to Redis: a short timeout on every call, and a pause after a failure.
 
-Only this file knows Redis' client, which is imported only where Redis is configured.
+Only this file uses the Redis client, and imports it only if Redis is configured.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 _BACKGROUND_S = 2.0
-"""How long calls may take that nobody waits for."""
+"""Timeout of calls that no request waits for."""
 _SCAN_COUNT = 100
-"""Keys that one step of a scan looks at; the client takes some 20 microseconds of the event loop for each."""
+"""Keys per step of a scan; the client blocks the event loop for about 20 microseconds per key."""
 
 
 class RedisUnavailableError(Exception):
-    """Redis failed, was too slow, or is being left alone."""
+    """Redis failed, was too slow, or is paused after a failure."""
 
 
 class RedisGuard:
     """The calls to Redis that the cache makes.
 
-    After a failure every call fails at once, until Redis has answered a ping: it is sent in the background, after a
+    After a failure every call fails at once, until Redis answers a ping. The ping is sent in the background after a
     pause, so that no request waits for it.
 
     Args:
-        settings: Where Redis is, and how long it may take.
+        settings: URL and timeouts of Redis.
         metrics: Where failures are counted.
     """
 
@@ -55,25 +55,25 @@ class RedisGuard:
         return self._up.is_set()
 
     async def wait_up(self) -> None:
-        """Returns once Redis is in use."""
+        """Waits until Redis is in use."""
         await self._up.wait()
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
         await end(self._keeper)
         await self._redis.aclose()
 
     async def get_many(self, keys: Sequence[bytes], *, in_background: bool = False) -> list[bytes | str | None]:
-        """The value of each key, None where there is none.
+        """The value of each key; None for a missing one.
 
         Raises:
-            RedisUnavailableError: At the latest after what a request waits at most, or a call in the background.
+            RedisUnavailableError: Redis failed, or did not answer within the timeout of a request or of the background.
         """
         timeout_s = _BACKGROUND_S if in_background else self._settings.redis_timeout_s
         return await self._guarded(lambda: self._redis.mget(keys), timeout_s)
 
     async def set_many(self, values: Mapping[bytes, bytes], ttl_s: int) -> None:
-        """Writes `values`, each for `ttl_s` seconds. For the background. Raises as `get_many`."""
+        """Writes `values` for `ttl_s` seconds, in the background. Raises as `get_many`."""
 
         async def write() -> None:
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -84,11 +84,11 @@ class RedisGuard:
         await self._guarded(write, _BACKGROUND_S)
 
     async def get_table(self, key: bytes) -> dict[bytes | str, bytes | str]:
-        """The fields of the hash at `key`. For the background. Raises as `get_many`."""
+        """The fields of the hash at `key`, read in the background. Raises as `get_many`."""
         return await self._guarded(lambda: self._redis.hgetall(key), _BACKGROUND_S)
 
     async def set_table(self, key: bytes, fields: Mapping[bytes, bytes]) -> None:
-        """Puts `fields` alone into the hash at `key`. For the background. Raises as `get_many`."""
+        """Replaces the hash at `key` by `fields`, in the background. Raises as `get_many`."""
 
         async def write() -> None:
             async with self._redis.pipeline(transaction=True) as pipe:
@@ -99,12 +99,12 @@ class RedisGuard:
         await self._guarded(write, _BACKGROUND_S)
 
     async def scan(self, pattern: bytes) -> AsyncGenerator[list[tuple[int, bytes]], None]:
-        """The keys that match, some at a time, each after the milliseconds it has left. Raises as `get_many`."""
+        """Yields batches of matching keys, each with its time to live in milliseconds. Raises as `get_many`."""
         cursor = 0
         while True:
             cursor, keys = await self._scan_once(cursor, pattern)
             if keys:
-                yield list(zip(await self._left(keys), keys, strict=True))
+                yield list(zip(await self._ttls_ms(keys), keys, strict=True))
             if not cursor:
                 return
 
@@ -112,7 +112,7 @@ class RedisGuard:
         at, keys = await self._guarded(lambda: self._redis.scan(cursor, pattern, _SCAN_COUNT), _BACKGROUND_S)
         return at, [key for key in keys if isinstance(key, bytes)]
 
-    async def _left(self, keys: Sequence[bytes]) -> list[int]:
+    async def _ttls_ms(self, keys: Sequence[bytes]) -> list[int]:
         async def read() -> list[int]:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in keys:
@@ -131,27 +131,27 @@ class RedisGuard:
                 return await call()
         except TimeoutError as error:
             self._metrics.redis_timeouts.inc()
-            self._leave_alone(error)
+            self._pause(error)
             raise RedisUnavailableError from error
         except ResponseError as error:
-            # It answers, and refuses: it is full, say, or a replica. Reading may go on.
+            # Redis answers and refuses, because it is full or a replica, for instance. Reads may go on.
             self._metrics.redis_errors.inc()
             raise RedisUnavailableError from error
         except (RedisError, OSError) as error:
             self._metrics.redis_errors.inc()
-            self._leave_alone(error)
+            self._pause(error)
             raise RedisUnavailableError from error
 
-    def _leave_alone(self, error: Exception) -> None:
+    def _pause(self, error: Exception) -> None:
         if self._up.is_set():
-            # The error's own words may hold an address or what was sent.
-            _logger.warning("cache: Redis failed (%s); it is left alone until it answers", type(error).__name__)
+            # The error's message may hold an address or data.
+            _logger.warning("cache: Redis failed (%s); paused until it answers", type(error).__name__)
         self._up.clear()
         self._metrics.redis_up.set(0)
         self._failed.set()
 
     async def _keep(self) -> None:
-        told = False
+        logged = False
         while True:
             if await self._answers():
                 _logger.info("cache: Redis answers")
@@ -159,13 +159,13 @@ class RedisGuard:
                 self._up.set()
                 self._metrics.redis_up.set(1)
                 await self._failed.wait()
-            elif not told:
-                _logger.warning("cache: Redis does not answer; requests go on without it")
-            told = True
+            elif not logged:
+                _logger.warning("cache: Redis does not answer; requests are served without it")
+            logged = True
             await asyncio.sleep(self._settings.redis_pause_s)
 
     async def _open_all(self) -> None:
-        """Opens every connection, for which no request has the time; those that cannot be are left to later ones."""
+        """Opens all connections, because a request has no time for that. A connection that fails is opened later."""
         pings = {asyncio.ensure_future(self._redis.ping()) for _ in range(self._settings.redis_connections)}
         try:
             await asyncio.wait(pings, timeout=_BACKGROUND_S)
@@ -193,15 +193,15 @@ def _client(settings: CacheSettings) -> Redis:
 
     options: dict[str, Any] = {
         "max_connections": settings.redis_connections,
-        # How long a call waits is decided around it, the wait for a connection included.
+        # The timeout around each call includes the wait for a connection.
         "timeout": None,
-        # With a timeout of its own the client uses `asyncio.wait_for`, which before Python 3.12 forgets a cancellation
-        # that meets the end of what it waits for.
+        # With a timeout here the client uses `asyncio.wait_for`, which before Python 3.12 loses a cancellation that
+        # arrives as the awaited call ends.
         "socket_timeout": None,
         "socket_connect_timeout": _BACKGROUND_S,
-        # A second try would outlast the timeout.
+        # A retry would outlast the timeout.
         "retry": Retry(NoBackoff(), 0),
-        # Nothing of the third protocol is used, and it costs a call for each connection.
+        # Version 3 of the protocol costs a call per connection, and none of it is used.
         "protocol": 2,
     }
     pool = BlockingConnectionPool.from_url(settings.redis_url.get_secret_value(), **options)

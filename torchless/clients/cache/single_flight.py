@@ -1,7 +1,7 @@
 """Single flight: inputs that are being computed are not computed a second time.
 
-A flight is a task of its own, not its leader's: whoever hangs up only stops waiting, and when nobody waits any more the
-call ends.
+A call in flight is a task of its own, not part of the request that started it: when that request is cancelled, others
+still get the result. When no request waits for it any more, the call is cancelled.
 """
 
 from __future__ import annotations
@@ -15,157 +15,146 @@ from torchless.clients.cache.entry import Entry
 from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import Embeddings
 from torchless.clients.translate import out_of_time, unreachable
-from torchless.contracts.errors import TOO_LATE, ErrorKind, TorchlessError
-
-_SHARED = frozenset(
-    {
-        ErrorKind.UNREACHABLE,
-        ErrorKind.CIRCUIT_OPEN,
-        ErrorKind.GPU_UNAVAILABLE,
-        ErrorKind.OVERLOADED,
-        ErrorKind.INTERNAL,
-    }
-)
-"""Kinds that say nothing about who asked: whoever waits would have met them as well. INTERNAL may come of one of the
-inputs, so it does only for those who wait for all of them."""
+from torchless.contracts.errors import TOO_LATE, TorchlessError
 
 
-class LeaderFailedError(Exception):
-    """A flight ended for reasons of whoever began it; others compute for themselves."""
+class NotSharedError(Exception):
+    """A call failed for reasons of the request that started it; the others compute for themselves."""
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
-    """What a flight brought."""
+class Result:
+    """The result of a call in flight."""
 
     answer: Embeddings
     """The service's answer."""
     entries: Sequence[Entry]
-    """One entry an input of the flight."""
+    """One entry per input of the call."""
 
 
-class Flight:
-    """One call in the air.
+class InFlightCall:
+    """One call to the service.
 
     Args:
-        flights: Where it is listed.
-        digests: What it computes.
-        call: Computes it.
+        calls: Where it is registered.
+        digests: Digests of the inputs that it computes.
+        work: Computes them.
     """
 
-    __slots__ = ("_flights", "_task", "_waiting", "rows")
+    __slots__ = ("_calls", "_task", "_waiting", "rows")
 
-    def __init__(self, flights: Flights, digests: Sequence[bytes], call: Coroutine[Any, Any, Landed]) -> None:
-        self._flights = flights
+    def __init__(self, calls: SingleFlight, digests: Sequence[bytes], work: Coroutine[Any, Any, Result]) -> None:
+        self._calls = calls
         self._waiting = 0
         self.rows = {digest: row for row, digest in enumerate(digests)}
-        """Row of each digest in what lands."""
-        self._task = asyncio.create_task(call)
-        self._task.add_done_callback(self._ended)
+        """Row of each digest in the result."""
+        self._task = asyncio.create_task(work)
+        self._task.add_done_callback(self._done)
 
     def join(self) -> None:
-        """One more waits; each calls `leave` in the end."""
+        """Adds a waiting request. It calls `leave` in the end."""
         self._waiting += 1
 
     def leave(self) -> None:
-        """One no longer waits; the last to leave ends the call."""
+        """Removes a waiting request; the last one to leave cancels the call."""
         self._waiting -= 1
         if not self._waiting and not self._task.done():
-            self.abandon()
+            self.cancel()
 
-    def abandon(self) -> None:
-        """Ends the call. Nobody joins it any more."""
-        self._flights.forget(self)
+    def cancel(self) -> None:
+        """Cancels the call. No request joins it from now on."""
+        self._calls.unlist(self)
         self._task.cancel()
 
-    async def led(self) -> Landed:
-        """What lands, for whoever began the flight; raises what the call raised."""
+    async def own_result(self) -> Result:
+        """The result, for the request that started the call; raises what the call raised."""
         await asyncio.wait((self._task,))
         if self._task.cancelled():
             raise unreachable("embedding")
         return self._task.result()
 
-    async def followed(self, digests: Sequence[bytes], deadline: Deadline) -> Landed:
-        """What lands, for those who joined.
+    async def shared_result(self, digests: Sequence[bytes], deadline: Deadline) -> Result:
+        """The result, for a request that joined the call.
 
         Args:
-            digests: What they wait for; of a flight, each once.
-            deadline: Until when.
+            digests: The inputs that the request waits for, each once.
+            deadline: Until when it waits.
 
         Raises:
-            TorchlessError: A fault of the service, as a new exception; or DEADLINE after `deadline`.
-            LeaderFailedError: The flight ended for reasons of its leader.
+            TorchlessError: An error that every request shares, as a new exception; or DEADLINE after `deadline`.
+            NotSharedError: The call failed for reasons of the request that started it.
         """
         done, _ = await asyncio.wait((self._task,), timeout=deadline.timeout_s)
         if not done:
             raise out_of_time("embedding")
-        error = LeaderFailedError() if self._task.cancelled() else self._task.exception()
+        error = NotSharedError() if self._task.cancelled() else self._task.exception()
         if error is None:
             return self._task.result()
-        if isinstance(error, TorchlessError) and self._is_theirs(error, digests):
+        if isinstance(error, TorchlessError) and self._is_shared(error, digests):
             raise error.copy()
-        if self._flights.closed and not isinstance(error, TorchlessError):
+        if self._calls.closed and not isinstance(error, TorchlessError):
             raise unreachable("embedding")
-        raise LeaderFailedError from None
+        raise NotSharedError from None
 
-    def _is_theirs(self, error: TorchlessError, digests: Sequence[bytes]) -> bool:
-        """Whether those who wait for `digests` would have met `error` as well."""
-        if error.kind is ErrorKind.INTERNAL:
-            return len(digests) == len(self.rows)
-        return error.kind in _SHARED and error.metadata.get("reason") != TOO_LATE
+    def _is_shared(self, error: TorchlessError, digests: Sequence[bytes]) -> bool:
+        """Whether a call for `digests` alone would have failed with `error` as well."""
+        policy = error.kind.policy
+        if policy.from_one_input and len(digests) < len(self.rows):
+            return False
+        return policy.shared and error.metadata.get("reason") != TOO_LATE
 
-    def _ended(self, task: asyncio.Task[Landed]) -> None:
-        self._flights.ended(self)
+    def _done(self, task: asyncio.Task[Result]) -> None:
+        self._calls.discard(self)
         if not task.cancelled():
-            task.exception()  # seen, should nobody wait any more
+            task.exception()  # retrieved, in case no request waits for it
 
-    async def closed(self) -> None:
-        """Ends the call and waits until it has ended."""
-        self.abandon()
+    async def close(self) -> None:
+        """Cancels the call and waits until it has ended."""
+        self.cancel()
         await asyncio.wait((self._task,))
 
 
-class Flights:
-    """The calls in the air, by what they compute."""
+class SingleFlight:
+    """The calls in flight, by what they compute."""
 
     def __init__(self) -> None:
-        self._by_digest: dict[bytes, Flight] = {}
-        self._all: set[Flight] = set()
+        self._by_digest: dict[bytes, InFlightCall] = {}
+        self._calls: set[InFlightCall] = set()
         self.closed = False
         """Whether `close` was called."""
 
-    def find(self, digest: bytes) -> Flight | None:
-        """The flight that computes `digest`."""
+    def find(self, digest: bytes) -> InFlightCall | None:
+        """The call that computes `digest`."""
         return self._by_digest.get(digest)
 
-    def begin(self, digests: Sequence[bytes], call: Coroutine[Any, Any, Landed], *, listed: bool) -> Flight:
-        """A new flight for `digests`; `listed`: others may join it, in place of those that compute them already.
+    def begin(self, digests: Sequence[bytes], work: Coroutine[Any, Any, Result], *, joinable: bool) -> InFlightCall:
+        """Starts a call for `digests`; when `joinable`, other requests find it from now on.
 
         Raises:
             TorchlessError: UNREACHABLE, after `close`.
         """
         if self.closed:
-            call.close()
+            work.close()
             raise unreachable("embedding")
-        flight = Flight(self, digests, call)
-        self._all.add(flight)
-        if listed:
-            self._by_digest.update(dict.fromkeys(digests, flight))
-        return flight
+        call = InFlightCall(self, digests, work)
+        self._calls.add(call)
+        if joinable:
+            self._by_digest.update(dict.fromkeys(digests, call))
+        return call
 
-    def ended(self, flight: Flight) -> None:
-        """`flight` is in the air no longer."""
-        self._all.discard(flight)
-        self.forget(flight)
+    def discard(self, call: InFlightCall) -> None:
+        """Removes a call that has ended."""
+        self._calls.discard(call)
+        self.unlist(call)
 
-    def forget(self, flight: Flight) -> None:
-        """Nobody joins `flight` any more."""
-        for digest in flight.rows:
-            if self._by_digest.get(digest) is flight:
+    def unlist(self, call: InFlightCall) -> None:
+        """Lets no more requests join `call`."""
+        for digest in call.rows:
+            if self._by_digest.get(digest) is call:
                 del self._by_digest[digest]
 
     async def close(self) -> None:
-        """Ends every call, and lets none begin."""
+        """Cancels every call, and starts no more."""
         self.closed = True
-        for flight in [*self._all]:
-            await flight.closed()
+        for call in [*self._calls]:
+            await call.close()

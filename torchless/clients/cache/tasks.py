@@ -1,4 +1,4 @@
-"""Tasks in the background, whose end does not go unseen."""
+"""Background tasks whose failure is logged."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _logger = logging.getLogger(__name__)
 
 
 def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    """`work` as a task. Should it fail, which only a defect makes it, the log says so."""
+    """Runs `work` as a task. A failure, which only a defect causes, is logged."""
     task = asyncio.create_task(work, name=name)
-    task.add_done_callback(_tell)
+    task.add_done_callback(_log_failure)
     return task
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels `tasks` and waits until they have ended, whatever they end with."""
+    """Cancels `tasks` and waits until they have ended, with or without an error."""
     for task in tasks:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
 
 
-def _tell(task: asyncio.Task[None]) -> None:
+def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _logger.error("cache: %s ended", task.get_name(), exc_info=error)
+        _logger.error("cache: %s failed", task.get_name(), exc_info=error)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from torchless.clients.cache.keys import Inputs
+from torchless.clients.cache.entry import Inputs
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingModelInfo, Embeddings, EmbedOptions, Granularity
 from torchless.clients.mapping import reader

@@ -89,8 +89,8 @@ async def test_when_all_hang_up_the_service_stops_and_the_next_asks_anew(
     gate(service).set()
     assert same((await fresh).embeddings, answer_of(["a"]))
     assert service.calls == [["a"], ["a"]]
-    assert not cache._flights._all
-    assert not cache._flights._by_digest
+    assert not cache._calls._calls
+    assert not cache._calls._by_digest
 
 
 async def test_a_followers_own_cancellation_ends_only_itself(cache: EmbeddingCache, service: HashService) -> None:

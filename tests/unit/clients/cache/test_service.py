@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from torchless.clients.cache.renaming import renumbered
+from torchless.clients.cache.service import with_request_indices
 from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError, invalid_input
 from torchless.contracts.field_path import parse_path
 
@@ -22,7 +22,7 @@ from torchless.contracts.field_path import parse_path
     ],
 )
 def test_a_field_is_called_what_it_is_in_the_whole_request(field: str, expected: str) -> None:
-    error = renumbered(invalid_input(field, "is wrong"), [3, 5])
+    error = with_request_indices(invalid_input(field, "is wrong"), [3, 5])
     assert error.message == f"{expected}: is wrong"
     assert error.violations == (FieldViolation(parse_path(expected), "is wrong"),)
 
@@ -32,23 +32,23 @@ def test_several_fields_are_renamed_once_each() -> None:
     whole = TorchlessError(
         ErrorKind.INVALID_INPUT, "texts[0]: is wrong; texts[1]: is wrong", violations=violations, retry_after_s=2.0
     )
-    error = renumbered(whole, [1, 4])
+    error = with_request_indices(whole, [1, 4])
     assert error.message == "texts[1]: is wrong; texts[4]: is wrong"
     assert [each.field for each in error.violations] == ["texts[1]", "texts[4]"]
     assert error.retry_after_s == 2.0
 
 
 def test_the_index_for_programs_is_the_whole_requests() -> None:
-    error = renumbered(invalid_input("texts[1]", "is empty", index="1", other="1"), [3, 5])
+    error = with_request_indices(invalid_input("texts[1]", "is empty", index="1", other="1"), [3, 5])
     assert error.metadata == {"index": "5", "other": "1"}
 
 
 def test_what_a_message_quotes_is_left_alone() -> None:
     error = TorchlessError(ErrorKind.NOT_FOUND, "model: 'texts[0]' is not served")
-    assert renumbered(error, [3]).message == error.message
+    assert with_request_indices(error, [3]).message == error.message
 
 
 def test_one_name_that_begins_another_is_not_taken_for_it() -> None:
     violations = (FieldViolation(("token_ids", 1), "a"), FieldViolation(("token_ids", 1, 2), "b"))
     whole = TorchlessError(ErrorKind.INVALID_INPUT, "token_ids[1]: a; token_ids[1][2]: b", violations=violations)
-    assert renumbered(whole, [0, 4]).message == "token_ids[4]: a; token_ids[4][2]: b"
+    assert with_request_indices(whole, [0, 4]).message == "token_ids[4]: a; token_ids[4][2]: b"

@@ -8,27 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchless.clients.cache.entry import Entry, packed, unpacked
-from torchless.clients.cache.keys import Scope, Scopes, Served, UncacheableInputError
+from torchless.clients.cache.entry import Entry, ModelRevision, Scope, Scopes, UncacheableInputError, pack, unpack
 from torchless.clients.embedding import EmbedOptions, InputType, Truncation
 
-SERVED = Served("m", "r")
+MODEL = ModelRevision("m", "r")
 OPTIONS = EmbedOptions()
 DIFFERENT = [
-    ("a", SERVED, OPTIONS),
-    ("b", SERVED, OPTIONS),
-    ("", SERVED, OPTIONS),
-    ("a", Served("m", "s"), OPTIONS),
-    ("a", Served("n", "r"), OPTIONS),
-    ("a", Served("mr", ""), OPTIONS),
-    ("am", Served("", "r"), OPTIONS),
-    ("a", SERVED, replace(OPTIONS, input_type=InputType.QUERY)),
-    ("a", SERVED, replace(OPTIONS, input_type=InputType.DOCUMENT)),
-    ("a", SERVED, replace(OPTIONS, prompt_name="query")),
-    ("a", SERVED, replace(OPTIONS, normalize=False)),
-    ("a", SERVED, replace(OPTIONS, dimensions=8)),
-    ("a", SERVED, replace(OPTIONS, truncation=Truncation.LEFT)),
-    ("a", SERVED, replace(OPTIONS, truncation=Truncation.NONE)),
+    ("a", MODEL, OPTIONS),
+    ("b", MODEL, OPTIONS),
+    ("", MODEL, OPTIONS),
+    ("a", ModelRevision("m", "s"), OPTIONS),
+    ("a", ModelRevision("n", "r"), OPTIONS),
+    ("a", ModelRevision("mr", ""), OPTIONS),
+    ("am", ModelRevision("", "r"), OPTIONS),
+    ("a", MODEL, replace(OPTIONS, input_type=InputType.QUERY)),
+    ("a", MODEL, replace(OPTIONS, input_type=InputType.DOCUMENT)),
+    ("a", MODEL, replace(OPTIONS, prompt_name="query")),
+    ("a", MODEL, replace(OPTIONS, normalize=False)),
+    ("a", MODEL, replace(OPTIONS, dimensions=8)),
+    ("a", MODEL, replace(OPTIONS, truncation=Truncation.LEFT)),
+    ("a", MODEL, replace(OPTIONS, truncation=Truncation.NONE)),
 ]
 
 
@@ -39,21 +38,21 @@ def test_whatever_decides_a_vector_decides_the_key() -> None:
 
 
 def test_texts_and_token_ids_are_told_apart() -> None:
-    scope = Scope("a", SERVED, OPTIONS)
+    scope = Scope("a", MODEL, OPTIONS)
     assert scope.digests(["\x01\x00\x00\x00"]) != scope.digests([[1]])
 
 
 def test_a_model_is_its_id_however_it_was_asked_for_and_a_prompt_its_name() -> None:
-    scope = Scope("a", SERVED, OPTIONS)
-    assert scope.digests(["x"]) == Scope("a", SERVED, replace(OPTIONS, model="m")).digests(["x"])
-    by_name = [Scope("a", SERVED, replace(OPTIONS, prompt_name="p", input_type=each)) for each in InputType]
+    scope = Scope("a", MODEL, OPTIONS)
+    assert scope.digests(["x"]) == Scope("a", MODEL, replace(OPTIONS, model="m")).digests(["x"])
+    by_name = [Scope("a", MODEL, replace(OPTIONS, prompt_name="p", input_type=each)) for each in InputType]
     assert len({each.digests(["x"])[0] for each in by_name}) == 1
 
 
 @given(st.tuples(*[st.text(max_size=3)] * 4), st.tuples(*[st.text(max_size=3)] * 4))
 def test_parts_never_run_into_each_other(one: tuple[str, ...], other: tuple[str, ...]) -> None:
     def digest(tenant: str, model: str, revision: str, prompt: str) -> bytes:
-        return Scope(tenant, Served(model, revision), EmbedOptions(prompt_name=prompt)).digests(["x"])[0]
+        return Scope(tenant, ModelRevision(model, revision), EmbedOptions(prompt_name=prompt)).digests(["x"])[0]
 
     assert (digest(*one) == digest(*other)) is (one == other)
 
@@ -61,16 +60,16 @@ def test_parts_never_run_into_each_other(one: tuple[str, ...], other: tuple[str,
 @pytest.mark.parametrize("inputs", [["a", 3], [[1], [-1]], [[2**32]], [["1"]], [None], ["a", [1]]])
 def test_what_is_no_input_has_no_key(inputs: list[object]) -> None:
     with pytest.raises(UncacheableInputError):
-        Scope("a", SERVED, OPTIONS).digests(inputs)  # type: ignore[arg-type]
+        Scope("a", MODEL, OPTIONS).digests(inputs)  # type: ignore[arg-type]
 
 
 def test_scopes_are_made_once_and_their_number_is_bounded() -> None:
     scopes = Scopes()
-    first = scopes.of("a", SERVED, OPTIONS)
-    assert scopes.of("a", SERVED, OPTIONS) is first
+    first = scopes.of("a", MODEL, OPTIONS)
+    assert scopes.of("a", MODEL, OPTIONS) is first
     for number in range(5000):
-        scopes.of(str(number), SERVED, OPTIONS)
-    assert len(scopes._made) <= 1024
+        scopes.of(str(number), MODEL, OPTIONS)
+    assert len(scopes._scopes) <= 1024
 
 
 entries = st.builds(
@@ -81,25 +80,25 @@ entries = st.builds(
 
 @given(entries, st.binary(min_size=1))
 def test_an_entry_comes_back_as_it_was(entry: Entry, key: bytes) -> None:
-    assert unpacked(packed(entry, key), key) == entry
+    assert unpack(pack(entry, key), key) == entry
 
 
 @given(entries, st.data())
 def test_any_changed_byte_is_noticed(entry: Entry, data: st.DataObject) -> None:
-    value = bytearray(packed(entry, b"key"))
+    value = bytearray(pack(entry, b"key"))
     place = data.draw(st.integers(0, len(value) - 1))
     value[place] ^= data.draw(st.integers(1, 255))
-    assert unpacked(bytes(value), b"key") is None
+    assert unpack(bytes(value), b"key") is None
 
 
 @given(entries)
 def test_what_is_cut_or_of_another_key_is_noticed(entry: Entry) -> None:
-    value = packed(entry, b"key")
-    assert unpacked(value, b"other") is None
-    assert all(unpacked(value[:length], b"key") is None for length in range(len(value)))
-    assert unpacked(value + bytes(4), b"key") is None
+    value = pack(entry, b"key")
+    assert unpack(value, b"other") is None
+    assert all(unpack(value[:length], b"key") is None for length in range(len(value)))
+    assert unpack(value + bytes(4), b"key") is None
 
 
 @pytest.mark.parametrize("value", [None, "text", 3, b"", b"tle1", b"foreign value of some length...."])
 def test_what_is_no_entry_is_none(value: object) -> None:
-    assert unpacked(value, b"key") is None
+    assert unpack(value, b"key") is None
