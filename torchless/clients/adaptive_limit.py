@@ -1,4 +1,4 @@
-"""A limit on calls in flight to one capability, which finds its own size."""
+"""An adaptive limit on the calls in flight to one capability."""
 
 from __future__ import annotations
 
@@ -20,56 +20,56 @@ _LONGEST_HINT_S = 60.0
 
 
 class ConcurrencySettings(SettingsGroup):
-    """How many calls to one capability one process has in flight; past that they are refused with OVERLOADED."""
+    """The adaptive limit on calls in flight to one capability from one process; further calls get OVERLOADED."""
 
     enabled: bool = True
-    """Whether there is a limit at all."""
+    """Turns the limit on."""
     initial: int = Field(default=128, ge=1)
-    """The limit at start, in calls. Two full batches of the service are a good one: less starves it."""
+    """The limit at the start, in calls. Two full batches of the service are a good value; less starves it."""
     min: int = Field(default=8, ge=1)
-    """The limit is never less, in calls."""
+    """The lowest limit, in calls."""
     max: int = Field(default=384, ge=1)
-    """The limit is never more, in calls. Of the gateway's `limits.concurrent_requests` two capabilities that
-    are slow at the same time leave a quarter to the others."""
+    """The highest limit, in calls. Two capabilities that are slow at the same time leave a quarter of the gateway's
+    `limits.concurrent_requests` to the others."""
     decrease: float = Field(default=0.8, ge=0.1, lt=1)
-    """What the limit is multiplied with when the service refuses a call with OVERLOADED, once a round trip. Where it
-    leaves calls unanswered until their deadline, the limit loses half of their share: all of them halve it."""
+    """Factor applied to the limit when the service refuses a call with OVERLOADED, once a round trip. Missed deadlines
+    lower the limit by half of their share: if all calls miss them, the limit is halved."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if not self.min <= self.initial <= self.max:
-            raise ValueError("initial lies between min and max")
+            raise ValueError("initial must be from min to max")
         return self
 
 
 class AdaptiveLimit:
-    """Lets so many calls be in flight at once, refuses more without waiting, and learns how many are right.
+    """Bounds the calls in flight, refuses more without waiting, and adapts the bound to the service.
 
         with limit.call():
             answer = await client.embed(texts)
 
-    Additive increase, multiplicative decrease on explicit signs of congestion, as TCP does it (RFC 5681); why not by
-    latency stands in `docs/decisions/0009-adaptive-concurrency-limit.md`. What a call ends with is what is learned:
+    Additive increase, multiplicative decrease on explicit signs of congestion, as in TCP (RFC 5681).
+    `docs/decisions/0009-adaptive-concurrency-limit.md` says why it does not use latency. The outcome of a call changes
+    the limit as follows:
 
-    - An answer raises the limit by one (slow start) until the first sign of congestion, and by one a round trip
-      afterwards (congestion avoidance). Only calls that found half of the limit in use count, so that a limit that is
-      not used does not grow (RFC 7661): it gets to twice what was in flight, and no further.
-    - OVERLOADED, by which the service refuses before it has done anything, multiplies it with `decrease`; at once, and
-      once a round trip. One that is about the caller's own deadline counts only while half of the limit is used: else a
-      few who want the impossible would take the service from everybody. Calls begun before the last decrease say
-      nothing about the limit that it made (RFC 6582), and since a refusal takes no time, an answer's time has to pass
-      as well.
-    - DEADLINE, which is work lost, is counted over a round trip, at whose end half of the share of calls that met it is
-      taken off: where all did, the limit is halved; where one in a hundred did, because a caller wants the impossible,
-      it loses 0.5 percent (as DCTCP does with marks, RFC 8257). It is not counted where the deadline was shorter than
-      answers take lately, nor while less than half of the limit is used: fewer calls would not have helped.
-    - Every other error, and cancelling, gives the permit back, and nothing is learned.
+    - An answer raises it by one (slow start) until the first sign of congestion, and by one a round trip afterwards
+      (congestion avoidance). Only calls that found half of the limit in use count, so that an unused limit does not
+      grow (RFC 7661): it reaches at most twice the calls in flight.
+    - OVERLOADED, a refusal before any work, multiplies it by `decrease`, at most once a round trip. A refusal because
+      of the caller's deadline counts only while half of the limit is in use: otherwise a few callers with impossible
+      deadlines would take the service from all others. Calls that began before the last decrease do not count
+      (RFC 6582). Since a refusal takes no time, the usual time of an answer must also have passed.
+    - DEADLINE, which is lost work, is counted over a round trip, and half of the share of missed calls is then taken
+      off: if all calls missed, the limit is halved; if one in a hundred did, it loses 0.5 percent (as DCTCP does with
+      marks, RFC 8257). It does not count if the deadline was shorter than recent answers took, or while less than half
+      of the limit is in use, because fewer calls would not have helped.
+    - Any other error, and cancellation, only returns the permit.
 
-    For calls of one request and one answer, in one event loop. A long stream would be taken for a slow answer.
+    For calls of one request and one answer, in one event loop. A long stream would look like a slow answer.
 
     Args:
-        settings: Where it starts, and its bounds.
-        capability: Its name in messages, for instance `embedding`.
+        settings: Initial limit and bounds.
+        capability: Name in messages, for instance `embedding`.
         clock: Monotonic time, in seconds.
     """
 
@@ -99,15 +99,15 @@ class AdaptiveLimit:
         return int(self._limit)
 
     def call(self) -> Permit:
-        """A permit for one call, taken as its `with` block is entered.
+        """A permit for one call, acquired on entering its `with` block.
 
         Raises:
-            TorchlessError: On entering: OVERLOADED with a hint, when as many calls as the limit allows are in flight.
+            TorchlessError: On entering: OVERLOADED with a retry delay, if the limit is reached.
         """
         return Permit(self)
 
     def reconfigure(self, settings: ConcurrencySettings) -> None:
-        """Takes other settings; what is learned stays, within the new bounds."""
+        """Applies new settings; the current limit stays, within the new bounds."""
         self._settings = settings
         self._become(self._limit)
 
@@ -119,12 +119,12 @@ class AdaptiveLimit:
         return now
 
     def _leave(self, began: float, in_use: int, error: BaseException | None) -> None:
-        """Takes a permit back.
+        """Returns a permit.
 
         Args:
-            began: When it was taken.
-            in_use: Calls in flight then, itself included.
-            error: What the call ended with; None: an answer.
+            began: Time of its acquisition.
+            in_use: Calls in flight at that time, with this one.
+            error: Error of the call; None: an answer.
         """
         self.in_flight -= 1
         if not self._settings.enabled:
@@ -141,7 +141,7 @@ class AdaptiveLimit:
         self._service_s = before + _SMOOTHING * (seconds - before)
         if self._is_used(in_use):
             slow_start = self._limit < self._slow_start_below
-            # The limit's worth of answers comes in one round trip: one each, or one all together.
+            # As many answers as the limit arrive in one round trip: plus one for each, or plus one for all of them.
             self._become(self._limit + (1 if slow_start else 1 / self._limit))
 
     def _is_used(self, in_flight: int) -> bool:
@@ -157,7 +157,7 @@ class AdaptiveLimit:
             self._count(began, now, missed=True)
 
     def _count(self, began: float, now: float, *, missed: bool) -> None:
-        """Takes account of a call that the service had to do; the first to end of those begun in a round ends it."""
+        """Counts a call that the service worked on; the first call of a round that ends closes the round."""
         if began >= self._round_began:
             self._judge_round(now)
         self._round_missed += missed
@@ -183,7 +183,7 @@ class AdaptiveLimit:
         self._limit = min(max(limit, float(self._settings.min)), float(self._settings.max))
 
     def _refusal(self, now: float) -> TorchlessError:
-        """OVERLOADED. Whoever is refused n-th in a round trip is told to come n places later."""
+        """OVERLOADED; the n-th refusal in a round trip gets a delay of n more calls."""
         self.refused += 1
         usual = self._service_s
         if now - self._refusals_since >= (usual or _HINT_UNMEASURED_S):
@@ -192,13 +192,13 @@ class AdaptiveLimit:
         hint = _HINT_UNMEASURED_S if usual is None else usual * (1 + self._recent_refusals / self._limit)
         return TorchlessError(
             ErrorKind.OVERLOADED,
-            f"as many calls as the {self._capability} service can take are under way; try again after the time given",
+            f"the {self._capability} service is at its concurrency limit; retry after the Retry-After delay",
             retry_after_s=min(max(hint, _SHORTEST_HINT_S), _LONGEST_HINT_S),
         )
 
 
 class Permit:
-    """Leave for one call: a context manager to be entered once, which learns from what passes through it."""
+    """Permit for one call: a context manager for a single use, which reports the outcome to the limit."""
 
     __slots__ = ("_began", "_in_use", "_limit")
 

@@ -1,6 +1,7 @@
-"""What the clients tell Prometheus.
+"""Prometheus metrics of the clients.
 
-With several processes (`PROMETHEUS_MULTIPROC_DIR`) gauges are kept a process: each has its own channels and breakers.
+With several processes (`PROMETHEUS_MULTIPROC_DIR`) each has its own gauges, because each has its own channels and
+breakers.
 """
 
 from __future__ import annotations
@@ -24,38 +25,38 @@ class ClientMetrics:
     """The metrics of all clients of a process, on one registry.
 
     Args:
-        registry: Where they are registered; nobody else may have registered them there.
+        registry: Prometheus registry, on which they must not be registered yet.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.calls = Counter(
             "torchless_client_calls",
-            "Calls as their callers saw them end",
+            "Calls by their final outcome",
             ("capability", "outcome"),
             registry=registry,
         )
         self.seconds = Histogram(
             "torchless_client_call_seconds",
-            "Time of a call with all its attempts, in seconds",
+            "Duration of a call with all its attempts, in seconds",
             ("capability",),
             buckets=_BUCKETS,
             registry=registry,
         )
         self.retries = Counter(
             "torchless_client_retries",
-            "Attempts after the first, by why the one before did not do",
+            "Attempts after the first, by the error of the attempt before",
             ("capability", "reason"),
             registry=registry,
         )
         self.retries_denied = Counter(
             "torchless_client_retries_denied",
-            "Attempts that were not made because the retry budget was spent",
+            "Retries that the retry budget did not allow",
             ("capability",),
             registry=registry,
         )
         self.concurrency_limit = Gauge(
             "torchless_client_concurrency_limit",
-            "Calls that may be in flight now, as found by the adaptive limit",
+            "Current adaptive limit on calls in flight",
             ("capability",),
             registry=registry,
             multiprocess_mode="liveall",
@@ -64,14 +65,14 @@ class ClientMetrics:
         self.attempts = Counter(
             "torchless_client_attempts", "Attempts at one endpoint", (*endpoint, "outcome"), registry=registry
         )
-        self.in_flight = self._gauge("torchless_client_in_flight", "Calls that the endpoint has now", registry)
-        self.up = self._gauge("torchless_client_endpoint_up", "1 while the endpoint says that it is serving", registry)
+        self.in_flight = self._gauge("torchless_client_in_flight", "Calls in flight at the endpoint", registry)
+        self.up = self._gauge("torchless_client_endpoint_up", "1 while the endpoint reports SERVING", registry)
         self.breaker = self._gauge(
-            "torchless_client_breaker_state", "The endpoint's breaker: 0 closed, 1 half open, 2 open", registry
+            "torchless_client_breaker_state", "State of the endpoint's breaker: 0 closed, 1 half-open, 2 open", registry
         )
         self.next_probe = self._gauge(
             "torchless_client_breaker_next_probe_timestamp_seconds",
-            "When an open breaker lets a probe through, in seconds since the Unix epoch; 0: it is not open",
+            "Time of the next half-open probe of an open breaker, in seconds since the Unix epoch; 0: not open",
             registry,
         )
         self.trips = Counter(
@@ -80,19 +81,19 @@ class ClientMetrics:
         self._users: Counts[tuple[str, str]] = Counts()
 
     def of_endpoint(self, capability: str, address: str) -> EndpointMetrics:
-        """Those of one endpoint."""
+        """The metrics of one endpoint."""
         self._users[capability, address] += 1
         return EndpointMetrics(self, capability, address)
 
     def endpoint_is_gone(self, capability: str, address: str) -> None:
-        """Takes its series away, unless another client has it, or has it again."""
+        """Removes the series of an endpoint, unless a client still uses it."""
         labels = (capability, address)
         self._users[labels] -= 1
         if self._users[labels]:
             return
         del self._users[labels]
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-            # Labels cannot be taken out of the files that processes share.
+            # Labels cannot be removed from files shared by processes.
             self.up.labels(*labels).set(0)
             self.breaker.labels(*labels).set(_STATES[BreakerState.CLOSED])
             self.next_probe.labels(*labels).set(0)
@@ -108,7 +109,7 @@ class ClientMetrics:
 
 
 class EndpointMetrics:
-    """What one client tells of one endpoint; made by `ClientMetrics.of_endpoint`."""
+    """The metrics of one client about one endpoint; made by `ClientMetrics.of_endpoint`."""
 
     def __init__(self, metrics: ClientMetrics, capability: str, address: str) -> None:
         self._metrics = metrics
@@ -122,22 +123,22 @@ class EndpointMetrics:
         self.breaker(BreakerState.CLOSED, 0.0)
 
     def attempt(self, kind: ErrorKind | None) -> None:
-        """An attempt ended with an error of `kind`, or well."""
+        """Counts an attempt that ended with an error of `kind`, or None for success."""
         self._outcomes[kind].inc()
 
     def in_flight(self, number: int) -> None:
-        """So many calls are in flight."""
-        # Another client of this process may have calls at the same endpoint.
+        """Sets the number of calls in flight."""
+        # Another client of this process may call the same endpoint.
         self._in_flight.inc(number - self._shown_in_flight)
         self._shown_in_flight = number
 
     def health(self, *, serving: bool) -> None:
-        """It says (not) that it is serving."""
+        """Sets whether the endpoint reports SERVING."""
         if not self._is_gone:
             self._metrics.up.labels(*self._labels).set(serving)
 
     def breaker(self, state: BreakerState, next_probe_s: float) -> None:
-        """Its breaker is in `state`, and lets a probe through in `next_probe_s` seconds."""
+        """Sets the state of its breaker, and the seconds until its next half-open probe."""
         if self._is_gone:
             return
         self._metrics.breaker.labels(*self._labels).set(_STATES[state])
@@ -145,11 +146,11 @@ class EndpointMetrics:
         self._metrics.next_probe.labels(*self._labels).set(time.time() + next_probe_s if is_open else 0)
 
     def tripped(self) -> None:
-        """Its breaker opened."""
+        """Counts an opening of its breaker."""
         self._trips.inc()
 
     def gone(self) -> None:
-        """There is no such endpoint any more; nothing but its calls' ends is told of it after that."""
+        """Removes the endpoint's series; after that only outcomes of its calls are counted."""
         if not self._is_gone:
             self._is_gone = True
             self._metrics.endpoint_is_gone(*self._labels)
@@ -157,5 +158,5 @@ class EndpointMetrics:
 
 @lru_cache(maxsize=1)
 def default_metrics() -> ClientMetrics:
-    """Those on Prometheus' default registry."""
+    """The metrics on Prometheus' default registry."""
     return ClientMetrics(REGISTRY)
