@@ -79,6 +79,7 @@ stubs: $(GATEWAY_TEST_ENV) ## Write the gRPC stubs anew from the protos
 .PHONY: docs
 docs: $(GATEWAY_TEST_ENV) ## Write docs/configuration.md anew from the settings
 	$(GATEWAY) -m docs.configuration_tables
+	$(GATEWAY) -m docs.error_policy_table
 
 .PHONY: bench
 bench: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) $(PEERS_ENV) ## Measure the stack beside direct calls and infinity

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Container, Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
@@ -17,6 +18,7 @@ from bentos.embedding.settings import EmbeddingSettings
 from bentos.gpu.settings import GPUSettings
 from bentos.reranking.settings import RerankingSettings
 from gateway.settings import GatewaySettings
+from torchless.clients.settings import ClientSettings
 from torchless.settings import ProgramSettings
 
 TARGET = Path(__file__).parent / "configuration.md"
@@ -32,8 +34,30 @@ Written by `make docs` from the settings models; do not edit.
 
 Each program reads its defaults, then the YAML file that `<PREFIX>CONFIG` names, then environment variables over both.
 A variable is the prefix and the name in capitals, with `__` for each dot: `batching.max_items` of the embedding
-service is `TORCHLESS_EMBEDDING_BATCHING__MAX_ITEMS`. Lists and tables are given as JSON. Unknown names are refused.
+service is `TORCHLESS_EMBEDDING_BATCHING__MAX_ITEMS`. Write lists and tables as JSON. Unknown names are refused.
 """
+_GATEWAY = (
+    (
+        "Set first",
+        "Where the services are, who may call, how large requests may be, names of models, and the cache.",
+        r"\w+\.address|(auth|limits|models|cache)\..*",
+    ),
+    ("Operation and APIs", "", r"(?!clients)(\w+|(openai|tei|health|reload)\..*)"),
+    (
+        "Clients",
+        "These are the defaults for every service behind the gateway. The group of each service"
+        " takes the same names and overrides them for that service: `clients.retry.attempts` is for all services,"
+        " `gpu.retry.attempts` for the GPU service alone.",
+        r"clients\..*",
+    ),
+    (
+        "Single services",
+        "Settings that each service has on its own: `clients` does not change them.",
+        r".*",
+    ),
+)
+"""The gateway's tables: title, introduction and a pattern of setting names; a setting is in the first that fits."""
+_TABLE = "| setting | type | default | what |\n|---|---|---|---|"
 _BOUNDS: tuple[tuple[type, str, str], ...] = ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"), (Lt, "lt", "<"))
 
 
@@ -42,21 +66,29 @@ def document() -> str:
     parts = [_HEAD]
     for title, settings, file in PROGRAMS:
         parts.append(f"## {title}\n\nPrefix `{settings.env_prefix}`, values in `{file}`.\n")
-        parts.append("| setting | type | default | what |\n|---|---|---|---|")
-        parts.extend(_rows(settings))
-        parts.append("")
+        rows = dict(_rows(settings))
+        for heading, introduction, pattern in _GATEWAY if settings is GatewaySettings else (("", "", r".*"),):
+            names = [name for name in rows if re.fullmatch(pattern, name)]
+            parts.extend(f"{text}\n" for text in (heading and f"### {heading}", introduction) if text)
+            parts.extend((_TABLE, *(rows.pop(name) for name in names), ""))
     return "\n".join(parts)
 
 
-def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def _rows(model: type[BaseModel], prefix: str = "", only: Container[str] | None = None) -> Iterator[tuple[str, str]]:
+    """The row of each setting by its name; `only` those that it names, if it is given."""
     for name, field in model.model_fields.items():
+        if only is not None and name not in only:
+            continue
         group, is_list = _group_of(field.annotation)
         if group is not None and not is_list:
-            yield from _rows(group, f"{prefix}{name}.")
+            own = None
+            if issubclass(group, ClientSettings) and "clients" in model.model_fields:
+                own = group.own_settings()
+            yield from _rows(group, f"{prefix}{name}.", own)
             continue
         default = "one entry, below" if is_list else _default(field)
         what = " ".join((field.description or "").split()).replace("|", "\\|")
-        yield f"| `{prefix}{name}` | {_type(field)} | {default} | {what} |"
+        yield f"{prefix}{name}", f"| `{prefix}{name}` | {_type(field)} | {default} | {what} |"
         if group is not None:
             yield from _rows(group, f"{prefix}{name}[].")
 
@@ -82,12 +114,16 @@ def _plain(value: Any) -> Any:
 
 def _type(field: FieldInfo) -> str:
     bounds = [
-        f"{sign} {getattr(rule, name):g}"
+        f"{sign} {_plain_number(getattr(rule, name))}"
         for rule in field.metadata
         for kind, name, sign in _BOUNDS
         if isinstance(rule, kind)
     ]
     return ", ".join([_type_name(field.annotation), *bounds])
+
+
+def _plain_number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def _type_name(annotation: Any) -> str:

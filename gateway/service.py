@@ -18,22 +18,22 @@ application = WorkerApp(settings)
 @bentoml.service(
     name="torchless-gateway",
     workers=settings.workers,
-    # The gateway's deadlines are answered in each API's form, so BentoML's must not come first. It cannot be turned
-    # off, and holds 0.8 kB a request until it runs out, even if the request is answered long before: keep it short.
+    # The gateway answers an expired deadline in each API's form, so BentoML's timeout must not fire first. It cannot be
+    # turned off, and holds 0.8 kB a request until it expires, even if the request was answered long before.
     traffic={"timeout": settings.limits.max_deadline_s + 5},
     # The gateway has its own metrics under the same path.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
-    # A span a request that nothing collects.
+    # BentoML would make a span for each request, and nothing collects them.
     tracing={"excluded_urls": ".*"},
 )
 @bentoml.asgi_app(application, path="/")
 class Gateway:
-    """HTTP in, gRPC out; everything is in `gateway.app`."""
+    """The HTTP APIs over the gRPC services; `gateway.app` has the routes."""
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def open(self) -> None:
-        """Opens the application in this worker, which is not to outlive its supervisor."""
+        """Opens the application in this worker, and ends the worker with its supervisor."""
         leave_with_parent()
         configure_logging(settings.log_level)
         application.draining.watch(signal.SIGTERM)
@@ -41,5 +41,5 @@ class Gateway:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def close(self) -> None:
-        """Closes it."""
+        """Closes the application."""
         await application.close()

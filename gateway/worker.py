@@ -1,7 +1,7 @@
-"""The application as the service mounts it: loaded in the worker that serves it, and nowhere else.
+"""One worker's life: opens the application, applies changed settings, and closes it.
 
-BentoML imports the service's module in its supervisor too, which answers no requests. FastAPI, gRPC and numpy stay out
-of that process, and out of the time before the first worker starts.
+BentoML imports the service's module in its supervisor too, which answers no requests. The heavy imports are inside
+functions, so that FastAPI, gRPC and numpy stay out of that process and out of the time before the first worker starts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 
 class WorkerApp:
-    """An ASGI application that is there once it is opened; `draining` says when its answers end connections.
+    """The ASGI application of one worker; it answers once it is opened.
+
+    `draining` says whether the worker is shutting down.
 
     Args:
         settings: The gateway's settings.
@@ -42,7 +44,7 @@ class WorkerApp:
     async def open(self) -> None:
         """Makes the application inside the running event loop.
 
-        From then on changes of the settings' file are applied, if there is one: as it is looked at, and on SIGHUP.
+        If there is a settings file, its changes are applied from then on: when they are noticed, and on SIGHUP.
         """
         from gateway.app import compose
         from gateway.services import Services
@@ -70,7 +72,7 @@ class WorkerApp:
             if changed.settings.log_level != app.state.services.settings.log_level:
                 configure_logging(changed.settings.log_level)
             app.state.services = changed
-            # It says whether keys are asked for.
+            # The API's description says whether a key is required.
             app.openapi_schema = None
 
         path = GatewaySettings.file()
@@ -78,13 +80,13 @@ class WorkerApp:
             return
         self._reloader = Reloader(path, services, swap, app.state.instruments)
         self._reloading = asyncio.create_task(self._reloader.run())
-        # Signals arrive in the main thread alone, which is the one that BentoML serves in.
+        # Only the main thread receives signals; BentoML serves in it.
         if threading.current_thread() is threading.main_thread():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloader.ask)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloader.request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request (https://asgi.readthedocs.io)."""
         app: ASGIApp | None = self._app
         if app is None:
-            raise RuntimeError("the application is called before it is opened")
+            raise RuntimeError("the application was called before it was opened")
         await app(scope, receive, self.draining.closing(send))

@@ -1,4 +1,4 @@
-"""What differs between settings, and what of it can be applied while the gateway runs."""
+"""Finds the settings that changed, and those that cannot change while the gateway runs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from torchless.settings import ProgramSettings, SettingsGroup
 
 
 def changed(before: SettingsGroup | ProgramSettings, after: SettingsGroup | ProgramSettings) -> list[str]:
-    """Names of the settings whose values differ, as `limits.items`, in the order in which they are declared.
+    """Names of the settings whose values differ, such as `limits.items`, in the order of their declaration.
 
-    Names alone, because values may be keys.
+    It returns no values, because they may be keys. `clients` is left out: it has no effect but on the services' groups.
     """
     names = []
     for name in type(after).model_fields:
+        if isinstance(after, GatewaySettings) and name == "clients":
+            continue
         old, new = getattr(before, name), getattr(after, name)
         if old == new:
             continue
@@ -26,10 +28,10 @@ def changed(before: SettingsGroup | ProgramSettings, after: SettingsGroup | Prog
 
 
 def reloadable_part(wanted: GatewaySettings, started: GatewaySettings) -> GatewaySettings:
-    """`wanted`, but for what stays as it was when the worker started.
+    """`wanted`, with the values of the start for what cannot change while the gateway runs.
 
-    BentoML makes `workers` before there is one. Its own deadline is that of the start, so `limits.max_deadline_s` may
-    shrink below that of the start, and grow up to it: past it, BentoML would answer first, and not in the API's form.
+    BentoML starts `workers` before any of them reads settings. Its own timeout is fixed at start, so
+    `limits.max_deadline_s` cannot exceed its value at start: BentoML would answer first, and not in the API's form.
     """
     longest_s = min(wanted.limits.max_deadline_s, started.limits.max_deadline_s)
     limits = wanted.limits.model_copy(update={"max_deadline_s": longest_s})
@@ -37,5 +39,5 @@ def reloadable_part(wanted: GatewaySettings, started: GatewaySettings) -> Gatewa
 
 
 def connection_settings(names: Iterable[str]) -> list[str]:
-    """Those of `names` that a connection is made with, so that one that is open keeps what it has."""
+    """The `names` of settings that only new connections use; open ones keep the previous values."""
     return [name for name in names if ".connection." in name]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import error_policy_table
 from docs.configuration_tables import PROGRAMS, TARGET, document
 from torchless.settings import ProgramSettings
 
@@ -33,6 +34,10 @@ def anchors(page: Path) -> set[str]:
 
 def test_configuration_page_is_generated_from_the_settings() -> None:
     assert TARGET.read_text() == document(), "run `make docs`"
+
+
+def test_error_table_is_generated_from_the_policy() -> None:
+    assert error_policy_table.TARGET.read_text() == error_policy_table.page(), "run `make docs`"
 
 
 @pytest.mark.parametrize(("title", "settings", "file"), PROGRAMS)

@@ -18,7 +18,6 @@ from tests.resilience.processes import Gateway, StubBento
 from tests.resilience.traffic import Traffic, addresses
 from tests.waiting import until
 
-RELOAD = {"interval_s": 0.2}
 DEADLINE_S = 5.0
 BROKEN = ("embedding: [", "embedding: {address: 'a:1', breaker: {failures: 0}}\n", "unknown: {name: 1}\n")
 
@@ -37,7 +36,7 @@ async def test_settings_change_under_load(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
 ) -> None:
     everything: dict[str, Any] = {"address": ",".join(addresses(trio)), "slow_start_s": 0.0}
-    front = await gateway(addresses(trio), embedding=everything, reload=RELOAD)
+    front = await gateway(addresses(trio), embedding=everything)
     third = trio[2]
 
     async def busy() -> bool:
@@ -50,7 +49,7 @@ async def test_settings_change_under_load(
         known = 0.0
         await until(busy, "all three get calls")
 
-        front.write(yaml.safe_dump(settings_for(addresses(trio[:2]), embedding={"slow_start_s": 0.0}, reload=RELOAD)))
+        front.write(yaml.safe_dump(settings_for(addresses(trio[:2]), embedding={"slow_start_s": 0.0})))
         took = await _until_it_is_quiet(front, third)
         case.figure(f"an endpoint left out after {took:.1f} s")
 
@@ -60,12 +59,10 @@ async def test_settings_change_under_load(
             known = await attempts(front, third)
             await asyncio.sleep(scale.phase_s / 2)
             assert await attempts(front, third) == known, "settings that were refused are in force"
-            front.write(yaml.safe_dump(settings_for(addresses(trio[:2]), reload=RELOAD)))
+            front.write(yaml.safe_dump(settings_for(addresses(trio[:2]))))
             await until(mended, "the mended file is in force")
 
-        changed = settings_for(
-            addresses(trio), embedding={"slow_start_s": 0.0}, reload=RELOAD, limits={"concurrent_requests": 200}
-        )
+        changed = settings_for(addresses(trio), embedding={"slow_start_s": 0.0}, limits={"concurrent_requests": 200})
         front.write(yaml.safe_dump(changed))
         took = await until(busy, "the endpoint that is back gets calls")
         case.figure(f"back after {took:.1f} s; {len(BROKEN)} broken files refused")
@@ -92,14 +89,14 @@ async def test_settings_change_all_the_time(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
 ) -> None:
     everything: dict[str, Any] = {"address": ",".join(addresses(trio)), "slow_start_s": 0.0}
-    front = await gateway(addresses(trio), embedding=everything, reload={"interval_s": 0.05})
+    front = await gateway(addresses(trio), embedding=everything)
     descriptors = front.descriptors()
     async with Traffic(scale.rate, scale.clients, DEADLINE_S).flowing(case.tally, front.port, everything):
         changes = int(scale.phase_s * 8)
         for number in range(changes):
             kept = [bento for place, bento in enumerate(trio) if place != number % 3]
             limits = {"concurrent_requests": 200 + number}
-            front.write(yaml.safe_dump(settings_for(addresses(kept), reload={"interval_s": 0.05}, limits=limits)))
+            front.write(yaml.safe_dump(settings_for(addresses(kept), limits=limits)))
             await asyncio.sleep(0.15)
     case.figure(f"{changes} changes; descriptors {descriptors} before, {front.descriptors()} after")
     case.none(Outcome.FAILED, Outcome.LOST, Outcome.REFUSED)

@@ -33,13 +33,13 @@ RERANK = {"query": "a", "documents": ["a", "b"]}
 
 
 class Configured:
-    """The file with the gateway's settings, which is looked at every 20 ms."""
+    """The gateway's settings file."""
 
     def __init__(self, path: Path, **settings: Any) -> None:
         self.path = path
         # Requests with the same text have to reach the services.
         self.settings: dict[str, Any] = {"cache": {"enabled": False}}
-        self.write(reload={"interval_s": 0.02}, reranking={"address": ""}, gpu={"address": ""}, **settings)
+        self.write(reranking={"address": ""}, gpu={"address": ""}, **settings)
 
     def write(self, **settings: Any) -> None:
         """Replaces these groups of settings, and the file by one rename, as editors and deployments do."""
@@ -67,7 +67,7 @@ def another_embedding(_loop: LoopThread) -> Iterator[EmbeddingServer]:
 
 
 def reloads(http: httpx.Client, outcome: str) -> int:
-    """How often settings were looked at with that outcome, by all workers."""
+    """Number of reloads with that outcome, of all workers."""
     start = f'torchless_gateway_settings_reloads_total{{outcome="{outcome}"}} '
     found = (line for line in http.get("/metrics").text.splitlines() if line.startswith(start))
     return int(float(next(found, "0").rpartition(" ")[2]))
@@ -81,7 +81,7 @@ def embed(http: httpx.Client, count: int, **headers: str) -> int:
     return http.post("/embed", json={"inputs": ["one"] * count}, headers=headers).status_code
 
 
-def test_limits_keys_and_aliases_of_requests_from_then_on(gateway: Gateway, configured: Configured) -> None:
+def test_later_requests_get_changed_limits_keys_and_aliases(gateway: Gateway, configured: Configured) -> None:
     with gateway(**configured.settings) as http:
         assert embed(http, 3) == 200
         named = {"input": "one", "model": "small"}
@@ -94,7 +94,7 @@ def test_limits_keys_and_aliases_of_requests_from_then_on(gateway: Gateway, conf
         assert http.post("/v1/embeddings", json=named, headers=key).status_code == 200
 
 
-def test_what_cannot_be_used_is_told_to_whoever_asks_how_it_is(gateway: Gateway, configured: Configured) -> None:
+def test_readiness_says_why_settings_are_refused(gateway: Gateway, configured: Configured) -> None:
     def refused() -> Any:
         answer = http.get("/health/ready")
         assert answer.status_code == 200
@@ -150,7 +150,7 @@ def test_services_come_and_go_and_requests_at_work_finish(
 
 @contextmanager
 def served(configured: Configured, folder: Path, **more: str) -> Iterator[tuple[httpx.Client, psutil.Process, Path]]:
-    """The gateway in processes of its own: a client, BentoML's supervisor and the log."""
+    """The gateway in separate processes: a client, BentoML's supervisor and the log."""
     port = free_port()
     log = folder / "serve.log"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHLESS_", "BENTOML_"))}
@@ -258,8 +258,8 @@ def test_endpoints_change_break_and_mend_under_load_and_no_request_fails(
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_workers_look_when_they_get_the_signal(configured: Configured, tmp_path: Path) -> None:
-    configured.write(reload={"interval_s": 0})
+def test_workers_read_the_file_again_on_sighup(configured: Configured, tmp_path: Path) -> None:
+    configured.write(reload={"watch": False})
     with served(configured, tmp_path) as (http, supervisor, _):
         wait_until(lambda: reloads(http, "unchanged") == 1)
         configured.write(limits={"items": 2})

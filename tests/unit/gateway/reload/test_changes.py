@@ -1,4 +1,4 @@
-"""Names of changed settings, and what can change while the gateway runs."""
+"""Changed settings: their names, and those that need a restart or a new connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.gateway.bodies import MIB, read
 from torchless.contracts.errors import TorchlessError
 
 
-def test_settings_are_named_and_no_value_is() -> None:
+def test_changed_settings_are_listed_by_name_without_values() -> None:
     before = GatewaySettings(auth={"api_keys": ["secret-one"]}, models={"aliases": {"small": "a/b"}})
     after = GatewaySettings(
         auth={"api_keys": ["secret-two"]},
@@ -23,18 +23,23 @@ def test_settings_are_named_and_no_value_is() -> None:
         workers=2,
     )
     assert changed(before, after) == [
-        "workers",
         "embedding.address",
         "embedding.retry.attempts",
+        "auth.api_keys",
         "limits.items",
         "limits.deadline_s",
         "models.aliases",
-        "auth.api_keys",
+        "workers",
     ]
     assert changed(after, after.model_copy(deep=True)) == []
 
 
-def test_workers_stay_as_many_as_there_are() -> None:
+def test_client_defaults_are_listed_as_the_settings_of_the_services_that_they_change() -> None:
+    before, after = GatewaySettings(), GatewaySettings(clients={"slow_start_s": 3}, gpu={"slow_start_s": 10})
+    assert changed(before, after) == ["embedding.slow_start_s", "reranking.slow_start_s"]
+
+
+def test_the_number_of_workers_stays() -> None:
     started, wanted = GatewaySettings(), GatewaySettings(workers=4, limits={"items": 7})
     settings = reloadable_part(wanted, started)
     assert (settings.workers, settings.limits.items) == (1, 7)
@@ -42,19 +47,19 @@ def test_workers_stay_as_many_as_there_are() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "in_force"), [(5, 5), (60, 60), (60.5, 60), (600, 60)])
-def test_the_longest_deadline_shrinks_and_grows_no_further_than_at_the_start(wanted: float, in_force: float) -> None:
+def test_the_longest_deadline_grows_no_further_than_at_the_start(wanted: float, in_force: float) -> None:
     started, given = GatewaySettings(), GatewaySettings(limits={"max_deadline_s": wanted})
     settings = reloadable_part(given, started)
     assert settings.limits.max_deadline_s == in_force
     assert changed(settings, given) == ([] if wanted == in_force else ["limits.max_deadline_s"])
 
 
-def test_what_connections_are_made_with() -> None:
+def test_connection_settings_are_those_of_new_connections() -> None:
     before, after = GatewaySettings(), GatewaySettings(gpu={"connection": {"keepalive_s": 50}, "deadline_s": 5})
     assert connection_settings(changed(before, after)) == ["gpu.connection.keepalive_s"]
 
 
-def test_those_inside_count_under_a_new_bound() -> None:
+def test_requests_in_flight_count_under_a_new_limit() -> None:
     admission = Admission(2)
     with admission.place("embedding"), admission.place("gpu"):
         admission.reconfigure(1)
@@ -68,7 +73,7 @@ def test_those_inside_count_under_a_new_bound() -> None:
         pass
 
 
-async def test_bodies_that_are_held_count_under_new_limits() -> None:
+async def test_bodies_in_memory_count_under_new_limits() -> None:
     limit = BodyLimit(1, 2)
     with limit.room("embedding") as reader:
         assert len(await read(reader, MIB)) == MIB

@@ -1,4 +1,4 @@
-"""How the settings' file is told to be new, and what is said of one that cannot be used."""
+"""The settings file: its fingerprint, and the errors about a file that cannot be used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.reload.reloader import BLANK, fingerprint
+from gateway.reload.reloader import BLANK, fingerprint, watched_folders
 from gateway.settings import GatewaySettings
 from torchless.settings import SettingsError
 
@@ -32,7 +32,7 @@ def refused() -> SettingsError:
     return caught.value
 
 
-def test_a_change_of_the_same_size_and_time_is_seen(file: Path) -> None:
+def test_fingerprint_changes_though_size_and_time_are_the_same(file: Path) -> None:
     file.write_text("limits: {items: 3}")
     before, times = fingerprint(file), file.stat()
     file.write_text("limits: {items: 4}")
@@ -40,7 +40,7 @@ def test_a_change_of_the_same_size_and_time_is_seen(file: Path) -> None:
     assert fingerprint(file) != before
 
 
-def test_touching_or_replacing_by_the_same_is_no_change(file: Path, tmp_path: Path) -> None:
+def test_fingerprint_stays_when_the_file_is_touched_or_replaced_by_an_equal_one(file: Path, tmp_path: Path) -> None:
     file.write_text("limits: {items: 3}")
     before = fingerprint(file)
     os.utime(file, (1, 1))
@@ -50,7 +50,7 @@ def test_touching_or_replacing_by_the_same_is_no_change(file: Path, tmp_path: Pa
     assert fingerprint(file) == before
 
 
-def test_a_link_on_the_way_that_is_swapped_is_seen(file: Path, tmp_path: Path) -> None:
+def test_fingerprint_changes_when_a_link_on_the_way_is_swapped(file: Path, tmp_path: Path) -> None:
     # As Kubernetes has it: gateway.yaml -> ..data/gateway.yaml, and ..data -> a folder a version.
     for version in ("1", "2"):
         (tmp_path / version).mkdir()
@@ -58,12 +58,21 @@ def test_a_link_on_the_way_that_is_swapped_is_seen(file: Path, tmp_path: Path) -
     (tmp_path / "..data").symlink_to("1")
     file.symlink_to("..data/gateway.yaml")
     before = fingerprint(file)
+    assert watched_folders(file) == {tmp_path, tmp_path / "1"}
     (tmp_path / "new").symlink_to("2")
     (tmp_path / "new").replace(tmp_path / "..data")
     assert fingerprint(file) != before
+    assert watched_folders(file) == {tmp_path, tmp_path / "2"}
 
 
-def test_a_file_that_cannot_be_read_and_one_with_nothing_in_it_are_told_apart(file: Path) -> None:
+def test_watched_folders_of_a_missing_folder_and_of_a_loop_of_links_exist(tmp_path: Path) -> None:
+    assert watched_folders(tmp_path / "a" / "b" / "gateway.yaml") == {tmp_path}
+    (tmp_path / "loop").symlink_to("pool")
+    (tmp_path / "pool").symlink_to("loop")
+    assert watched_folders(tmp_path / "loop") == {tmp_path}
+
+
+def test_fingerprints_of_a_missing_and_of_an_empty_file_differ(file: Path) -> None:
     gone = fingerprint(file)
     file.write_text(" \n")
     assert fingerprint(file) == BLANK
@@ -86,19 +95,19 @@ def test_a_file_that_cannot_be_read_and_one_with_nothing_in_it_are_told_apart(fi
         (f"1: {SECRET}", "the file is not a mapping of setting names to values"),
     ],
 )
-def test_a_file_that_is_no_table_in_yaml(file: Path, content: str, fault: str) -> None:
+def test_a_file_that_is_not_a_yaml_table_is_refused(file: Path, content: str, fault: str) -> None:
     file.write_text(content)
     error = refused()
     assert error.faults == (fault,)
     assert f"TORCHLESS_GATEWAY_CONFIG names a {fault.removeprefix('the ')}" in str(error).replace("file that ", "file ")
 
 
-def test_a_file_that_is_not_text(file: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(file: Path) -> None:
     file.write_bytes(b"\x80\x81")
     assert refused().faults == ("the file is not YAML",)
 
 
-def test_a_file_that_is_not_there(file: Path) -> None:
+def test_a_missing_file_is_refused(file: Path) -> None:
     error = refused()
     assert error.faults == ("the file does not exist",)
     assert str(error) == f"TORCHLESS_GATEWAY_CONFIG names a file that does not exist: {file}"
@@ -108,14 +117,14 @@ def test_a_file_that_is_not_there(file: Path) -> None:
     ("content", "fault"),
     [
         (f"limits: {{items: {SECRET}}}", "limits.items: Input should be a valid integer"),
-        (f"auth: {{api_keys: [{SECRET}, short]}}", "auth.api_keys: Value error, a key has at least 8 characters"),
+        (f"auth: {{api_keys: [{SECRET}, short]}}", "auth.api_keys: Value error, a key must have at least 8 characters"),
         (f"auth: {{api_keys: {SECRET}}}", "auth.api_keys: Input should be a valid"),
         # What is further in than the settings' own names may be anything.
         (f"auth: {{{SECRET}: 1}}", "auth: Extra inputs are not permitted"),
         (f"models: {{aliases: {{{SECRET}: 1}}}}", "models.aliases: Input should be a valid string"),
     ],
 )
-def test_what_callers_are_told_names_settings_alone(file: Path, content: str, fault: str) -> None:
+def test_public_faults_name_settings_and_no_values(file: Path, content: str, fault: str) -> None:
     file.write_text(content)
     with pytest.raises(SettingsError) as caught:
         GatewaySettings.load()
@@ -123,7 +132,7 @@ def test_what_callers_are_told_names_settings_alone(file: Path, content: str, fa
     assert SECRET not in str(caught.value.faults)
 
 
-def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+def test_fingerprint_does_not_read_a_pipe(tmp_path: Path) -> None:
     pipe = tmp_path / "gateway.yaml"
     os.mkfifo(pipe)
     assert fingerprint(pipe) == "NotAFile"
