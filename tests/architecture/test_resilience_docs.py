@@ -27,7 +27,7 @@ from gateway.reload.changes import changed, connection_settings, reloadable_part
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from torchless.clients.adaptive_limit import ConcurrencySettings
-from torchless.clients.call import CallContext
+from torchless.clients.call import REQUEST_ID_KEY, CallContext
 from torchless.clients.endpoints.breaker import Breaker
 from torchless.clients.request_joining import JoiningSettings
 from torchless.clients.retry import next_attempt
@@ -151,6 +151,10 @@ def test_error_table_agrees_with_the_behaviour() -> None:
     assert rows("| kind | HTTP |") == actual
 
 
+def test_every_error_kind_is_explained() -> None:
+    assert [kind for kind, _, _ in rows("| kind | meaning |")] == [kind.value for kind in ErrorKind]
+
+
 def test_calls_that_must_not_run_twice_are_retried_only_after_the_documented_errors() -> None:
     error = {kind: TorchlessError(kind, "") for kind in ErrorKind}
     again = {kind for kind in ErrorKind if next_attempt(error[kind], 1, RetrySettings(), repeatable=False)}
@@ -205,7 +209,7 @@ async def test_every_named_route_exists(app: FastAPI) -> None:
 
 
 def test_headers_are_those_of_the_gateway() -> None:
-    assert set(re.findall(r"\bx-[a-z-]+", TEXT)) == {TIMEOUT_HEADER, CACHE_HEADER, DEGRADED_HEADER}
+    assert set(re.findall(r"\bx-[a-z-]+", TEXT)) == {TIMEOUT_HEADER, CACHE_HEADER, DEGRADED_HEADER, REQUEST_ID_KEY}
 
 
 def test_settings_that_need_new_endpoints_or_a_restart_are_documented() -> None:
