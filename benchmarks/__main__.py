@@ -28,7 +28,7 @@ from benchmarks.reporting.summary import layer_summary, summary
 from benchmarks.systems.contenders import DIRECT
 from benchmarks.systems.footprint import memory, start_seconds
 from benchmarks.systems.processes import ChildFailedError
-from benchmarks.systems.stack import LOAD, Interpreters, Layout, stack_up
+from benchmarks.systems.stack import LOAD, Layout, stack_up
 from torchless.cli.errors import StackError
 
 _CHARTED = (SHORT, RERANKING)
@@ -44,10 +44,7 @@ def bench(  # noqa: PLR0917  # each is an option of the command line
     collection: Annotated[
         Path, typer.Option(help="Folder with ori_pqal.json: queries and documents; made-up ones without it.")
     ] = COLLECTION,
-    gateway_python: Annotated[Path, typer.Option(help="Python without torch.")] = ROOT / ".venv/gateway/bin/python",
-    bentos_python: Annotated[Path, typer.Option(help="Python with torch.")] = ROOT / ".venv/bentos/bin/python",
-    gpu_python: Annotated[Path, typer.Option(help="Python with NVML's binding.")] = ROOT / ".venv/gpu/bin/python",
-    peers_python: Annotated[Path, typer.Option(help="Python with infinity.")] = ROOT / ".venv/peers/bin/python",
+    environments: Annotated[Path, typer.Option(help="Folder with the Python environments.")] = ROOT / ".venv",
 ) -> None:
     """Measure the stack beside the direct call and infinity, on this machine, with the same texts and weights."""
     plan = replace(QUICK if quick else FULL, peer=not no_peer).sized(rounds, seconds)
@@ -57,10 +54,9 @@ def bench(  # noqa: PLR0917  # each is an option of the command line
     with tempfile.TemporaryDirectory() as logs:
         try:
             if plan.cases:
-                interpreters = Interpreters(gateway_python, bentos_python, gpu_python, peers_python)
-                results = run(plan, Layout(interpreters, Path(logs)), make_pools(collection), console)
+                results = run(plan, Layout(environments, Path(logs)), make_pools(collection), console)
             else:
-                results = run_layer(plan, gateway_python, Path(logs), console)
+                results = run_layer(plan, environments, Path(logs), console)
         except (ChildFailedError, NoCollectionError, StackError, WrongAnswersError) as error:
             console.print(f"[red]The benchmark stopped:[/] {error}", highlight=False)
             raise typer.Exit(1) from error
@@ -86,12 +82,12 @@ def write(results: Results | LayerRun, plan: Plan, folder: Path, name: str) -> l
     return [page, figures, chart]
 
 
-def run_layer(plan: Plan, gateway_python: Path, logs: Path, console: Console) -> LayerRun:
+def run_layer(plan: Plan, environments: Path, logs: Path, console: Console) -> LayerRun:
     """The run of the client layer alone, with a progress bar."""
     assert plan.layer is not None  # a plan has cases or the layer
     with _progress(console) as progress:
         layer = _layer(plan.layer, logs, progress, progress.add_task("the client layer", total=None))
-    versions = {"gateway": machine.versions("gateway", gateway_python)}
+    versions = {"gateway": machine.versions("gateway", environments)}
     return LayerRun(machine.facts(), versions, layer, layer_verdicts(layer))
 
 
@@ -130,12 +126,10 @@ def run(plan: Plan, layout: Layout, pools: Pools, console: Console) -> Results:
             samples = measure(stack, plan, pools, lambda next_up: announce(description=next_up))
             memory_used = memory(stack.trees["gateway"])
     table = rows(samples, reference=DIRECT, load=LOAD)
-    interpreters = layout.interpreters
-    environments = {"gateway": interpreters.gateway, "bentos": interpreters.bentos}
-    environments |= {"peers": interpreters.peers} if plan.peer else {}
+    names = ("gateway", "bentos", *(("peers",) if plan.peer else ()))
     return Results(
         machine=machine.facts(),
-        versions={name: machine.versions(name, python) for name, python in environments.items()},
+        versions={name: machine.versions(name, layout.environments) for name in names},
         threads=facts["threads"],
         tokens=tokens,
         documents=pools.source,

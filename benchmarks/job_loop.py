@@ -1,4 +1,4 @@
-"""The child's side of `worker_process.py`: one JSON object a line in, one a line out. Standard library only."""
+"""The child's side of `systems/worker_process.py`: one JSON object per line in, one per line out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Job = dict[str, Any]
 def answer_jobs(answer: Callable[[Job], Any]) -> None:
     """Answers jobs from standard input until it closes.
 
-    What libraries print goes to standard error, so that it cannot mix with the answers.
+    Output of libraries goes to standard error, so that it does not mix with the answers.
     """
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)

@@ -1,8 +1,8 @@
-"""Starts the stack, finds the passages that answer three questions, and stops it again.
+"""Starts the stack, finds the passages that answer three questions, and stops the stack.
 
     python -m demo
 
-Runs beside a stack that is up: it takes free ports and a state folder of its own.
+Does not disturb a running stack: it uses free ports and another state folder.
 """
 
 from __future__ import annotations
@@ -19,47 +19,48 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from torchless.cli.bentos import pythons_in
 from torchless.cli.errors import StackError
-from torchless.cli.free_ports import free_ports
 from torchless.cli.gateway_api import GatewayClient, GatewayError, Ranked
-from torchless.cli.services import Service, StackSettings, stack_services
+from torchless.cli.services import GATEWAY, Service, StackSettings, stack_services
 from torchless.cli.stack import Stack
 from torchless.cli.up import show_until_ready, stopped_by_signal
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent
 STATE = PROJECT / ".torchless/demo"
-"""Folder for the demonstration's logs and state."""
+"""Folder for the demo's logs and state."""
 FOUND = 10
-"""Passages that the vectors find for each question, and that are put in order anew."""
+"""Passages found by vector for each question, and then reranked."""
 SHOWN = 3
 """Passages shown for each question."""
 READY_WITHIN_S = 120.0
-"""Time that the stack has to be ready, in seconds."""
+"""Time that the stack has to become ready, in seconds."""
 
 
 def main() -> None:
-    """Runs the demonstration; exit status 1 if the stack or a call fails, 130 after a signal."""
+    """Runs the demo; exits with 1 if the stack or a call fails, with 130 after a signal."""
     console = Console()
     try:
         finished = asyncio.run(demonstrate(console))
     except (StackError, GatewayError) as error:
         Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from error
-    except asyncio.CancelledError as error:  # a second signal: everything was ended at once
+    except asyncio.CancelledError as error:  # by a second signal
         raise SystemExit(130) from error
     if not finished:
         raise SystemExit(130)
 
 
 async def demonstrate(console: Console) -> bool:
-    """Starts the stack, asks, prints and stops; False when a signal cut it short.
+    """Starts the stack, asks the questions, prints the answers and stops; returns False if a signal interrupted it.
 
     Raises:
         StackError: The stack does not start.
-        GatewayError: The gateway refuses a call.
+        GatewayError: The gateway refuses a request.
     """
-    settings = layout()
+    pythons = {**pythons_in(PROJECT / ".venv"), GATEWAY: Path(sys.executable)}
+    settings = StackSettings.on_free_ports(PROJECT, STATE, pythons, metrics=False)
     stack = Stack(without_keys(stack_services(settings)), STATE, directory=PROJECT)
     async with stopped_by_signal() as stop, stack:
         asking = asyncio.create_task(_ask(stack, settings.gateway_url, console))
@@ -74,28 +75,11 @@ async def demonstrate(console: Console) -> bool:
     return not stop.is_set()
 
 
-def layout() -> StackSettings:
-    """The stack on free ports, without metrics."""
-    gateway, embedding, reranking, gpu = free_ports(4)
-    return StackSettings(
-        project=PROJECT,
-        state=STATE,
-        gateway_python=Path(sys.executable),
-        bentos_python=PROJECT / ".venv/bentos/bin/python",
-        gpu_python=PROJECT / ".venv/gpu/bin/python",
-        gateway_port=gateway,
-        embedding_port=embedding,
-        reranking_port=reranking,
-        gpu_port=gpu,
-        metrics_port=0,
-    )
-
-
 def without_keys(services: Sequence[Service]) -> tuple[Service, ...]:
-    """`services` with a gateway that lets everybody in, whatever the user's environment or file says of keys."""
-    nobody_asked = {"TORCHLESS_GATEWAY_AUTH__API_KEYS": "[]"}
+    """The services with a gateway that requires no API key, whatever the user's environment or settings file says."""
+    no_keys = {"TORCHLESS_GATEWAY_AUTH__API_KEYS": "[]"}
     return tuple(
-        replace(service, environment={**service.environment, **nobody_asked}) if service.name == "gateway" else service
+        replace(service, environment={**service.environment, **no_keys}) if service.name == GATEWAY else service
         for service in services
     )
 
@@ -114,12 +98,12 @@ async def _ask(stack: Stack, url: str, console: Console) -> None:
         )
         asked = await gateway.embed(questions)
         for question, vector in zip(questions, asked, strict=True):
-            # Vectors have length 1, so the product is the cosine of their angle.
+            # Vectors have length 1, so the dot product is the cosine similarity.
             cosines = index @ vector
             found = np.argsort(-cosines)[:FOUND]
-            ranked = await gateway.rerank(question, [passages[place] for place in found])
+            ranked = await gateway.rerank(question, [passages[index] for index in found])
             console.print(_before_and_after(question, passages, found, cosines, ranked))
-    console.print(f"each question: the {FOUND} passages nearest by vector, put in order anew over POST {url}/v2/rerank")
+    console.print(f"each question: the {FOUND} nearest passages by vector, reranked over POST {url}/v2/rerank")
 
 
 def _before_and_after(
@@ -129,13 +113,13 @@ def _before_and_after(
     cosines: NDArray[np.float32],
     ranked: Sequence[Ranked],
 ) -> Table:
-    """The best passages, in the order of their scores after reranking, with the place and score before it."""
+    """The best passages after reranking, with their rank and score before and after."""
     table = Table("by vector", "reranked", "passage", title=escape(question), title_justify="left", title_style="bold")
     table.expand = True
-    for place, each in enumerate(ranked[:SHOWN], start=1):
-        passage = found[each.index]
-        before = f"{each.index + 1}. ({cosines[passage]:.3f})"
-        table.add_row(before, f"{place}. ({each.score:.3f})", escape(passages[passage]))
+    for rank, result in enumerate(ranked[:SHOWN], start=1):
+        passage = found[result.index]
+        before = f"{result.index + 1}. ({cosines[passage]:.3f})"
+        table.add_row(before, f"{rank}. ({result.score:.3f})", escape(passages[passage]))
     return table
 
 

@@ -1,4 +1,4 @@
-"""The real stack in processes of its own, started by `torchless up`."""
+"""The real stack in separate processes, started by `torchless up`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchless.cli.bentos import BENTOS
 from torchless.cli.free_ports import free_ports
 from torchless.cli.log_tail import log_tail
 
@@ -21,36 +22,34 @@ ROOT = Path(__file__).parents[1]
 GATEWAY_PYTHON = Path(os.environ.get("TORCHLESS_UP_GATEWAY_PYTHON", ROOT / ".venv/gateway/bin/python"))
 """Python of the environment without torch."""
 BENTOS_PYTHON = Path(os.environ.get("TORCHLESS_UP_BENTOS_PYTHON", ROOT / ".venv/bentos/bin/python"))
-"""Python of the environment with torch; `torchless up` reads the same variable."""
+"""Python of the environment with torch; `torchless up` uses the same variable."""
 STARTS_WITHIN_S = 180.0
 STOPS_WITHIN_S = 90.0
 ALIASES = {"text-embedding-3-small": "", "default/not-specified": ""}
-"""Names that clients use on their own, each for the default model."""
+"""Model names that client libraries send by default; each stands for the default model."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningStack:
-    """Where the services listen."""
+    """The addresses of a running stack."""
 
     url: str
     """Base URL of the gateway."""
-    embedding_address: str
-    """`host:port` of the embedding service's gRPC API."""
-    reranking_address: str
-    """`host:port` of the reranking service's gRPC API."""
-    gpu_address: str
-    """`host:port` of the GPU service's gRPC API."""
+    addresses: Mapping[str, str]
+    """`host:port` of each service's gRPC API, by the service's name."""
 
 
 @contextmanager
 def running_stack(folder: Path) -> Iterator[RunningStack]:
-    """Starts the bentos and the gateway on free ports, and stops them; logs go to `folder`."""
-    gateway, *bentos = free_ports(4)
+    """Runs the bentos and the gateway on free ports; logs go to `folder`."""
+    gateway, *free = free_ports(1 + len(BENTOS))
+    ports = {bento.name: port for bento, port in zip(BENTOS, free, strict=True)}
     command = [str(GATEWAY_PYTHON), "-m", "torchless.cli", "up", "--state", str(folder), "--metrics-port", "0"]
     command += ["--gateway-port", str(gateway)]
-    for name, port in zip(("embedding", "reranking", "gpu"), bentos, strict=True):
+    for name, port in ports.items():
         command += [f"--{name}-port", str(port)]
-    stack = RunningStack(f"http://127.0.0.1:{gateway}", *(f"127.0.0.1:{port}" for port in bentos))
+    addresses = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+    stack = RunningStack(f"http://127.0.0.1:{gateway}", addresses)
     environment = os.environ | {"TORCHLESS_GATEWAY_MODELS__ALIASES": json.dumps(ALIASES)}
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "up.log"
@@ -68,7 +67,7 @@ def running_stack(folder: Path) -> Iterator[RunningStack]:
 def _wait_until_ready(stack: RunningStack, process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + STARTS_WITHIN_S
     while not _ready(stack.url):
-        assert process.poll() is None, f"torchless up ended on its own:\n{log_tail(log, 60)}"
+        assert process.poll() is None, f"torchless up ended by itself:\n{log_tail(log, 60)}"
         assert time.monotonic() < until, f"the stack is not ready after {STARTS_WITHIN_S:.0f} s:\n{log_tail(log, 60)}"
         time.sleep(0.2)
 

@@ -1,7 +1,7 @@
-"""The caller of the client layer's measurement: a process that holds every way to call at once, and takes turns.
+"""The caller: a process that connects every variant and then times one window of one variant per job.
 
-Jobs: `open` (connects; answers the names of the ways), `time` (one window of one way; answers `Numbers`, and the
-microseconds of processor time that this process spent on a call, its gRPC threads included).
+Jobs: `open` (connects; answers the names of the variants) and `time` (one window of one variant; answers `Numbers`,
+and the CPU time per call in this process, including gRPC's threads, in microseconds).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from benchmarks.load_generator.spans import numbers
 
 
 class Caller:
-    """The ways to call, and what is asked of them."""
+    """Holds the variants and answers jobs."""
 
     def __init__(self) -> None:
         self._opened = AsyncExitStack()
         self._variants: dict[str, Variant[Any]] = {}
 
     async def answer(self, job: Job) -> Any:
-        """One job; see the module."""
+        """Answers one job; see the module."""
         match job["do"]:
             case "open":
                 return await self._open(job["addresses"], job["redis_url"])
             case "time":
-                return await self._time(self._variants[job["way"]], job)
+                return await self._time(self._variants[job["variant"]], job)
         raise ValueError(f"no such job: {job['do']}")
 
     async def close(self) -> None:
@@ -43,15 +43,15 @@ class Caller:
 
     async def _open(self, addresses: list[str], redis_url: str) -> list[str]:
         self._variants = await open_variants(addresses, redis_url, self._opened)
-        asked = Request(["the same text for everybody"])
-        if not same([await way.answer(asked) for way in self._variants.values()]):
-            raise UnexpectedAnswerError("not every way brings the same vectors")
+        request = Request(["the same text for every variant"])
+        if not same([await variant.answer(request) for variant in self._variants.values()]):
+            raise UnexpectedAnswerError("the variants do not return the same vectors")
         return list(self._variants)
 
     @staticmethod
-    async def _time(way: Variant[Any], job: Job) -> dict[str, Any]:
+    async def _time(variant: Variant[Any], job: Job) -> dict[str, Any]:
         before = time.process_time()
-        spans = await drive(way, job["in_flight"], job["warm_up_s"], job["seconds"])
+        spans = await drive(variant, job["in_flight"], job["warm_up_s"], job["seconds"])
         cpu_us = 1e6 * (time.process_time() - before) / len(spans)
         return {"numbers": asdict(numbers(spans, job["seconds"])), "cpu_us": cpu_us}
 

@@ -1,4 +1,4 @@
-"""What the client layer costs: every way to call, beside a bare stub, before a service that answers at once."""
+"""Measures the cost of the client layer: every variant, and a bare stub, against a service that answers at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.measurement.samples import Row, Sample, rows
 from benchmarks.plan import LayerPlan
 from benchmarks.systems.stack import servers_up
 from benchmarks.systems.worker_process import WorkerProcess
-from torchless.cli.free_ports import free_port_run
+from torchless.cli.free_ports import free_ports
 from torchless.cli.services import Service
 
 ALONE = "one call at a time"
@@ -27,58 +27,58 @@ CROWDED = "32 in flight"
 _IN_FLIGHT = {ALONE: 1, CROWDED: 32}
 _CALLER, _SERVICE, _REDIS = "caller", "layer-service", "redis"
 _ENDPOINTS = 3
-_PATIENCE_S = 60.0
+_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class LayerResults:
-    """What was found of the client layer."""
+    """Results of the client layer."""
 
     plan: LayerPlan
     """How much was measured."""
     samples: Sequence[Sample]
-    """Every window: ways to call under the loads `ALONE` and `CROWDED`."""
+    """Every window: each variant under the loads `ALONE` and `CROWDED`."""
     cpu_us: Sequence[float]
-    """For each sample, microseconds of processor time that the caller spent on a call, gRPC's threads included."""
+    """For each sample, the caller's CPU time per call, including gRPC's threads, in microseconds."""
     rows: Sequence[Row]
-    """The medians; the bare stub's stand for the direct call's."""
+    """The medians; the bare stub takes the place of the direct call."""
     has_redis: bool
-    """Whether there was a Redis."""
+    """Whether Redis was available."""
 
     @property
-    def ways(self) -> list[str]:
-        """Names of the ways to call, in order."""
+    def variants(self) -> list[str]:
+        """Names of the variants, in order."""
         return list(dict.fromkeys(row.contender for row in self.rows))
 
-    def row(self, way: str, load: str) -> Row:
-        """The medians of one way under one load."""
-        return next(row for row in self.rows if (row.contender, row.case) == (way, load))
+    def row(self, variant: str, load: str) -> Row:
+        """The medians of one variant under one load."""
+        return next(row for row in self.rows if (row.contender, row.case) == (variant, load))
 
-    def cpu_us_of(self, way: str, load: str) -> float:
-        """Median over the rounds of what a call of one way costs the caller, in microseconds of processor time."""
+    def cpu_us_of(self, variant: str, load: str) -> float:
+        """The caller's CPU time per call of one variant, median over the rounds, in microseconds."""
         samples = zip(self.samples, self.cpu_us, strict=True)
-        return median(cpu_us for sample, cpu_us in samples if (sample.contender, sample.case) == (way, load))
+        return median(cpu_us for sample, cpu_us in samples if (sample.contender, sample.case) == (variant, load))
 
 
 def measure_layer(plan: LayerPlan, logs: Path, announce: Callable[[str], None]) -> LayerResults:
-    """The measurement. Within a load, ways follow one another at once, in the opposite order every other round.
+    """Measures every variant under every load, round after round, in reverse order every other round.
 
     Args:
-        plan: How much is measured.
-        logs: Folder for what processes print.
-        announce: Told what is measured next, once a round.
+        plan: How much to measure.
+        logs: Folder for the logs of processes.
+        announce: Called with a description once per round.
 
     Raises:
-        ChildFailedError: A process of it ended, or a call was not answered as it was to be.
+        ChildFailedError: A process ended, or a call returned something unexpected.
     """
     samples: list[Sample] = []
     cpu_us: list[float] = []
-    with _caller_up(logs) as (caller, ways, trees):
+    with _caller_up(logs) as (caller, variants, trees):
         for number in range(1, plan.rounds + 1):
             announce(f"client layer: round {number} of {plan.rounds}")
             for load in _IN_FLIGHT:
-                for way in ways if number % 2 else reversed(ways):
-                    sample, spent = _sample(caller, trees, plan, way=way, load=load, number=number)
+                for variant in variants if number % 2 else reversed(variants):
+                    sample, spent = _sample(caller, trees, plan, variant=variant, load=load, number=number)
                     samples.append(sample)
                     cpu_us.append(spent)
     found = rows(samples, reference=BARE, load=_CALLER)
@@ -87,17 +87,16 @@ def measure_layer(plan: LayerPlan, logs: Path, announce: Callable[[str], None]) 
 
 @contextmanager
 def _caller_up(logs: Path) -> Iterator[tuple[WorkerProcess, list[str], Mapping[str, int]]]:
-    """The caller, the names of its ways, and the process trees; the service and Redis run meanwhile."""
-    first = free_port_run(_ENDPOINTS + 1)
-    ports, redis_port = range(first, first + _ENDPOINTS), first + _ENDPOINTS
+    """Runs the caller, the service and Redis; gives the caller, the names of its variants, and the process trees."""
+    *ports, redis_port = free_ports(_ENDPOINTS + 1)
     addresses = [f"127.0.0.1:{port}" for port in ports]
     redis = shutil.which("redis-server")
     services = [_service(ports), *([_redis(redis, redis_port, logs)] if redis else [])]
     caller = WorkerProcess(Path(sys.executable), "benchmarks.client_layer.load", logs / "layer-load.log")
     with servers_up(services, logs) as servers, caller:
         redis_url = f"redis://127.0.0.1:{redis_port}/0" if redis else ""
-        ways = caller.ask({"do": "open", "addresses": addresses, "redis_url": redis_url}, _PATIENCE_S)
-        yield caller, ways, {_CALLER: caller.pid, **{name: server.pid for name, server in servers.items()}}
+        variants = caller.ask({"do": "open", "addresses": addresses, "redis_url": redis_url}, _TIMEOUT_S)
+        yield caller, variants, {_CALLER: caller.pid, **{name: server.pid for name, server in servers.items()}}
 
 
 def _service(ports: Sequence[int]) -> Service:
@@ -121,14 +120,14 @@ async def _listens(port: int) -> bool:
 
 
 def _sample(
-    caller: WorkerProcess, trees: Mapping[str, int], plan: LayerPlan, *, way: str, load: str, number: int
+    caller: WorkerProcess, trees: Mapping[str, int], plan: LayerPlan, *, variant: str, load: str, number: int
 ) -> tuple[Sample, float]:
-    job = {"do": "time", "way": way, "in_flight": _IN_FLIGHT[load]}
+    job = {"do": "time", "variant": variant, "in_flight": _IN_FLIGHT[load]}
     before = read(trees)
-    answer = caller.ask({**job, "warm_up_s": plan.warm_up_s, "seconds": plan.seconds}, _PATIENCE_S)
+    answer = caller.ask({**job, "warm_up_s": plan.warm_up_s, "seconds": plan.seconds}, _TIMEOUT_S)
     found = Numbers(**answer["numbers"])
     sample = Sample(
-        contender=way,
+        contender=variant,
         case=load,
         round=number,
         unit="calls",

@@ -1,4 +1,4 @@
-"""What the client layer costs, as a table and in words."""
+"""The results of the client layer as Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.markdown import table
 
 TITLE = "The client layer"
 HEAD = (
-    "call by",
+    "variant",
     "p50 ms",
     "p95 ms",
     "added p50 ms",
@@ -17,26 +17,26 @@ HEAD = (
     "calls/s at 32",
     "p50 ms at 32",
     "p95 ms at 32",
-    "CPU µs a call at 32",
+    "CPU µs per call at 32",
 )
-"""Columns of `cells`; where none is said, one call at a time."""
+"""Columns of `cells`; one call at a time unless they say 32."""
 
 
 def cells(layer: LayerResults) -> Iterator[tuple[str, ...]]:
-    """One line a way to call, medians over the rounds."""
-    for way in layer.ways:
-        alone, crowded = layer.row(way, ALONE), layer.row(way, CROWDED)
+    """One row per variant, medians over the rounds."""
+    for variant in layer.variants:
+        alone, crowded = layer.row(variant, ALONE), layer.row(variant, CROWDED)
         times = (f"{value.median:.3f}" for value in (alone.p50_ms, alone.p95_ms))
         added = (f"{value.median:+.3f}" for value in (alone.added_p50_ms, alone.added_p95_ms))
         many = (f"{value.median:.2f}" for value in (crowded.p50_ms, crowded.p95_ms))
-        cpu_us = f"{layer.cpu_us_of(way, CROWDED):.0f}"
-        yield way, *times, *added, f"{crowded.items_per_second.median:.0f}", *many, cpu_us
+        cpu_us = f"{layer.cpu_us_of(variant, CROWDED):.0f}"
+        yield variant, *times, *added, f"{crowded.items_per_second.median:.0f}", *many, cpu_us
 
 
 def section(layer: LayerResults) -> str:
-    """The table, and how it came about."""
+    """The table, and how it was measured."""
     plan = layer.plan
-    without_redis = "" if layer.has_redis else " There was no `redis-server`, so the ways with Redis are left out."
+    without_redis = "" if layer.has_redis else " There was no `redis-server`, so the variants with Redis are left out."
     method = (
         "What a call costs beside the service: one that answers at once, with prepared bytes over real gRPC on "
         "loopback, from a process of its own. The bare stub has a channel with the same options, sets a deadline, and "

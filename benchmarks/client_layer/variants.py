@@ -1,4 +1,4 @@
-"""The ways to call an embedding service that are compared: a bare stub, and the client layer with what it can do."""
+"""The ways to call an embedding service that are compared: a bare stub, and the client layer with its options."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ REDIS_HIT = "cache, hit in Redis"
 _TEXTS = 64
 _UP_S = 10.0
 _DEADLINE_S = 30.0
-_PATIENT_S = 5.0
-"""A Redis that is late once would be left alone for a second, and a whole window of hits would be misses."""
+_REDIS_TIMEOUT_S = 5.0
+"""Long, because after a timeout the cache avoids Redis for a second, and a whole window of hits would be misses."""
 T = TypeVar("T")
 
 
 class UnexpectedAnswerError(Exception):
-    """Calls did not go the way that they are named after, so their times say nothing of it."""
+    """A variant returned something else than it is named after, so its times mean nothing."""
 
 
 class Variant(Generic[T]):
-    """One way to call; a `Sender`. One text a request.
+    """One way to call the service, as a `Sender` with one text per request.
 
     Args:
-        embed: Calls, and reads the answer as far as a caller gets it read.
-        vectors: The vectors of an answer.
-        text: The text of a request, by its number.
-        expected: Whether an answer came the way that this is named after; None: there is only one.
+        embed: Calls the service and reads the response.
+        vectors: Gives the vectors of a response.
+        text: Gives the text of a request by its number.
+        expected: Whether a response is what this variant is named after; None: always.
     """
 
     def __init__(
@@ -75,27 +75,27 @@ class Variant(Generic[T]):
         """See `Sender`.
 
         Raises:
-            UnexpectedAnswerError: The answer came another way.
+            UnexpectedAnswerError: The cache answered otherwise than expected.
         """
         answer = await self._embed([self._text(number)])
         if self._expected is not None and not self._expected(answer):
-            raise UnexpectedAnswerError("a hit that was to be a miss, or the other way round")
+            raise UnexpectedAnswerError("there was a cache hit instead of a miss, or the reverse")
 
     async def answer(self, asked: Request) -> Answer:
         """See `Sender`."""
         return self._vectors(await self._embed(asked.texts))
 
     async def close(self) -> None:
-        """See `Sender`; whoever opened it closes it."""
+        """See `Sender`; does nothing, because `open_variants` registers the closing."""
 
 
 async def open_variants(addresses: Sequence[str], redis_url: str, opened: AsyncExitStack) -> dict[str, Variant[Any]]:
-    """Every way, by name, connected; the bare stub first.
+    """Connects every variant; returns them by name, the bare stub first.
 
     Args:
-        addresses: Endpoints of the service that answers at once; the first alone where a way has one.
-        redis_url: An empty Redis; empty: the ways with Redis are left out.
-        opened: Closes what is opened.
+        addresses: Endpoints of the instant service; most variants use only the first.
+        redis_url: URL of an empty Redis; empty: without the variants that use Redis.
+        opened: Closes the variants.
     """
     texts = passages(_TEXTS, Length.SHORT, seed=1)
     numbers = count()
@@ -119,7 +119,7 @@ async def open_variants(addresses: Sequence[str], redis_url: str, opened: AsyncE
         return Variant(found.embed, lambda answer: answer.embeddings.vectors, text, lambda answer: answer.hits == hits)
 
     one, three = ClientSettings(address=addresses[0]), ClientSettings(address=",".join(addresses))
-    ways = {
+    variants = {
         BARE: Variant(_bare(one, opened), lambda answer: answer.vectors, known),
         CLIENT: await client(one),
         THREE: await client(three),
@@ -129,14 +129,14 @@ async def open_variants(addresses: Sequence[str], redis_url: str, opened: AsyncE
         HIT: await cache(CacheSettings(), known, hits=1),
     }
     if redis_url:
-        shared: dict[str, Any] = {"redis_url": redis_url, "redis_timeout_s": _PATIENT_S}
-        ways[REDIS_MISS] = await cache(CacheSettings(**shared, namespace="misses"), new, hits=0)
-        ways[REDIS_HIT] = await cache(CacheSettings(**shared, namespace="hits", memory_mib=0), known, hits=1)
-    return ways
+        shared: dict[str, Any] = {"redis_url": redis_url, "redis_timeout_s": _REDIS_TIMEOUT_S}
+        variants[REDIS_MISS] = await cache(CacheSettings(**shared, namespace="misses"), new, hits=0)
+        variants[REDIS_HIT] = await cache(CacheSettings(**shared, namespace="hits", memory_mib=0), known, hits=1)
+    return variants
 
 
 def _bare(settings: ClientSettings, opened: AsyncExitStack) -> Callable[[Sequence[str]], Awaitable[Embeddings]]:
-    """The stub over a channel with the same options, and its response read as the client reads it."""
+    """Calls the stub over a channel with the client's options, and reads the response as the client does."""
     channel = open_channel(settings)
     opened.push_async_callback(channel.close)
     stub: Any = EmbeddingServiceStub(channel)
@@ -150,19 +150,19 @@ def _bare(settings: ClientSettings, opened: AsyncExitStack) -> Callable[[Sequenc
 
 
 async def _client(settings: ClientSettings, joining: JoiningSettings, opened: AsyncExitStack) -> EmbeddingClient:
-    """A client, once it knows that all of its endpoints are well; its metrics stand beside nobody else's."""
+    """A client with its own metrics, as soon as it knows that all its endpoints are healthy."""
     client = EmbeddingClient(settings, ClientMetrics(CollectorRegistry()), joining)
     await opened.enter_async_context(client)
     async with asyncio.timeout(_UP_S):
-        while not all(state.health is Health.SERVING for state in client.states()):  # noqa: ASYNC110  # nobody tells
+        while not all(state.health is Health.SERVING for state in client.states()):  # noqa: ASYNC110  # there is no event
             await asyncio.sleep(0.01)
     return client
 
 
 async def _fill(cache: EmbeddingCache, texts: Sequence[str]) -> None:
-    """Returns once all of `texts` are found in the cache: Redis is written to in the background."""
+    """Waits until all texts are in the cache, because Redis is written in the background."""
     async with asyncio.timeout(_UP_S):
-        while (await cache.embed(texts)).misses:  # noqa: ASYNC110  # nobody tells
+        while (await cache.embed(texts)).misses:  # noqa: ASYNC110  # there is no event
             await asyncio.sleep(0.01)
 
 

@@ -36,9 +36,14 @@ def facts() -> dict[str, Any]:
     }
 
 
-def versions(environment: str, python: Path) -> dict[str, str]:
-    """Versions of the packages that matter in `gateway`, `bentos` or `peers`."""
-    answer = _output([str(python), "-c", _ASK, *_PACKAGES[environment]])
+def versions(environment: str, environments: Path) -> dict[str, str]:
+    """Versions of the packages that affect speed, in the environment `gateway`, `bentos` or `peers`.
+
+    Args:
+        environment: Its name.
+        environments: The folder with the Python environments.
+    """
+    answer = _output([str(environments / environment / "bin/python"), "-c", _ASK, *_PACKAGES[environment]])
     found: dict[str, str] = json.loads(answer)
     return found
 

@@ -24,10 +24,11 @@ from benchmarks.quality.search import search, work_of
 from benchmarks.quality.services import GatewayServices, GRPCServices, Services
 from benchmarks.quality.significance import compare
 from benchmarks.systems.processes import ChildFailedError
-from benchmarks.systems.stack import Interpreters, servers_up, settings_on_free_ports
+from benchmarks.systems.stack import servers_up
+from torchless.cli.bentos import pythons_in
 from torchless.cli.errors import StackError
 from torchless.cli.gateway_api import GatewayError
-from torchless.cli.services import stack_services
+from torchless.cli.services import StackSettings, stack_services
 from torchless.contracts.errors import TorchlessError
 
 _STATED = (ChildFailedError, GatewayError, NoCollectionError, StackError, TorchlessError)
@@ -42,9 +43,7 @@ def quality(  # noqa: PLR0917  # each is an option of the command line
     embedding: Annotated[str | None, typer.Option(help="host:port of a running embedding service.")] = None,
     reranking: Annotated[str | None, typer.Option(help="host:port of a running reranking service.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = ROOT / "benchmarks" / "results",
-    gateway_python: Annotated[Path, typer.Option(help="Python without torch.")] = ROOT / ".venv/gateway/bin/python",
-    bentos_python: Annotated[Path, typer.Option(help="Python with torch.")] = ROOT / ".venv/bentos/bin/python",
-    gpu_python: Annotated[Path, typer.Option(help="Python with NVML's binding.")] = ROOT / ".venv/gpu/bin/python",
+    environments: Annotated[Path, typer.Option(help="Folder with the Python environments.")] = ROOT / ".venv",
 ) -> None:
     """Measure nDCG@10 on a collection, by vector and reranked. Starts the services itself unless they are named."""
     if (embedding is None) != (reranking is None) or (gateway and embedding):
@@ -57,7 +56,7 @@ def quality(  # noqa: PLR0917  # each is an option of the command line
         elif embedding and reranking:
             found = asyncio.run(measure(GRPCServices(embedding, reranking), read, top, limit, console))
         else:
-            with services_up(Interpreters(gateway_python, bentos_python, gpu_python), console) as services:
+            with services_up(environments, console) as services:
                 found = asyncio.run(measure(services, read, top, limit, console))
     except _STATED as error:
         console.print(f"[red]The measurement stopped:[/] {error}", highlight=False)
@@ -72,14 +71,14 @@ def quality(  # noqa: PLR0917  # each is an option of the command line
 
 
 @contextmanager
-def services_up(interpreters: Interpreters, console: Console) -> Iterator[Services]:
-    """The embedding and the reranking service as they come, on free ports, without a gateway."""
+def services_up(environments: Path, console: Console) -> Iterator[Services]:
+    """Runs the embedding and the reranking service with default settings, on free ports, without a gateway."""
+    names = ("embedding", "reranking")
     with tempfile.TemporaryDirectory() as folder:
-        settings = settings_on_free_ports(interpreters, Path(folder))
-        wanted = [each for each in stack_services(settings) if each.name in {"embedding", "reranking"}]
+        settings = StackSettings.on_free_ports(ROOT, Path(folder), pythons_in(environments), metrics=False)
         console.print("starting the services")
-        with servers_up(wanted, Path(folder)):
-            yield GRPCServices(settings.address(settings.embedding_port), settings.address(settings.reranking_port))
+        with servers_up([each for each in stack_services(settings) if each.name in names], Path(folder)):
+            yield GRPCServices(*map(settings.address, names))
 
 
 async def measure(services: Services, collection: Collection, top: int, limit: int | None, console: Console) -> Quality:

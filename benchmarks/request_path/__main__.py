@@ -25,7 +25,8 @@ from rich.table import Table
 
 from benchmarks.paths import ROOT
 from benchmarks.request_path.trace import Trace
-from benchmarks.systems.processes import Server, free_port
+from benchmarks.systems.processes import Server
+from torchless.cli.free_ports import free_port
 
 _DOCUMENTS = ["The harbour pilot measured the spare valves.", "A tired courier forgot a box of letters."]
 _REQUESTS: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
@@ -45,9 +46,8 @@ def request_path(
     order: Annotated[bool, typer.Option("--order", help="Also print the files in the order they run.")] = False,
 ) -> None:
     """Count the files that one request runs through, and the moves from file to file. Takes a few seconds."""
-    # Before any import of the gateway, because another checkout may be traced than the one that runs this.
-    sys.path.insert(0, str(checkout.resolve()))
     with services_up() as address:
+        _import_from(checkout)
         traces = asyncio.run(trace_requests(checkout, address))
     console = Console(highlight=False)
     counts = Table("request", "files", "moves", "calls")
@@ -62,6 +62,13 @@ def request_path(
             console.print(f"\n{name}: files in order", *(f"  {stop}" for stop in trace.stops), sep="\n")
 
 
+def _import_from(checkout: Path) -> None:
+    """Makes later imports of `gateway` and `torchless` take the code of `checkout`."""
+    sys.path.insert(0, str(checkout.resolve()))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchless"]:
+        del sys.modules[name]
+
+
 @contextmanager
 def services_up() -> Iterator[str]:
     """Runs services that answer at once, and gives their address."""
@@ -72,7 +79,7 @@ def services_up() -> Iterator[str]:
 
 
 async def trace_requests(checkout: Path, address: str) -> dict[str, Trace]:
-    """Traces each request through the gateway of `checkout`, which must be first in `sys.path`.
+    """Traces each request through the gateway of `checkout`, which must be what imports take.
 
     Args:
         checkout: The checkout.

@@ -1,4 +1,4 @@
-"""Starts the servers that are measured, waits for them, and stops them with all their children."""
+"""Starts servers, waits until they are ready, and stops them with all their children."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from torchless.cli.log_tail import log_tail
 
 
 class ChildFailedError(Exception):
-    """A process that the benchmark needs ended, or does not answer."""
+    """A process of the benchmark ended or does not answer."""
 
 
 class Server:
     """One server with its children.
 
     Args:
-        command: What to run, from the root of the repository.
-        environment: Variables over those of this process.
-        log: File for what it prints.
+        command: The program and its arguments; runs in the root of the checkout.
+        environment: Environment variables on top of those of this process.
+        log: File for its output.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
@@ -67,10 +67,10 @@ class Server:
         return self._process.pid
 
     def wait(self, answers: Callable[[], bool], timeout_s: float, pause_s: float = 0.2) -> None:
-        """Returns as soon as `answers` does not raise OSError and says True.
+        """Waits until `answers` returns True; OSError counts as False.
 
         Raises:
-            ChildFailedError: The server ended or the time is up; with the end of what it printed.
+            ChildFailedError: The server ended or was not ready in time; with the end of its log.
         """
         deadline = time.perf_counter() + timeout_s
         while time.perf_counter() < deadline:
@@ -88,7 +88,7 @@ class Server:
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """The process and all its descendants; empty when it is gone."""
+    """The process and all its descendants; empty if it has ended."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -97,7 +97,7 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def quiet_environment() -> dict[str, str]:
-    """This process's environment, without the stack's own settings, with telemetry and the network of libraries off."""
+    """This process's environment without settings of the stack; libraries neither send telemetry nor download."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLESS_")}
     return {
         **kept,

@@ -1,4 +1,4 @@
-"""A child process that does one job after another: the load generator, or the direct call."""
+"""A child process that does one job after another, such as the load generator and the direct call."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torchless.cli.log_tail import log_tail
 
 
 class WorkerProcess:
-    """Runs `python -m module` and asks it jobs; see `job_loop.py` for the other side.
+    """Runs `python -m module`, which answers jobs with `benchmarks.job_loop`.
 
     Args:
-        python: Interpreter of the environment that the module needs.
-        module: What to run.
-        log: File for what it prints.
+        python: Python of the environment that the module needs.
+        module: The module.
+        log: File for its output.
         arguments: Arguments after the module.
     """
 
@@ -58,10 +58,10 @@ class WorkerProcess:
         return self._process.pid
 
     def ask(self, job: Mapping[str, Any], timeout_s: float) -> Any:
-        """The answer to `job`.
+        """Sends a job and returns the answer.
 
         Raises:
-            ChildFailedError: It ended, or did not answer in time; with the end of what it printed.
+            ChildFailedError: The process ended or did not answer in time; with the end of its log.
         """
         stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
         try:
@@ -73,11 +73,11 @@ class WorkerProcess:
             raise ChildFailedError(f"{self._command[2]} did not answer within {timeout_s:.0f} s\n{log_tail(self._log)}")
         line = stdout.readline()
         if not line:
-            self._process.wait(10)  # the reason is printed after the pipe closes
+            self._process.wait(10)  # the process prints the reason after the pipe closes
             raise ChildFailedError(f"{self._command[2]} ended\n{log_tail(self._log)}")
         return json.loads(line)
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None  # both were asked for
+    assert pipe is not None  # both are pipes
     return pipe

@@ -32,8 +32,7 @@ def keyed_gateway(stack: RunningStack, folder: Path) -> Iterator[str]:
         "BENTOML_HOME": str(folder),
         "BENTOML_DO_NOT_TRACK": "True",
         "TORCHLESS_GATEWAY_AUTH__API_KEYS": json.dumps([KEY]),
-        "TORCHLESS_GATEWAY_EMBEDDING__ADDRESS": stack.embedding_address,
-        "TORCHLESS_GATEWAY_RERANKING__ADDRESS": stack.reranking_address,
+        **{f"TORCHLESS_GATEWAY_{name.upper()}__ADDRESS": address for name, address in stack.addresses.items()},
     }
     log = folder / "gateway.log"
     with log.open("wb") as output:

@@ -14,7 +14,7 @@ from tests.running_stack import GATEWAY_PYTHON, ROOT, RunningStack
 
 
 def test_the_gateways_vectors_are_those_of_the_embedding_service(stack: RunningStack, plain: PlainHTTP) -> None:
-    command = [str(GATEWAY_PYTHON), "-m", "torchless.cli", "embed", "--json", "--address", stack.embedding_address]
+    command = [str(GATEWAY_PYTHON), "-m", "torchless.cli", "embed", "--json", "--address", stack.addresses["embedding"]]
     answer = subprocess.run([*command, *TEXTS], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     by_text = {row["text"]: row["vector"] for row in map(json.loads, answer.splitlines())}
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import require_program
 from tests.running_stack import ROOT, RunningStack
+from torchless.cli.bentos import BENTOS
 
 pytestmark = pytest.mark.slow
 README = (ROOT / "README.md").read_text()
@@ -22,8 +23,9 @@ def blocks(language: str) -> list[str]:
 
 
 def run(program: list[str], code: str, stack: RunningStack) -> str:
-    code = code.replace("http://127.0.0.1:3000", stack.url).replace("127.0.0.1:50051", stack.embedding_address)
-    code = code.replace("127.0.0.1:50052", stack.reranking_address)
+    code = code.replace("http://127.0.0.1:3000", stack.url)
+    for bento in BENTOS:
+        code = code.replace(f"127.0.0.1:{bento.port}", stack.addresses[bento.name])
     done = subprocess.run([*program, code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

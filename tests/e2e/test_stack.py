@@ -1,4 +1,4 @@
-"""The whole stack as a user starts it: the real bento with its real model behind the real gateway."""
+"""The whole stack as a user starts it: the real bentos with their models behind the real gateway."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.conftest import missing
-from torchless.cli.free_ports import free_port_run, free_ports
 from torchless.cli.orphans import still_running
+from torchless.cli.services import StackSettings
 from torchless.clients.embedding import EmbeddingClient
 
 ROOT = Path(__file__).parents[2]
@@ -50,14 +50,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     if not BENTOS_PYTHON.is_file():
         missing(f"{BENTOS_PYTHON} is not there: `make test` makes it")
     folder = tmp_path_factory.mktemp("stack")
-    gateway, embedding, reranking, gpu = free_ports(4)
-    ports = ["--gateway-port", str(gateway), "--embedding-port", str(embedding)]
-    ports += ["--reranking-port", str(reranking), "--gpu-port", str(gpu), "--metrics-port", str(free_port_run(3))]
-    places = ["--state", str(folder / "state"), "--bentos-python", str(BENTOS_PYTHON)]
+    settings = StackSettings.on_free_ports(ROOT, folder, {}, metrics=True)
+    options = ["--state", str(folder / "state"), "--bentos-python", str(BENTOS_PYTHON)]
+    options += ["--gateway-port", str(settings.gateway_port), "--metrics-port", str(settings.metrics_port)]
+    for name, port in settings.ports.items():
+        options += [f"--{name}-port", str(port)]
     output = folder / "output"
     with output.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-m", "torchless.cli", "up", *ports, *places], stdout=file)
-    running = Running(process, output, f"http://127.0.0.1:{gateway}", f"127.0.0.1:{embedding}")
+        process = subprocess.Popen([sys.executable, "-m", "torchless.cli", "up", *options], stdout=file)
+    running = Running(process, output, settings.gateway_url, settings.address("embedding"))
     try:
         wait_for("the stack is up", running)
         yield running
@@ -89,7 +90,7 @@ def over_grpc(running: Running, texts: tuple[str, ...] = TEXTS) -> NDArray[np.fl
     return asyncio.run(ask())
 
 
-def test_up_names_every_address_and_each_service_as_it_becomes_ready(stack: Running) -> None:
+def test_up_prints_every_address_and_when_each_service_is_ready(stack: Running) -> None:
     printed = stack.output.read_text()
 
     assert stack.gateway in printed
@@ -98,7 +99,7 @@ def test_up_names_every_address_and_each_service_as_it_becomes_ready(stack: Runn
         assert f"{service} is ready after" in printed
 
 
-def test_vectors_through_the_gateway_are_those_of_the_bento(stack: Running) -> None:
+def test_the_gateway_returns_the_vectors_of_the_bento(stack: Running) -> None:
     http, grpc = over_http(stack), over_grpc(stack)
 
     assert http.shape == grpc.shape == (len(TEXTS), 384)
@@ -106,7 +107,7 @@ def test_vectors_through_the_gateway_are_those_of_the_bento(stack: Running) -> N
     assert np.sum(http * grpc, axis=1).min() >= 0.99999
 
 
-def test_embed_prints_the_same_vectors_from_both_sides(stack: Running) -> None:
+def test_embed_prints_the_same_vectors_by_gateway_and_by_grpc(stack: Running) -> None:
     by_gateway = torchless("embed", "--json", "--gateway", stack.gateway, *TEXTS[:2])
     by_grpc = torchless("embed", "--json", "--address", stack.embedding, typed="\n".join(TEXTS[:2]) + "\n")
 
@@ -126,7 +127,7 @@ def test_rerank_prints_the_best_document_first(stack: Running) -> None:
     assert 1 >= rows[0]["score"] > rows[1]["score"] >= 0
 
 
-def test_rerank_hands_on_what_the_service_refuses(stack: Running) -> None:
+def test_rerank_prints_the_refusal_of_the_service(stack: Running) -> None:
     refused = torchless("rerank", "--model", "nobody/nothing", "--gateway", stack.gateway, "a question", "a text")
 
     assert refused.returncode == 1
@@ -134,7 +135,7 @@ def test_rerank_hands_on_what_the_service_refuses(stack: Running) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_embed_hands_on_what_the_service_refuses(stack: Running) -> None:
+def test_embed_prints_the_refusal_of_the_service(stack: Running) -> None:
     refused = torchless("embed", "--model", "nobody/nothing", "--gateway", stack.gateway, "a text")
 
     assert refused.returncode == 1
@@ -142,7 +143,7 @@ def test_embed_hands_on_what_the_service_refuses(stack: Running) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_status_shows_that_all_are_ready(stack: Running) -> None:
+def test_status_shows_every_service_as_ready(stack: Running) -> None:
     shown = torchless("status", "--gateway", stack.gateway)
 
     assert shown.returncode == 0, shown.stderr
@@ -150,7 +151,7 @@ def test_status_shows_that_all_are_ready(stack: Running) -> None:
     assert "not ready" not in shown.stdout
 
 
-def test_a_bento_that_dies_is_replaced_and_its_workers_do_not_stay(stack: Running) -> None:
+def test_a_bento_that_dies_is_replaced_and_its_workers_are_killed(stack: Running) -> None:
     dead = service(stack, "bentos.embedding.service:svc")
     workers = dead.children(recursive=True)
     assert workers

@@ -1,1 +1,1 @@
-"""The `torchless` command: starts the stack on one machine, asks how it is, and embeds texts through it."""
+"""The `torchless` command: starts the stack on one machine, shows its health, embeds and reranks texts."""

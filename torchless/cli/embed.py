@@ -1,4 +1,4 @@
-"""`torchless embed`: vectors of texts, through the gateway or from an embedding service directly."""
+"""`torchless embed`: embeds texts through the gateway, or directly by an embedding service."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from torchless.cli.gateway_api import GatewayClient
 from torchless.clients.embedding import EmbeddingClient, EmbedOptions
 
 TEXTS_A_CALL = 256
-"""Texts sent in one call; more are sent in several."""
+"""Most texts in one call."""
 NUMBERS_SHOWN = 4
-"""Leading numbers of a vector that the table shows."""
+"""How many numbers of each vector the table shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Who is asked for vectors."""
+    """Where vectors come from."""
 
     gateway: str
     """Base URL of a gateway."""
     address: str = ""
-    """`host:port` of an embedding service, asked over gRPC in place of the gateway; empty: the gateway is."""
+    """`host:port` of an embedding service to call over gRPC instead of the gateway; empty: the gateway."""
     key: str = field(default="", repr=False)
-    """The gateway's key; empty: it asks for none. The embedding service never does."""
+    """API key of the gateway; empty: none. The embedding service needs none."""
 
 
 def embed_texts(texts: Sequence[str], source: Source, *, model: str, dimensions: int) -> NDArray[np.float32]:
-    """Vectors of `texts`, shape (texts, dimensions).
+    """Embeds texts; returns vectors of shape (texts, dimensions), float32.
 
     Raises:
-        GatewayError: The gateway does not answer, or refuses.
-        TorchlessError: The same of the embedding service.
+        GatewayError: The gateway does not answer or refuses the request.
+        TorchlessError: The embedding service does not answer or refuses the request.
     """
     frames = [texts[start : start + TEXTS_A_CALL] for start in range(0, len(texts), TEXTS_A_CALL)]
-    ask = _over_grpc if source.address else _over_http
-    return np.concatenate(asyncio.run(ask(frames, source, model, dimensions)))
+    embed = _over_grpc if source.address else _over_http
+    return np.concatenate(asyncio.run(embed(frames, source, model, dimensions)))
 
 
 async def _over_http(
@@ -62,13 +62,13 @@ async def _over_grpc(
 
 
 def print_json(texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
-    """One JSON object a line, with the text and every number of its vector."""
+    """Prints one JSON object per line, with the text and its whole vector."""
     for text, vector in zip(texts, vectors, strict=True):
         print(json.dumps({"text": text, "vector": vector.tolist()}, ensure_ascii=False))
 
 
 def print_table(texts: Sequence[str], vectors: NDArray[np.float32], console: Console) -> None:
-    """A line a text, with the size of its vector and the first numbers."""
+    """Prints one row per text, with the size of its vector and the first numbers."""
     table = Table("text", "dimensions", "vector")
     for text, vector in zip(texts, vectors, strict=True):
         numbers = ", ".join(f"{number:+.4f}" for number in vector[:NUMBERS_SHOWN])

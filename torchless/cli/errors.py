@@ -1,7 +1,7 @@
-"""What the command can say when it cannot do its work."""
+"""Errors of the `torchless` command."""
 
 from __future__ import annotations
 
 
 class StackError(Exception):
-    """The stack cannot be started, or does not stay up; the message is for the user and says what to change."""
+    """The stack cannot start or does not stay up; the message tells the user what to change."""

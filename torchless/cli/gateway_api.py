@@ -1,4 +1,4 @@
-"""The gateway's HTTP API, as far as the command and the demo use it."""
+"""A client of the gateway's HTTP API, for the command and the demo."""
 
 from __future__ import annotations
 
@@ -14,69 +14,69 @@ from numpy.typing import NDArray
 
 
 class GatewayError(Exception):
-    """The gateway did not answer, or refused; the message is for the user."""
+    """The gateway did not answer or refused the request; the message is for the user."""
 
 
 class KeyRefusedError(GatewayError):
-    """The gateway asks for a key, and was given none or one that it does not let in."""
+    """The gateway requires an API key, and the request had none or an invalid one."""
 
     def __init__(self, *, given: bool) -> None:
-        refused = "does not let this key in" if given else "asks for a key"
-        super().__init__(f"the gateway {refused}: give one that it knows as TORCHLESS_API_KEY, or with --key")
+        reason = "does not accept this API key" if given else "requires an API key"
+        super().__init__(f"the gateway {reason}: set TORCHLESS_API_KEY or --key to a valid one")
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointState:
-    """What the gateway says about one endpoint of a service."""
+    """The state of one endpoint of a service, as the gateway reports it."""
 
     address: str
-    """Where it is."""
+    """`host:port`."""
     health: str
-    """What it says of itself, for instance `serving`."""
+    """The health that it reports, for example `serving`."""
     breaker: str
-    """What its circuit breaker does: `closed`, `half_open` or `open`."""
+    """State of its circuit breaker: `closed`, `half_open` or `open`."""
     trips: int
-    """How often the breaker has opened."""
+    """How many times the breaker has opened."""
     next_probe_s: float
-    """Seconds until an open breaker lets a probe through."""
+    """Seconds until an open breaker lets a half-open probe through."""
     calls_in_flight: int
-    """Calls that it has now."""
+    """Calls that it is answering now."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """What the gateway says about one service behind it."""
+    """The state of one service behind the gateway, as the gateway reports it."""
 
     name: str
-    """The service."""
+    """The service's name."""
     ready: bool
-    """Whether it answers calls now."""
+    """Whether it answers calls."""
     reason: str
-    """Why not; empty when it is ready."""
+    """Why it is not ready; empty if it is."""
     endpoints: tuple[EndpointState, ...] = ()
     """Its endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Answer of `/health/ready`."""
+    """The response of `/health/ready`."""
 
     ready: bool
-    """Whether everything is."""
+    """Whether the gateway and all its services are ready."""
     services: tuple[ServiceState, ...]
     """The services behind the gateway."""
     refused: str = ""
-    """Why its newest settings are not in force; empty: they are."""
+    """Why the gateway refused its newest settings; empty: it did not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One document of a reranking."""
+    """The score of one document."""
 
     index: int
-    """Which, in the order in which they were given, from 0."""
+    """Its position in the request, from 0."""
     score: float
-    """Its relevance, from 0 to 1."""
+    """Its relevance to the query, from 0 to 1."""
 
 
 class GatewayClient:
@@ -87,22 +87,22 @@ class GatewayClient:
 
     Args:
         url: Base URL.
-        key: The key to come in with; empty: none.
-        timeout_s: Seconds that an answer may take.
+        key: API key; empty: none.
+        timeout_s: Timeout of a request, in seconds.
 
     Raises:
-        GatewayError: The key has characters that no key of a gateway has.
+        GatewayError: The key has characters that an API key cannot have.
     """
 
     def __init__(self, url: str, *, key: str = "", timeout_s: float = 60.0) -> None:
         if not key.isascii() or not key.isprintable() or key != key.strip():
             raise GatewayError(
-                "the key cannot be sent: keys are printable ASCII characters, with no space at their ends"
+                "the API key is not valid: it must be printable ASCII characters, without spaces at its ends"
             )
         self._url = url
         self._keyed = bool(key)
-        # Certificates are read only where they are needed: it takes longer than a call. And no proxy, which
-        # `trust_env` would send even a call to this machine through.
+        # Certificates are loaded only for https, because that takes longer than a call. `trust_env` would send even
+        # calls to this machine through a proxy.
         secure = url.startswith("https:")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, trust_env=False, verify=secure)
@@ -116,16 +116,16 @@ class GatewayClient:
         await self._http.aclose()
 
     async def readiness(self) -> Readiness:
-        """How the gateway and the services behind it are.
+        """Asks whether the gateway and the services behind it are ready.
 
         Raises:
-            GatewayError: Nothing answers there, or something that is no gateway.
+            GatewayError: Nothing answers there, or it is not a gateway.
         """
         response = await self._send("GET", "/health/ready")
         answer = _object(response)
         services, settings = answer.get("services"), answer.get("settings")
         if not isinstance(services, dict) or not all(isinstance(state, dict) for state in services.values()):
-            raise GatewayError(f"{self._url} answers, but is no torchless gateway")
+            raise GatewayError(f"{self._url} answers, but it is not a torchless gateway")
         states = (
             ServiceState(name, bool(state.get("ready")), str(state.get("reason") or ""), _endpoints(state))
             for name, state in services.items()
@@ -134,28 +134,28 @@ class GatewayClient:
         return Readiness(response.status_code == httpx.codes.OK, tuple(states), str(refused or ""))
 
     async def gpus(self) -> str:
-        """What there is of GPUs, in a few words: how many and how much of their memory is free, or why there is none.
+        """Describes the GPUs in a few words: their number and free memory, or why there are none.
 
         Raises:
-            GatewayError: It does not answer, or refuses; then with its own words.
+            GatewayError: The gateway does not answer or refuses the request, with its message.
         """
         answer = self._answer(await self._send("GET", "/v1/gpu/status"))
         if not answer["available"]:
             return f"no GPU: {answer['unavailable_reason']}"
-        devices = [each for each in answer["devices"] if not each["mig_enabled"]]
-        free, total = (sum(each[name] or 0 for each in devices) for name in ("memory_free_mb", "memory_total_mb"))
+        devices = [device for device in answer["devices"] if not device["mig_enabled"]]
+        free, total = (sum(device[name] or 0 for device in devices) for name in ("memory_free_mb", "memory_total_mb"))
         return f"{len(devices)} devices, {free} of {total} MiB free"
 
     async def embed(self, texts: Sequence[str], *, model: str = "", dimensions: int = 0) -> NDArray[np.float32]:
-        """Vectors of `texts`, shape (texts, dimensions), through `POST /v1/embeddings`.
+        """Embeds texts by `POST /v1/embeddings`; returns vectors of shape (texts, dimensions), float32.
 
         Args:
-            texts: What to embed.
-            model: Model id; empty: the gateway's default.
-            dimensions: Leading dimensions to keep; 0: all.
+            texts: The texts to embed.
+            model: Model id; empty: the gateway's default model.
+            dimensions: Number of leading dimensions to keep; 0: all.
 
         Raises:
-            GatewayError: It does not answer, or refuses; then with its own words.
+            GatewayError: The gateway does not answer or refuses the request, with its message.
         """
         body: dict[str, Any] = {"input": list(texts), "encoding_format": "base64"}
         body |= {"model": model} if model else {}
@@ -165,15 +165,15 @@ class GatewayClient:
         return np.stack([np.frombuffer(base64.b64decode(row["embedding"]), dtype="<f4") for row in rows])
 
     async def rerank(self, query: str, documents: Sequence[str], *, model: str = "") -> list[Ranked]:
-        """`documents` in the order of their relevance for `query`, the best first, through `POST /v2/rerank`.
+        """Sorts documents by their relevance to a query, the best first, by `POST /v2/rerank`.
 
         Args:
-            query: What they are put in order for.
-            documents: What to put in order.
-            model: Model id; empty: the gateway's default.
+            query: The query.
+            documents: The documents to sort.
+            model: Model id; empty: the gateway's default model.
 
         Raises:
-            GatewayError: It does not answer, or refuses; then with its own words.
+            GatewayError: The gateway does not answer or refuses the request, with its message.
         """
         body: dict[str, Any] = {"query": query, "documents": list(documents)} | ({"model": model} if model else {})
         answer = self._answer(await self._send("POST", "/v2/rerank", json=body))
@@ -186,19 +186,19 @@ class GatewayClient:
             raise GatewayError(f"{self._url} does not answer in time") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise GatewayError(
-                f"nothing answers at {self._url}: start the stack with `torchless up`, or name another with --gateway"
+                f"nothing answers at {self._url}: start the stack with `torchless up`, or set --gateway to another URL"
             ) from error
 
     def _answer(self, response: httpx.Response) -> dict[str, Any]:
-        """The body of an answer, or the gateway's own words as an error; API families put those in different places."""
+        """The body of a response, or its error message as an exception; API families put that in different places."""
         answer = _object(response)
         if response.status_code == httpx.codes.OK:
             return answer
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise KeyRefusedError(given=self._keyed)
         error = answer.get("error")
-        said = error.get("message") if isinstance(error, dict) else answer.get("message")
-        raise GatewayError(str(said or f"the gateway answered with HTTP status {response.status_code}"))
+        message = error.get("message") if isinstance(error, dict) else answer.get("message")
+        raise GatewayError(str(message or f"the gateway answered with HTTP status {response.status_code}"))
 
 
 def _object(response: httpx.Response) -> dict[str, Any]:
@@ -210,18 +210,18 @@ def _object(response: httpx.Response) -> dict[str, Any]:
 
 
 def _endpoints(state: dict[str, Any]) -> tuple[EndpointState, ...]:
-    """Those that a service's state lists; none where it lists none, or in a form that is not known here."""
+    """The endpoints in a service's state; none if it has none, or lists them in an unknown form."""
     try:
         return tuple(
             EndpointState(
-                address=str(each["address"]),
-                health=str(each["health"]),
-                breaker=str(each["breaker"]["state"]),
-                trips=int(each["breaker"]["trips"]),
-                next_probe_s=float(each["breaker"]["next_probe_s"]),
-                calls_in_flight=int(each["calls_in_flight"]),
+                address=str(endpoint["address"]),
+                health=str(endpoint["health"]),
+                breaker=str(endpoint["breaker"]["state"]),
+                trips=int(endpoint["breaker"]["trips"]),
+                next_probe_s=float(endpoint["breaker"]["next_probe_s"]),
+                calls_in_flight=int(endpoint["calls_in_flight"]),
             )
-            for each in state.get("endpoints", [])
+            for endpoint in state.get("endpoints", [])
         )
     except (KeyError, TypeError, ValueError):
         return ()

@@ -1,4 +1,4 @@
-"""The `torchless` command. Commands import what they need when they run, so that `--help` is quick."""
+"""The `torchless` command. Its subcommands import what they need when they run, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 import torchless
+from torchless.cli.bento_options import with_bento_options
+from torchless.cli.bentos import BENTOS, METRICS_PORT
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 PROJECT = Path(torchless.__file__).parents[1]
-"""The checkout that this package runs from."""
+"""The checkout that contains this package."""
 
 app = typer.Typer(
     help="A retrieval stack as BentoML services, with no PyTorch in the API tier.",
@@ -34,41 +36,40 @@ Key = Annotated[
         envvar="TORCHLESS_API_KEY",
         metavar="KEY",
         show_default=False,
-        help="Key, where the gateway asks for one; others can see it in a command, not in the variable.",
+        help="API key of the gateway. Prefer the variable: other users can see the arguments of a command.",
     ),
 ]
 
 
 @app.command()
+@with_bento_options(PROJECT)
 def up(
     *,
-    host: Annotated[str, typer.Option(help="Interface to listen on; 0.0.0.0 for all of them.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Interface to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     gateway_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the gateway's HTTP API.")] = 3000,
-    embedding_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the embedding service, gRPC.")] = 50051,
-    reranking_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the reranking service, gRPC.")] = 50052,
-    gpu_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the GPU service, gRPC.")] = 50056,
+    ports: dict[str, int],
     metrics_port: Annotated[
         int,
-        typer.Option(min=0, max=65533, help="First of three ports of the services' metrics, on loopback; 0 for none."),
-    ] = 9101,
+        typer.Option(
+            min=0,
+            max=65536 - len(BENTOS),
+            help=f"First of {len(BENTOS)} consecutive ports for the services' metrics, on 127.0.0.1; 0 for no metrics.",
+        ),
+    ] = METRICS_PORT,
     state: Annotated[
         Path,
-        typer.Option(file_okay=False, show_default=".torchless", help="Folder for logs and state; one stack each."),
+        typer.Option(file_okay=False, show_default=".torchless", help="Folder for logs and state, of one stack."),
     ] = PROJECT / ".torchless",
     gateway_python: Annotated[
-        Path, typer.Option(show_default="the one that runs this", help="Python of the environment without torch.")
+        Path, typer.Option(show_default="the one that runs this command", help="Python that runs the gateway.")
     ] = Path(sys.executable),
-    bentos_python: Annotated[
-        Path, typer.Option(show_default=".venv/bentos/bin/python", help="Python of the environment with torch.")
-    ] = PROJECT / ".venv/bentos/bin/python",
-    gpu_python: Annotated[
-        Path, typer.Option(show_default=".venv/gpu/bin/python", help="Python of the GPU service's environment.")
-    ] = PROJECT / ".venv/gpu/bin/python",
+    pythons: dict[str, Path],
 ) -> None:
-    """Start the stack on this machine and keep it up until Ctrl-C or SIGTERM.
+    """Start the stack on this machine, and keep it running until Ctrl-C or SIGTERM.
 
-    A service that dies is named with the end of its log and started again. Each option can also be given as an
-    environment variable: TORCHLESS_UP_ and its name, for instance TORCHLESS_UP_GATEWAY_PORT.
+    A service that dies is restarted, and the end of its log is printed.
+    Every option is also an environment variable, for example
+    TORCHLESS_UP_GATEWAY_PORT.
     """
     import asyncio
 
@@ -80,27 +81,23 @@ def up(
     settings = StackSettings(
         project=PROJECT,
         state=state,
-        gateway_python=gateway_python,
-        bentos_python=bentos_python,
-        gpu_python=gpu_python,
+        pythons={"gateway": gateway_python, **pythons},
         host=host,
         gateway_port=gateway_port,
-        embedding_port=embedding_port,
-        reranking_port=reranking_port,
-        gpu_port=gpu_port,
+        ports=ports,
         metrics_port=metrics_port,
     )
     try:
         run(Stack(stack_services(settings), state, directory=PROJECT), _console())
     except StackError as error:
         _fail(str(error))
-    except asyncio.CancelledError as error:  # a second signal: everything was ended at once
+    except asyncio.CancelledError as error:  # by a second signal
         raise typer.Exit(130) from error
 
 
 @app.command()
 def status(gateway: Gateway = "http://127.0.0.1:3000", key: Key = "") -> None:
-    """Show how the gateway and the services behind it are; exit status 1 unless all are ready."""
+    """Show the health of the gateway and its services; exit with 1 unless all are ready."""
     from torchless.cli.gateway_api import GatewayError
     from torchless.cli.status import status as run
 
@@ -114,18 +111,18 @@ def status(gateway: Gateway = "http://127.0.0.1:3000", key: Key = "") -> None:
 @app.command()
 def embed(
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts to embed; without any, one a line from standard input.")
+        list[str] | None, typer.Argument(help="Texts to embed; by default one per line of standard input.")
     ] = None,
     *,
     as_json: Annotated[
-        bool, typer.Option("--json", help='One line a text, {"text": ..., "vector": [...]}, with every number.')
+        bool, typer.Option("--json", help='Print one JSON object per line: {"text": ..., "vector": [...]}.')
     ] = False,
-    model: Annotated[str, typer.Option(help="Model id; the service's default if not given.")] = "",
-    dimensions: Annotated[int, typer.Option(min=0, help="Leading dimensions to keep; 0 for all.")] = 0,
+    model: Annotated[str, typer.Option(help="Model id; by default the service's default model.")] = "",
+    dimensions: Annotated[int, typer.Option(min=0, help="Number of leading dimensions to keep; 0 for all.")] = 0,
     gateway: Gateway = "http://127.0.0.1:3000",
     key: Key = "",
     address: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Ask this embedding service over gRPC, without the gateway.")
+        str, typer.Option(metavar="HOST:PORT", help="Call this embedding service over gRPC, without the gateway.")
     ] = "",
 ) -> None:
     """Embed texts and print their vectors."""
@@ -135,7 +132,7 @@ def embed(
 
     wanted = texts or [line.rstrip("\n") for line in sys.stdin]
     if not wanted:
-        _fail("there is nothing to embed: give texts as arguments, or one a line on standard input")
+        _fail("there are no texts to embed: give them as arguments, or one per line on standard input")
     try:
         vectors = embed_texts(wanted, Source(gateway, address, key), model=model, dimensions=dimensions)
     except (GatewayError, TorchlessError) as error:
@@ -148,25 +145,26 @@ def embed(
 
 @app.command()
 def rerank(
-    query: Annotated[str, typer.Argument(help="What the documents are to be put in order for.")],
+    query: Annotated[str, typer.Argument(help="The query.")],
     documents: Annotated[
-        list[str] | None, typer.Argument(help="Documents; without any, one a line from standard input.")
+        list[str] | None, typer.Argument(help="Documents to rerank; by default one per line of standard input.")
     ] = None,
     *,
     as_json: Annotated[
-        bool, typer.Option("--json", help='One line a document, {"index": ..., "score": ..., "document": ...}.')
+        bool,
+        typer.Option("--json", help='Print one JSON object per line: {"index": ..., "score": ..., "document": ...}.'),
     ] = False,
-    model: Annotated[str, typer.Option(help="Model id; the service's default if not given.")] = "",
+    model: Annotated[str, typer.Option(help="Model id; by default the service's default model.")] = "",
     gateway: Gateway = "http://127.0.0.1:3000",
     key: Key = "",
 ) -> None:
-    """Put documents in order for a query, the most relevant first; scores are from 0 to 1."""
+    """Sort documents by their relevance to a query, with scores from 0 to 1."""
     from torchless.cli.gateway_api import GatewayError
     from torchless.cli.rerank import print_json, print_table, rerank_documents
 
     wanted = documents or [line.rstrip("\n") for line in sys.stdin]
     if not wanted:
-        _fail("there is nothing to put in order: give documents as arguments, or one a line on standard input")
+        _fail("there are no documents to rerank: give them as arguments, or one per line on standard input")
     try:
         ranked = rerank_documents(query, wanted, gateway, key=key, model=model)
     except GatewayError as error:
@@ -179,7 +177,7 @@ def rerank(
 
 @app.command()
 def version() -> None:
-    """Show the version of torchless and of the Python that runs it."""
+    """Print the versions of torchless and of Python."""
     print(f"torchless {torchless.__version__}, Python {sys.version.split()[0]}")
 
 

@@ -1,7 +1,7 @@
-"""Finds and ends processes that outlived the program that was to stop them.
+"""Finds and ends orphans: processes of a stack whose supervisor ended without stopping them.
 
-BentoML puts its workers into sessions of their own, so neither a process group nor a parent leads to one whose
-supervisor was killed. What every process of a stack inherits is a variable in its environment.
+BentoML starts its workers in new sessions, so neither a process group nor a parent leads to a worker whose supervisor
+was killed. But every process of a stack inherits the same environment variable.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import psutil
 VARIABLE = "TORCHLESS_STACK"
 """Environment variable that marks a stack's processes: `<stack>` or `<stack>/<service>`."""
 MOST_ROUNDS = 10
-"""How often processes are looked for again: the kernel may hold one that cannot be ended."""
+"""How often the search is repeated: the kernel may hold a process that cannot be killed."""
 
 
 def find(marker: str, *, except_below: int | None = None) -> list[psutil.Process]:
-    """Processes of this user that carry `marker`, or `marker/<anything>`.
+    """Finds the processes of this user whose marker is `marker` or `marker/<anything>`.
 
     Args:
         marker: A stack, or one service of it.
-        except_below: Id of a process that is left out, and with it all its descendants.
+        except_below: Id of a process to leave out, with all its descendants.
     """
     own = {os.getpid()} if except_below is None else {os.getpid(), except_below}
     found = []
@@ -35,15 +35,16 @@ def find(marker: str, *, except_below: int | None = None) -> list[psutil.Process
             if process.pid in own or (except_below is not None and except_below in {p.pid for p in process.parents()}):
                 continue
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue  # gone meanwhile, or another user's
+            continue  # it has ended, or belongs to another user
         found.append(process)
     return found
 
 
 def kill_orphans(marker: str, *, except_below: int | None = None, grace_s: float = 2.0) -> int:
-    """Ends the processes that `find` finds, with SIGTERM and after `grace_s` seconds with SIGKILL; how many there were.
+    """Ends the processes that `find` finds, and returns their number.
 
-    Looks again until it finds none, because a process may start others while it is being stopped.
+    Sends SIGTERM, and SIGKILL after `grace_s` seconds. Repeats until it finds no process, because a process may start
+    others while it stops.
     """
     ended = 0
     for _ in range(MOST_ROUNDS):
@@ -61,9 +62,9 @@ def kill_orphans(marker: str, *, except_below: int | None = None, grace_s: float
 
 
 def still_running(processes: Sequence[psutil.Process], wait_s: float) -> list[psutil.Process]:
-    """Those of `processes` that have not ended within `wait_s` seconds.
+    """Waits up to `wait_s` seconds for processes to end, and returns those that still run.
 
-    A process that has ended but that nobody has asked about (a zombie) does not count: an orphan's is the machine's.
+    Zombies count as ended: only init can remove those of an orphan.
     """
     until = time.monotonic() + wait_s
     while (left := [process for process in processes if _runs(process)]) and time.monotonic() < until:

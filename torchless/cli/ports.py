@@ -1,26 +1,38 @@
-"""Whether the ports of the stack are free."""
+"""Checks that the ports of the stack are free."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torchless.cli.errors import StackError
-from torchless.cli.services import Port
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A TCP port that a service listens on."""
+
+    number: int
+    """1 to 65535."""
+    option: str
+    """The option of `torchless up` that changes it."""
+    host: str = "127.0.0.1"
+    """The interface."""
 
 
 def check_ports(ports: Sequence[Port]) -> None:
-    """Makes sure that every port can be listened on, and by one service alone.
+    """Checks that every port is free, and that no two services use the same one.
 
     Raises:
-        StackError: One cannot; the message names the option that moves it, or the two that ask for the same port.
+        StackError: A port is not usable; the message names the option that changes it.
     """
     _check_different(ports)
     for port in ports:
         family = socket.AF_INET6 if ":" in port.host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # A port whose last connections only just closed is free.
+            # A port whose last connections have only just closed is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((port.host, port.number))
@@ -32,9 +44,9 @@ def check_ports(ports: Sequence[Port]) -> None:
 
 
 def _check_different(ports: Sequence[Port]) -> None:
-    """Also of different interfaces: one may stand for all of them, or for another by its name."""
+    """Compares port numbers whatever their interface: two names may stand for the same interface."""
     options: dict[int, str] = {}
     for port in ports:
         other = options.setdefault(port.number, port.option)
         if other != port.option:
-            raise StackError(f"port {port.number} is asked for by both {other} and {port.option}; change one of them")
+            raise StackError(f"{other} and {port.option} both use port {port.number}; change one of them")

@@ -1,4 +1,4 @@
-"""Asks services whether they are ready."""
+"""Checks whether services are ready."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from torchless.clients.deadline import Deadline
 from torchless.contracts.errors import TorchlessError
 
 WAIT_S = 2.0
-"""How long a service has for its answer, in seconds."""
+"""Timeout of a check, in seconds."""
 
 
 async def capability_ready(kind: type[CapabilityClient], address: str) -> bool:
-    """Whether the service at `address` (`host:port`) is ready; `kind` is the client that calls it."""
+    """Whether the service at `address` (`host:port`) is ready; `kind` is its client."""
     async with kind(address) as client:
         try:
             return await client.ready(CallContext(deadline=Deadline.after(WAIT_S)))
         except TorchlessError:
-            # Nobody there yet, or too busy starting: the next question will tell.
-            return False
+            return False  # it does not listen yet, or is busy starting
 
 
 async def gateway_ready(url: str) -> bool:
-    """Whether the gateway at `url` is up and every service behind it is ready."""
+    """Whether the gateway at `url` answers and every service behind it is ready."""
     async with GatewayClient(url, timeout_s=WAIT_S) as client:
         try:
             return (await client.readiness()).ready

@@ -1,4 +1,4 @@
-"""`torchless rerank`: documents in the order of their relevance."""
+"""`torchless rerank`: sorts documents by relevance."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from torchless.cli.gateway_api import GatewayClient, Ranked
 def rerank_documents(
     query: str, documents: Sequence[str], gateway: str, *, key: str = "", model: str = ""
 ) -> list[Ranked]:
-    """`documents` with their scores, the best first.
+    """Scores documents through the gateway; the best comes first.
 
     Raises:
-        GatewayError: The gateway does not answer, or refuses.
+        GatewayError: The gateway does not answer or refuses the request.
     """
 
-    async def ask() -> list[Ranked]:
+    async def rerank() -> list[Ranked]:
         async with GatewayClient(gateway, key=key) as client:
             return await client.rerank(query, documents, model=model)
 
-    return asyncio.run(ask())
+    return asyncio.run(rerank())
 
 
 def print_table(documents: Sequence[str], ranked: Sequence[Ranked], console: Console) -> None:
-    """A row a document."""
-    table = Table("score", "given as", "document", expand=True)
-    for each in ranked:
-        table.add_row(f"{each.score:.3f}", str(each.index + 1), escape(documents[each.index]))
+    """Prints one row per document."""
+    table = Table("score", "position", "document", expand=True)
+    for result in ranked:
+        table.add_row(f"{result.score:.3f}", str(result.index + 1), escape(documents[result.index]))
     console.print(table)
 
 
 def print_json(documents: Sequence[str], ranked: Sequence[Ranked]) -> None:
-    """A line a document."""
-    for each in ranked:
-        print(json.dumps({"index": each.index, "score": each.score, "document": documents[each.index]}))
+    """Prints one JSON object per line."""
+    for result in ranked:
+        print(json.dumps({"index": result.index, "score": result.score, "document": documents[result.index]}))

@@ -1,4 +1,4 @@
-"""The stack on one machine: starts services, watches them, and leaves nothing behind."""
+"""The stack on one machine: starts the services, watches them, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from torchless.cli.services import Service
 from torchless.cli.supervisord import Process, State, Supervisord
 
 POLL_S = 0.5
-"""How often processes are looked at, in seconds."""
-ASK_READY_S = 0.5
-"""Pause between two questions whether a service is ready, in seconds."""
-"""Lines of its log that are shown of a service that died."""
+"""Interval between polls of supervisord, in seconds."""
+READY_POLL_S = 0.5
+"""Interval between readiness checks of a service, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,59 +31,59 @@ class Ready:
     """A service became ready."""
 
     service: Service
-    """Which."""
+    """The service."""
     after_s: float
-    """Seconds since the stack, or after a death the service, was started."""
+    """Seconds since the stack started, or since the service last died."""
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The process of a service ended on its own; it is started again."""
+    """The process of a service ended by itself; supervisord restarts it."""
 
     service: Service
-    """Which."""
+    """The service."""
     how: str
-    """How it ended, as supervisord puts it, for instance `exit status 1` or `terminated by SIGKILL`."""
+    """How it ended, in supervisord's words, for example `exit status 1` or `terminated by SIGKILL`."""
     log_tail: str
-    """The last lines that it printed."""
+    """The last lines of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """A service died too often, or cannot be started at all; it is left alone."""
+    """A service died too often or cannot start; supervisord does not restart it."""
 
     service: Service
-    """Which."""
+    """The service."""
     reason: str
-    """Why it could not be started; empty when it died."""
+    """Why it could not start; empty if it started and died."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """A service is not ready for longer than usual; BentoML's own supervisor may be restarting its worker."""
+    """A service takes longer than usual to become ready; BentoML's supervisor may be restarting its worker."""
 
     service: Service
-    """Which."""
+    """The service."""
     log_tail: str
-    """The last lines that it printed."""
+    """The last lines of its log."""
 
 
 Event = Ready | Died | GivenUp | Slow
 
 
 class Stack:
-    """Services under supervision, for as long as the context lasts.
+    """Runs services under supervision while the context lasts.
 
         async with Stack(services, folder, directory=project) as stack:
             async for event in stack.events(): ...
 
     Args:
-        services: What to run, in the order in which they start.
-        folder: Where state and logs go; made if it is not there. One stack at a time.
-        directory: The folder in which services start.
-        grace_s: Seconds that each service has to stop, when the context ends, before it is killed.
-        start_retries: How often a service that dies at once is started again; before try n it waits n seconds.
-        patience_s: Time after which a service that is not ready is worth a word, in seconds.
+        services: The services, in the order in which they start.
+        folder: Folder for state and logs, of one stack at a time. Created if it does not exist.
+        directory: Working directory of the services.
+        grace_s: Time that each service has to stop before it is killed, in seconds.
+        start_retries: How often a service that dies at once is restarted; attempt n starts after n seconds.
+        slow_after_s: Time after which a service that is not ready is reported as slow, in seconds.
     """
 
     def __init__(
@@ -95,13 +94,13 @@ class Stack:
         directory: Path,
         grace_s: int = 40,
         start_retries: int = 8,
-        patience_s: float = 30.0,
+        slow_after_s: float = 30.0,
     ) -> None:
         self._services = {service.name: service for service in services}
         self._folder = folder.resolve()
         self._marker = secrets.token_hex(8)
         self._grace_s = grace_s
-        self._patience_s = patience_s
+        self._slow_after_s = slow_after_s
         self._lock: IO[str] | None = None
         self._seen: dict[str, Process] = {}
         self._waiting: dict[str, float] = {}
@@ -143,18 +142,18 @@ class Stack:
 
     @property
     def waiting_for(self) -> tuple[str, ...]:
-        """Names of the services that are not ready yet, or not again."""
+        """Names of the services that are not ready."""
         return tuple(self._waiting)
 
     def log(self, name: str) -> Path:
-        """The file with what the service `name` prints."""
+        """The log file of a service."""
         return self._supervisord.log(name)
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """What happens to the services, as it happens; has no end of its own.
+        """Yields events of the services as they happen, without end.
 
         Raises:
-            StackError: supervisord itself is gone.
+            StackError: supervisord ended.
         """
         while True:
             event = await self._events.get()
@@ -163,10 +162,10 @@ class Stack:
             yield event
 
     async def until_ready(self) -> AsyncGenerator[Event, None]:
-        """What happens until every service is ready.
+        """Yields events until every service is ready.
 
         Raises:
-            StackError: A service is given up.
+            StackError: A service cannot start.
         """
         async with contextlib.aclosing(self.events()) as events:
             async for event in events:
@@ -177,23 +176,23 @@ class Stack:
                     return
 
     async def stop(self) -> None:
-        """Stops every service, the last one first, and ends whatever they left behind."""
+        """Stops every service in reverse order, and kills their orphans."""
         for task in self._tasks:
             task.cancel()
         try:
             self._supervisord.ask_to_stop()
             await asyncio.to_thread(self._supervisord.wait, self._grace_s * len(self._services) + 5)
         finally:
-            # Also when the wait is cancelled: a second Ctrl-C asks for just that.
+            # Also when a second Ctrl-C cancels the wait.
             self._supervisord.kill()
             kill_orphans(self._marker)
             if self._lock is not None:
                 self._lock.close()
 
     def _take_lock(self) -> None:
-        """Makes this the only stack of the folder, and ends what an earlier one could not.
+        """Locks the folder, and kills the orphans of an earlier stack.
 
-        The kernel gives the lock back when its holder ends, however that comes about.
+        The kernel releases the lock when this process ends, for whatever reason.
         """
         self._lock = (self._folder / "lock").open("a+")
         try:
@@ -201,7 +200,7 @@ class Stack:
         except BlockingIOError as error:
             self._lock.close()
             raise StackError(
-                f"a stack is running from {self._folder}: stop it, or choose another folder with --state"
+                f"another stack uses {self._folder}: stop it, or choose another folder with --state"
             ) from error
         self._lock.seek(0)
         if earlier := self._lock.read().strip():
@@ -211,7 +210,7 @@ class Stack:
         self._lock.flush()
 
     def _watch(self, work: Coroutine[Any, Any, None]) -> None:
-        """Runs `work` beside the stack; should it fail, whoever reads the events hears of it."""
+        """Runs `work` in the background; its failure is raised to the reader of the events."""
 
         def report(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
@@ -230,28 +229,28 @@ class Stack:
                 if process.state is State.FATAL and (before is None or before.state is not State.FATAL):
                     self._events.put_nowait(GivenUp(self._services[process.name], process.spawn_error))
             await asyncio.sleep(POLL_S)
-        raise StackError(f"supervisord ended on its own; see supervisord.log in {self._folder}")
+        raise StackError(f"supervisord ended unexpectedly; see supervisord.log in {self._folder}")
 
     async def _on_death(self, process: Process) -> None:
         how = self._supervisord.how_it_ended(process.name)
         self._events.put_nowait(Died(self._services[process.name], how, log_tail(self.log(process.name))))
         self._waiting[process.name] = time.monotonic()
-        # Workers that the dead process left would hold its port; those of its successor are below supervisord.
+        # Orphaned workers would hold the port; the workers of the new process are below supervisord.
         marker, alive = f"{self._marker}/{process.name}", self._supervisord.pid
         await asyncio.to_thread(kill_orphans, marker, except_below=alive)
 
     async def _watch_readiness(self, service: Service) -> None:
-        told = None
+        reported = None
         while True:
             since = self._waiting.get(service.name)
             ready = since is not None and await service.ready()
-            # A death in the meantime makes the answer one about the past.
+            # If the service died during the check, the result is about the dead process.
             if since is not None and self._waiting.get(service.name) == since:
                 waited = time.monotonic() - since
                 if ready:
                     del self._waiting[service.name]
                     self._events.put_nowait(Ready(service, waited))
-                elif waited > self._patience_s and told != since:
-                    told = since
+                elif waited > self._slow_after_s and reported != since:
+                    reported = since
                     self._events.put_nowait(Slow(service, log_tail(self.log(service.name))))
-            await asyncio.sleep(ASK_READY_S)
+            await asyncio.sleep(READY_POLL_S)

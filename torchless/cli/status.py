@@ -1,8 +1,9 @@
-"""`torchless status`: how the services are, as the gateway sees them."""
+"""`torchless status`: the health of the services, as the gateway reports it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,18 +11,21 @@ from rich.table import Table
 
 from torchless.cli.gateway_api import EndpointState, GatewayClient, GatewayError, Readiness
 
+_DETAILS: Mapping[str, Callable[[GatewayClient], Awaitable[str]]] = {"gpu": GatewayClient.gpus}
+"""For services with more to show than their health: what asks the gateway for it."""
+
 
 def status(url: str, console: Console, *, key: str = "") -> bool:
-    """Prints a line for each service behind the gateway at `url`; whether all are ready.
+    """Prints one row per service behind the gateway at `url`; returns whether all are ready.
 
-    The gateway asks nobody for a key who asks for that; `key` is for what is told of the GPUs beside.
+    Health needs no API key; `key` is for the details that need one.
 
     Raises:
         GatewayError: The gateway does not answer.
     """
-    readiness, notes = asyncio.run(_ask(url, key))
+    readiness, notes = asyncio.run(_readiness(url, key))
     table = Table("service", "state", "")
-    refused = f"its newest settings are refused: {readiness.refused}" if readiness.refused else ""
+    refused = f"refused its newest settings: {readiness.refused}" if readiness.refused else ""
     table.add_row("gateway", "[green]answers[/]", escape(refused))
     for service in readiness.services:
         state = "[green]ready[/]" if service.ready else "[red]not ready[/]"
@@ -38,7 +42,7 @@ def _health(endpoint: EndpointState) -> str:
 
 
 def _breaker(endpoint: EndpointState) -> str:
-    """What its circuit breaker does, and how much it has to do."""
+    """The calls in flight and the state of the circuit breaker."""
     parts = [f"{endpoint.calls_in_flight} in flight", f"breaker {endpoint.breaker.replace('_', ' ')}"]
     if endpoint.breaker == "open":
         parts.append(f"next probe in {endpoint.next_probe_s:.0f} s")
@@ -47,17 +51,16 @@ def _breaker(endpoint: EndpointState) -> str:
     return ", ".join(parts)
 
 
-async def _ask(url: str, key: str) -> tuple[Readiness, dict[str, str]]:
-    """How the services are, and what is worth saying of one that is ready."""
+async def _readiness(url: str, key: str) -> tuple[Readiness, dict[str, str]]:
+    """The state of the services, and details of those that are ready, by name."""
     async with GatewayClient(url, key=key, timeout_s=10.0) as gateway:
         readiness = await gateway.readiness()
-        asked = any(service.name == "gpu" and service.ready for service in readiness.services)
-        return readiness, {"gpu": await _gpus(gateway)} if asked else {}
+        ready = [service.name for service in readiness.services if service.ready and service.name in _DETAILS]
+        return readiness, {name: await _detail(gateway, name) for name in ready}
 
 
-async def _gpus(gateway: GatewayClient) -> str:
-    """What is said of the GPUs, or why nothing is: the readiness of the services is worth telling in any case."""
+async def _detail(gateway: GatewayClient, name: str) -> str:
     try:
-        return await gateway.gpus()
-    except GatewayError as error:
-        return f"its GPUs are not told of: {error}"
+        return await _DETAILS[name](gateway)
+    except GatewayError as error:  # the health of the services is worth showing in any case
+        return f"details are not available: {error}"

@@ -1,4 +1,4 @@
-"""Runs services under supervisord (http://supervisord.org): writes its configuration, asks it, and stops it."""
+"""Runs services under supervisord (http://supervisord.org): configures it, polls it, and stops it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from torchless.cli.orphans import VARIABLE
 from torchless.cli.services import Service
 
 STEADY_AFTER_S = 5
-"""A service that lives this long, in seconds, counts as started: its tries are counted from zero again."""
+"""A service that runs this long, in seconds, counts as started, and its restarts are counted from zero again."""
 _SOCKET = "supervisor.sock"
 
 
 class State(StrEnum):
-    """States of a process, as supervisord names them."""
+    """State of a process, by supervisord's names."""
 
     STOPPED = "STOPPED"
     STARTING = "STARTING"
@@ -44,30 +44,30 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What supervisord knows about a service's process."""
+    """The process of a service, as supervisord reports it."""
 
     name: str
     """The service's name."""
     state: State
     """Its state."""
     pid: int
-    """Its process id; 0: there is none."""
+    """Its process id; 0: it does not run."""
     stopped_at: int
     """When it last ended, in seconds since 1970; 0: never."""
     spawn_error: str
-    """Why it could not be started at all; empty: it could."""
+    """Why it could not be started; empty: it could."""
 
 
 class Supervisord:
     """One supervisord with its services, as a child of this process.
 
     Args:
-        services: What it runs, in the order in which they start.
-        folder: Where its configuration and the logs go; must be there.
-        directory: The folder in which services start.
-        marker: Value of `TORCHLESS_STACK` in every process below it.
-        grace_s: Seconds that a service has to stop before it is killed.
-        start_retries: How often a service that dies at once is started again; before try n it waits n seconds.
+        services: The services, in the order in which they start.
+        folder: Existing folder for its configuration and the logs.
+        directory: Working directory of the services.
+        marker: Value of the variable `TORCHLESS_STACK` in every process of the stack.
+        grace_s: Time that a service has to stop before it is killed, in seconds.
+        start_retries: How often a service that dies at once is restarted; attempt n starts after n seconds.
     """
 
     def __init__(
@@ -91,16 +91,16 @@ class Supervisord:
         self._child: subprocess.Popen[bytes] | None = None
 
     def log(self, name: str) -> Path:
-        """The file with what the service `name` prints."""
+        """The log file of a service."""
         return self._folder / f"{name}.log"
 
     async def start(self, wait_s: float = 15.0) -> None:
-        """Starts supervisord and with it every service; returns when it answers.
+        """Starts supervisord, which starts every service; returns when supervisord answers.
 
         Raises:
             StackError: It does not answer within `wait_s` seconds.
         """
-        # Not below `folder`: the path of a unix socket may have only about a hundred characters.
+        # Not below `folder`: the path of a Unix socket is limited to about a hundred characters.
         self._socket_folder = Path(tempfile.mkdtemp(prefix="torchless-"))
         (self._folder / "supervisord.conf").write_text(self._configuration(self._socket_folder))
         for service in self._services:
@@ -116,7 +116,7 @@ class Supervisord:
             await asyncio.sleep(0.05)
 
     def processes(self) -> list[Process]:
-        """The state of every service's process; empty when supervisord does not answer."""
+        """The process of every service; empty if supervisord does not answer."""
         from supervisor.xmlrpc import SupervisorTransport
 
         transport = SupervisorTransport(None, None, f"unix://{self._socket_folder}/{_SOCKET}")
@@ -125,22 +125,22 @@ class Supervisord:
             try:
                 answer = cast(list[dict[str, Any]], proxy.supervisor.getAllProcessInfo())
             except (OSError, HTTPException, xmlrpc.client.Error):
-                return []  # not up yet, or on its way out
+                return []  # it is starting or stopping
         return [Process(i["name"], State(i["statename"]), i["pid"], i["stop"], i["spawnerr"]) for i in answer]
 
     def how_it_ended(self, name: str) -> str:
-        """How the last process of the service `name` ended; only supervisord's log says so for one that died early."""
-        said = re.findall(rf"exited: {re.escape(name)} \((.+?);", self._own_log.read_text(errors="replace"))
-        return said[-1] if said else "unknown how"
+        """How the last process of a service ended, from the log: the API does not tell it of one that died early."""
+        endings = re.findall(rf"exited: {re.escape(name)} \((.+?);", self._own_log.read_text(errors="replace"))
+        return endings[-1] if endings else "for an unknown reason"
 
     @property
     def pid(self) -> int | None:
-        """Id of supervisord's process; None before it is started."""
+        """Process id of supervisord; None before it is started."""
         return None if self._child is None else self._child.pid
 
     @property
     def alive(self) -> bool:
-        """Whether supervisord itself runs."""
+        """Whether supervisord runs."""
         return self._child is not None and self._child.poll() is None
 
     def _spawn(self, log: Path) -> subprocess.Popen[bytes]:
@@ -152,23 +152,23 @@ class Supervisord:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, VARIABLE: self._marker},
-                # A Ctrl-C in the terminal is for us alone: we stop it, in order.
+                # So that Ctrl-C in the terminal reaches only this process, which then stops the services in order.
                 start_new_session=True,
             )
 
     def ask_to_stop(self) -> None:
-        """Begins to stop the services, the last one first, and then supervisord."""
+        """Starts to stop the services in reverse order, and then supervisord."""
         if self._child is not None and self._child.poll() is None:
             self._child.terminate()
 
     def wait(self, seconds: float) -> None:
-        """Waits until supervisord has ended, but no longer than `seconds`."""
+        """Waits up to `seconds` seconds for supervisord to end."""
         if self._child is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(seconds)
 
     def kill(self) -> None:
-        """Ends supervisord at once; its services are left to whoever sweeps them up."""
+        """Kills supervisord; its services become orphans."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
@@ -178,12 +178,12 @@ class Supervisord:
     def _configuration(self, socket_folder: Path) -> str:
         lines = [
             "[unix_http_server]",
-            f"file = {_plain(socket_folder / _SOCKET)}",
+            f"file = {_escaped(socket_folder / _SOCKET)}",
             "[supervisord]",
             "nodaemon = true",
-            f"directory = {_plain(self._directory)}",
-            f"logfile = {_plain(self._own_log)}",
-            f"pidfile = {_plain(self._folder / 'supervisord.pid')}",
+            f"directory = {_escaped(self._directory)}",
+            f"logfile = {_escaped(self._own_log)}",
+            f"pidfile = {_escaped(self._folder / 'supervisord.pid')}",
             "[rpcinterface:supervisor]",
             "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
         ]
@@ -200,12 +200,12 @@ class Supervisord:
             VARIABLE: f"{self._marker}/{service.name}",
             **service.environment,
         }
-        # `env` sets the variables: supervisord's own way to write them has no quoting that holds for every value.
+        # `env` sets the variables, because supervisord's `environment` cannot quote every value.
         env = shutil.which("env") or "/usr/bin/env"
         command = shlex.join([env, *(f"{key}={value}" for key, value in variables.items()), *service.command])
         return [
             f"[program:{service.name}]",
-            f"command = {_plain(command)}",
+            f"command = {_escaped(command)}",
             f"priority = {priority}",
             "autorestart = true",
             f"startsecs = {STEADY_AFTER_S}",
@@ -214,15 +214,15 @@ class Supervisord:
             f"stopwaitsecs = {self._grace_s}",
             "killasgroup = true",
             "redirect_stderr = true",
-            f"stdout_logfile = {_plain(self.log(service.name))}",
+            f"stdout_logfile = {_escaped(self.log(service.name))}",
             "stdout_logfile_maxbytes = 20MB",
             "stdout_logfile_backups = 1",
         ]
 
 
-def _plain(value: object) -> str:
-    """`value` as it has to be written for supervisord to read it back unchanged."""
+def _escaped(value: object) -> str:
+    """Escapes a value of supervisord's configuration."""
     text = str(value)
     if re.search(r"\n|\s[;#]", text):
-        raise StackError(f"supervisord cannot hold a line break, or a ';' or '#' after a space: {text!r}")
+        raise StackError(f"supervisord does not support a line break, or ';' or '#' after a space: {text!r}")
     return text.replace("%", "%%")

@@ -1,4 +1,4 @@
-"""`torchless up`: starts the stack, tells what happens to it, and stops it."""
+"""`torchless up`: starts the stack, prints its events, and stops it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rich.table import Table
 from torchless.cli.services import Service
 from torchless.cli.stack import Died, Event, GivenUp, Ready, Stack
 
-STILL_WAITING_S = 5.0
-"""How often a wait is shown where there is no terminal to draw on, in seconds."""
+PROGRESS_S = 5.0
+"""How often the progress is printed if the output is not a terminal, in seconds."""
 
 
 def up(stack: Stack, console: Console) -> None:
-    """Runs the stack until SIGINT, SIGTERM or SIGHUP; a second one cuts the orderly stop short.
+    """Runs the stack until SIGINT, SIGTERM or SIGHUP; a second signal kills it.
 
     Raises:
-        StackError: It cannot be started.
+        StackError: The stack cannot start.
     """
     asyncio.run(_up(stack, console))
 
@@ -45,16 +45,16 @@ async def _up(stack: Stack, console: Console) -> None:
 
 async def _run(stack: Stack, console: Console) -> None:
     await show_until_ready(stack, console)
-    console.print("[bold green]the stack is up[/]; Ctrl-C stops it")
+    console.print("[bold green]the stack is up[/]; stop it with Ctrl-C")
     async for event in stack.events():
         show(event, console)
 
 
 async def show_until_ready(stack: Stack, console: Console) -> None:
-    """Shows what happens, and that time passes, until every service is ready.
+    """Prints events and progress until every service is ready.
 
     Raises:
-        StackError: One cannot be started.
+        StackError: A service cannot start.
     """
     waiting = asyncio.create_task(_show_waiting(stack, console))
     try:
@@ -73,32 +73,30 @@ async def _show_waiting(stack: Stack, console: Console) -> None:
             now = time.monotonic()
             line = f"waiting for {', '.join(stack.waiting_for)} ({now - began:.0f} s)"
             status.update(line)
-            if not console.is_terminal and now - shown >= STILL_WAITING_S:
+            if not console.is_terminal and now - shown >= PROGRESS_S:
                 console.print(line)
                 shown = now
             await asyncio.sleep(0.2)
 
 
 def show(event: Event, console: Console) -> None:
-    """One line for an event; for a death also the end of the log."""
+    """Prints an event, with the end of the log if the service died or is slow."""
     name = event.service.name
     if isinstance(event, Ready):
         console.print(f"[green]{name}[/] is ready after {event.after_s:.1f} s")
     elif isinstance(event, GivenUp):
-        reason = f": {escape(event.reason)}" if event.reason else ", it died too often"
-        console.print(f"[bold red]{name}[/] is given up{reason}; the others go on")
+        reason = escape(event.reason) or "it died too often"
+        console.print(f"[bold red]{name}[/] is not restarted: {reason}; the other services keep running")
     else:
-        died = (
-            f"died ({escape(event.how)}) and is started again" if isinstance(event, Died) else "takes long to be ready"
-        )
-        console.print(f"[bold red]{name}[/] {died}; the end of its log:")
-        for line in event.log_tail.splitlines() or ["(nothing)"]:
+        problem = f"died ({escape(event.how)}) and restarts" if isinstance(event, Died) else "is slow to become ready"
+        console.print(f"[bold red]{name}[/] {problem}; the end of its log:")
+        for line in event.log_tail.splitlines() or ["(empty)"]:
             console.print(f"  [dim]{escape(line)}[/]", highlight=False)
 
 
 def urls(services: Sequence[Service]) -> Table:
-    """Where each service can be reached."""
-    table = Table("service", "for", "address")
+    """A table of the services' addresses."""
+    table = Table("service", "purpose", "address")
     for service in services:
         for purpose, address in service.urls.items():
             table.add_row(service.name, purpose, address)
@@ -107,7 +105,7 @@ def urls(services: Sequence[Service]) -> Table:
 
 @contextlib.asynccontextmanager
 async def stopped_by_signal() -> AsyncGenerator[asyncio.Event, None]:
-    """An event that the first signal to stop sets; the second cancels the task that holds the context."""
+    """Gives an event that the first stop signal sets; the second signal cancels the current task."""
     loop, task, stop = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
 
     def on_signal() -> None:

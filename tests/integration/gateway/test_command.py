@@ -1,4 +1,4 @@
-"""The `torchless` command before a gateway that asks for a key, and before one that does not."""
+"""The `torchless` command with a gateway that requires an API key, and with one that does not."""
 
 from __future__ import annotations
 
@@ -23,77 +23,77 @@ CALLS = [["embed", "one"], ["rerank", "one", "two", "three"]]
 def locked(
     _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, _gpu_server: GPUServer, gateway: Gateway
 ) -> Iterator[str]:
-    """Base URL of a gateway that asks for `KEY`."""
+    """Base URL of a gateway that requires `KEY`."""
     servers = {"embedding": _embedding_server, "reranking": _reranking_server, "gpu": _gpu_server}
     channels = {name: {"address": server.address} for name, server in servers.items()}
     with gateway(**channels, auth={"api_keys": [KEY]}) as client:
         yield str(client.base_url)
 
 
-def told(url: str, *arguments: str, variable: str | None = None) -> tuple[int, str]:
-    """Exit status, and all that the command prints, in one line."""
+def run(url: str, *arguments: str, variable: str | None = None) -> tuple[int, str]:
+    """Exit status and output of the command, in one line."""
     environment = {"TORCHLESS_GATEWAY_URL": url, "TORCHLESS_API_KEY": variable, "COLUMNS": "200"}
     done = CliRunner().invoke(app, list(arguments), env=environment)
     return done.exit_code, " ".join(done.output.split())
 
 
 @pytest.mark.parametrize("call", [*CALLS, ["status"]], ids=lambda call: call[0])
-def test_a_key_is_sent(locked: str, call: list[str]) -> None:
+def test_the_api_key_is_sent(locked: str, call: list[str]) -> None:
     for given, variable in (([], KEY), (["--key", KEY], None), (["--key", KEY], "another-key")):
-        status, printed = told(locked, *call, *given, variable=variable)
+        status, printed = run(locked, *call, *given, variable=variable)
         assert status == 0, printed
         assert KEY not in printed
         assert "key" not in printed
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call[0])
-def test_without_a_key_that_is_let_in(locked: str, call: list[str]) -> None:
-    status, printed = told(locked, *call)
-    assert (status, "the gateway asks for a key: " in printed) == (1, True)
-    assert "TORCHLESS_API_KEY, or with --key" in printed
-    status, printed = told(locked, *call, variable="a-secret-that-is-wrong")
-    assert (status, "the gateway does not let this key in: " in printed) == (1, True)
+def test_commands_without_a_valid_key_say_how_to_set_one(locked: str, call: list[str]) -> None:
+    status, printed = run(locked, *call)
+    assert (status, "the gateway requires an API key: " in printed) == (1, True)
+    assert "set TORCHLESS_API_KEY or --key to a valid one" in printed
+    status, printed = run(locked, *call, variable="a-secret-that-is-wrong")
+    assert (status, "the gateway does not accept this API key: " in printed) == (1, True)
     assert "a-secret" not in printed
 
 
 @pytest.mark.parametrize("variable", [None, "a-secret-that-is-wrong"])
-def test_readiness_is_told_without_a_key(locked: str, variable: str | None) -> None:
-    status, printed = told(locked, "status", variable=variable)
+def test_status_shows_health_without_a_key(locked: str, variable: str | None) -> None:
+    status, printed = run(locked, "status", variable=variable)
     assert status == 0
     assert printed.count(" ready ") == 3
-    assert "GPUs are not told of: the gateway" in printed
+    assert "details are not available: the gateway" in printed
     assert "TORCHLESS_API_KEY" in printed
     assert "a-secret" not in printed
 
 
 @pytest.mark.parametrize("call", [*CALLS, ["status"]], ids=lambda call: call[0])
 @pytest.mark.parametrize("key", ["schlüssel-zwei", "with-a\tbreak", "a-secret-that-ends-in "])
-def test_a_key_that_cannot_be_sent(locked: str, call: list[str], key: str) -> None:
-    status, printed = told(locked, *call, variable=key)
-    assert (status, "the key cannot be sent: " in printed) == (1, True)
+def test_a_key_with_invalid_characters_is_refused(locked: str, call: list[str], key: str) -> None:
+    status, printed = run(locked, *call, variable=key)
+    assert (status, "the API key is not valid: " in printed) == (1, True)
     assert key.strip() not in printed
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call[0])
-def test_a_key_does_no_harm_where_none_is_asked_for(http: httpx.Client, call: list[str]) -> None:
-    assert told(str(http.base_url), *call, variable=KEY)[0] == 0
+def test_a_key_is_ignored_by_a_gateway_that_requires_none(http: httpx.Client, call: list[str]) -> None:
+    assert run(str(http.base_url), *call, variable=KEY)[0] == 0
 
 
 @pytest.mark.parametrize("command", ["embed", "rerank", "status"])
-def test_help_does_not_show_the_key(command: str) -> None:
-    status, printed = told("http://127.0.0.1:1", command, "--help", variable=KEY)
+def test_help_does_not_show_the_api_key(command: str) -> None:
+    status, printed = run("http://127.0.0.1:1", command, "--help", variable=KEY)
     assert status == 0
     assert "TORCHLESS_API_KEY" in printed
     assert KEY not in printed
 
 
-def test_status_tells_of_endpoints_and_their_breakers(gateway: Gateway, embedding: EmbeddingServer) -> None:
+def test_status_shows_endpoints_and_their_breakers(gateway: Gateway, embedding: EmbeddingServer) -> None:
     settings = {"address": embedding.address, "breaker": {"failures": 1}, "retry": {"attempts": 1}}
     with gateway(embedding=settings) as client:
-        _, printed = told(str(client.base_url), "status")
+        _, printed = run(str(client.base_url), "status")
         assert f"{embedding.address} │ serving │ 0 in flight, breaker closed" in printed
         embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "out of order")
         assert client.post("/embed", json={"inputs": "a"}).status_code == 503
-        _, printed = told(str(client.base_url), "status")
+        _, printed = run(str(client.base_url), "status")
     assert "0 in flight, breaker open, next probe in " in printed
     assert "opened 1 time" in printed

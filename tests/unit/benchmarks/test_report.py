@@ -178,7 +178,7 @@ def test_a_run_is_written_in_all_forms(results: Results) -> None:
     assert "| reranking, gRPC | 22.5 (15.0-45.0) | 44.4 |" in text
     assert "raw scores, reranking: reranking, gRPC 2.5e-07." in text
     assert "| missed |" in text
-    assert "## The client layer\n\n| call by |" in text
+    assert "## The client layer\n\n| variant |" in text
     assert "cache of embeddings is off" in text
     assert len(json.loads(to_json(results))["samples"]) == len(results.samples)
     assert "The client layer" in [table.title for table in summary(results)]

@@ -1,4 +1,4 @@
-"""A small program in the place of a bento: listens, and like BentoML has a worker in a session of its own.
+"""Stands in for a bento: listens on a port, and like BentoML has a worker in another session.
 
 python stand_in.py PORT [--stubborn | --crash | --deaf]
 """

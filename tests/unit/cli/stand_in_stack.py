@@ -1,4 +1,4 @@
-"""`torchless up` with stand-ins for its services.
+"""`torchless up` with programs that stand in for its services.
 
 python -m tests.unit.cli.stand_in_stack STATE NAME=PORT[,ARGUMENT]...
 """
@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from torchless.cli.errors import StackError
-from torchless.cli.services import Port, Service
+from torchless.cli.ports import Port
+from torchless.cli.services import Service
 from torchless.cli.stack import Stack
 from torchless.cli.up import up
 
@@ -49,7 +50,7 @@ def main() -> None:
         directory=Path.cwd(),
         grace_s=3,
         start_retries=1,
-        patience_s=1,
+        slow_after_s=1,
     )
     try:
         up(stack, Console(width=100))

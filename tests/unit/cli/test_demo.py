@@ -1,4 +1,4 @@
-"""What the demonstration changes of the stack."""
+"""The changes that the demo makes to the stack."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def never() -> bool:
 
 
 @pytest.mark.parametrize("keys", ['["a-key-of-the-user"]', "not even JSON"])
-def test_its_gateway_asks_for_no_key_whatever_the_user_has_set(
+def test_the_gateway_of_the_demo_requires_no_key_whatever_the_user_has_set(
     keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "gateway.yaml"

@@ -1,4 +1,4 @@
-"""What the command says before it needs a stack."""
+"""The `torchless` command without a stack."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import pytest
 from typer.testing import CliRunner
 
 import torchless
+from torchless.cli.bentos import BENTOS
 from torchless.cli.free_ports import free_port
 from torchless.cli.main import app
 
 run = CliRunner().invoke
 
 
-def test_help_names_every_command() -> None:
+def test_help_lists_every_command() -> None:
     shown = run(app, ["--help"])
 
     assert shown.exit_code == 0
     assert all(f" {command} " in shown.output for command in ("up", "status", "embed", "version"))
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_imports_no_heavy_package() -> None:
     check = "import sys, torchless.cli.main; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=True)
 
@@ -35,27 +36,27 @@ def test_help_loads_nothing_heavy() -> None:
     assert loaded & {"grpc", "google", "numpy", "httpx", "pydantic", "supervisor", "psutil", "bentoml"} == set()
 
 
-def test_version() -> None:
+def test_version_prints_the_versions_of_torchless_and_python() -> None:
     assert run(app, ["version"]).output.startswith(f"torchless {torchless.__version__}, Python 3.11")
 
 
 @pytest.mark.parametrize("command", [["status"], ["embed", "a text"]])
-def test_a_gateway_that_is_not_there(command: list[str]) -> None:
-    said = run(app, [*command, "--gateway", f"http://127.0.0.1:{free_port()}"])
+def test_commands_without_a_gateway_suggest_torchless_up(command: list[str]) -> None:
+    shown = run(app, [*command, "--gateway", f"http://127.0.0.1:{free_port()}"])
 
-    assert said.exit_code == 1
-    assert "start the stack with `torchless up`" in said.stderr
-
-
-def test_an_embedding_service_that_is_not_there() -> None:
-    said = run(app, ["embed", "a text", "--address", f"127.0.0.1:{free_port()}"])
-
-    assert said.exit_code == 1
-    assert "embedding service" in said.stderr
-    assert "Traceback" not in said.stderr
+    assert shown.exit_code == 1
+    assert "start the stack with `torchless up`" in shown.stderr
 
 
-def test_something_else_than_a_gateway() -> None:
+def test_embed_reports_an_unreachable_embedding_service() -> None:
+    shown = run(app, ["embed", "a text", "--address", f"127.0.0.1:{free_port()}"])
+
+    assert shown.exit_code == 1
+    assert "embedding service" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_status_reports_a_server_that_is_not_a_gateway() -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -67,33 +68,37 @@ def test_something_else_than_a_gateway() -> None:
 
     with HTTPServer(("127.0.0.1", 0), Other) as server:
         Thread(target=server.handle_request, daemon=True).start()
-        said = run(app, ["status", "--gateway", f"http://127.0.0.1:{server.server_port}"])
+        shown = run(app, ["status", "--gateway", f"http://127.0.0.1:{server.server_port}"])
 
-    assert said.exit_code == 1
-    assert "is no torchless gateway" in said.stderr
-
-
-def test_nothing_to_embed() -> None:
-    said = run(app, ["embed"], input="")
-
-    assert said.exit_code == 1
-    assert "there is nothing to embed" in said.stderr
+    assert shown.exit_code == 1
+    assert "is not a torchless gateway" in shown.stderr
 
 
-def test_up_without_the_bentos_environment(tmp_path: Path) -> None:
-    said = run(app, ["up", "--state", str(tmp_path), "--bentos-python", str(tmp_path / "python")])
+def test_embed_without_texts_is_refused() -> None:
+    shown = run(app, ["embed"], input="")
 
-    assert said.exit_code == 1
-    assert "run `make demo` once, or name another with --bentos-python" in said.stderr
+    assert shown.exit_code == 1
+    assert "there are no texts to embed" in shown.stderr
+
+
+def test_up_without_the_bentos_environment_changes_nothing(tmp_path: Path) -> None:
+    shown = run(app, ["up", "--state", str(tmp_path), "--bentos-python", str(tmp_path / "python")])
+
+    assert shown.exit_code == 1
+    assert "run `make demo` once, or choose another with --bentos-python" in shown.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_options_are_environment_variables_too(tmp_path: Path) -> None:
-    said = run(app, ["up", "--state", str(tmp_path)], env={"TORCHLESS_UP_BENTOS_PYTHON": str(tmp_path / "missing")})
+def test_options_of_up_are_also_environment_variables(tmp_path: Path) -> None:
+    shown = run(app, ["up", "--state", str(tmp_path)], env={"TORCHLESS_UP_BENTOS_PYTHON": str(tmp_path / "missing")})
 
-    assert said.exit_code == 1
-    assert str(tmp_path / "missing") in said.stderr
+    assert shown.exit_code == 1
+    assert str(tmp_path / "missing") in shown.stderr
 
 
-def test_a_port_out_of_range() -> None:
-    assert run(app, ["up", "--gateway-port", "70000"]).exit_code == 2
+@pytest.mark.parametrize("option", ["--gateway-port", *(f"--{bento.name}-port" for bento in BENTOS)])
+def test_a_port_out_of_range_is_refused(option: str) -> None:
+    refused = run(app, ["up", option, "70000"])
+
+    assert refused.exit_code == 2
+    assert option in refused.stderr

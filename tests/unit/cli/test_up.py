@@ -1,4 +1,4 @@
-"""`torchless up`, with real processes under a real supervisord; only the bentos are stood in for."""
+"""`torchless up` with real processes under a real supervisord; small programs stand in for the bentos."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from torchless.cli.free_ports import free_port
+from torchless.cli.free_ports import free_port, free_ports
 from torchless.cli.orphans import still_running
 
 WAIT_S = 60.0
 
 
 class Up:
-    """The command in a process of its own, and what it prints."""
+    """The command in another process, and its output."""
 
     def __init__(self, state: Path, *services: str) -> None:
         self.printed: list[str] = []
@@ -43,7 +43,7 @@ class Up:
         self._lines.put(None)
 
     def until(self, text: str) -> None:
-        """Reads on to a line that holds `text`."""
+        """Reads up to a line that contains `text`."""
         while (line := self._lines.get(timeout=WAIT_S)) is not None:
             self.printed.append(line)
             if text in line:
@@ -51,17 +51,17 @@ class Up:
         raise AssertionError(f"{text!r} was not printed:\n" + "\n".join(self.printed))
 
     def all(self) -> str:
-        """Everything printed, once the process has ended."""
+        """The whole output, after the process has ended."""
         while (line := self._lines.get(timeout=WAIT_S)) is not None:
             self.printed.append(line)
         return "\n".join(self.printed)
 
     def family(self) -> list[psutil.Process]:
-        """The processes below the command now."""
+        """The descendants of the command now."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def service(self, port: int) -> psutil.Process:
-        """The process of the service on `port`."""
+        """The process of the service on a port."""
         return next(p for p in self.family() if "stand_in.py" in " ".join(p.cmdline()) and str(port) in p.cmdline())
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -71,7 +71,7 @@ class Up:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
-    """A folder for state; fails a test that leaves the command or its supervisord behind."""
+    """A folder for state; a test that leaves the command or its supervisord running fails."""
     folder = tmp_path / "state"
     yield folder
     left = [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])]
@@ -87,13 +87,13 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_tells_when_each_service_is_ready_and_leaves_nothing(state: Path, number: int) -> None:
-    one, two = free_port(), free_port()
+def test_up_prints_when_each_service_is_ready_and_leaves_no_process(state: Path, number: int) -> None:
+    one, two = free_ports(2)
     up = Up(state, f"one={one}", f"two={two}")
     up.until("the stack is up")
     family = up.family()
 
-    # supervisord, and for each service its process and the worker in a session of its own.
+    # supervisord, and for each service its process and the worker in another session.
     assert len(family) == 5
     assert up.stop(number) == 0
     assert gone(family)
@@ -105,8 +105,8 @@ def test_tells_when_each_service_is_ready_and_leaves_nothing(state: Path, number
     assert printed.endswith("stopped")
 
 
-def test_names_a_service_that_died_and_starts_it_again(state: Path) -> None:
-    port, other = free_port(), free_port()
+def test_a_service_that_dies_is_reported_and_restarted(state: Path) -> None:
+    port, other = free_ports(2)
     up = Up(state, f"one={port}", f"two={other}")
     up.until("the stack is up")
     dead, unharmed = up.service(port), up.service(other)
@@ -124,7 +124,7 @@ def test_names_a_service_that_died_and_starts_it_again(state: Path) -> None:
     assert gone(family)
 
 
-def test_gives_up_on_a_service_that_does_not_start(state: Path) -> None:
+def test_up_ends_if_a_service_does_not_start(state: Path) -> None:
     up = Up(state, f"one={free_port()},--crash")
 
     printed = up.all()
@@ -132,13 +132,13 @@ def test_gives_up_on_a_service_that_does_not_start(state: Path) -> None:
     assert up.process.wait(WAIT_S) == 1
     assert "one died (exit status 3)" in printed
     assert "the model folder is empty" in printed
-    assert "one is given up" in printed
+    assert "one is not restarted: " in printed
     assert f"one does not start; its log is {state / 'one.log'}" in printed.replace("\n", "")
 
 
-def test_shows_the_log_of_a_service_that_takes_long(state: Path) -> None:
+def test_the_log_of_a_slow_service_is_printed(state: Path) -> None:
     up = Up(state, f"one={free_port()},--deaf")
-    up.until("one takes long to be ready")
+    up.until("one is slow to become ready")
     up.until("still loading")
     family = up.family()
 
@@ -146,7 +146,7 @@ def test_shows_the_log_of_a_service_that_takes_long(state: Path) -> None:
     assert gone(family)
 
 
-def test_a_taken_port_is_named_with_its_option_before_anything_starts(state: Path) -> None:
+def test_a_port_in_use_is_reported_with_its_option_before_any_service_starts(state: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         up = Up(state, f"one={free_port()}", f"two={port}")
@@ -156,26 +156,26 @@ def test_a_taken_port_is_named_with_its_option_before_anything_starts(state: Pat
     assert [path.name for path in state.iterdir()] == ["lock"]
 
 
-def test_a_port_for_two_services_is_named_with_both_options(state: Path) -> None:
+def test_a_port_of_two_services_is_reported_with_both_options(state: Path) -> None:
     port = free_port()
     up = Up(state, f"one={port}", f"two={port}")
 
-    assert f"port {port} is asked for by both --one-port and --two-port" in up.all()
+    assert f"--one-port and --two-port both use port {port}; change one of them" in up.all()
     assert up.process.wait(WAIT_S) == 1
     assert [path.name for path in state.iterdir()] == ["lock"]
 
 
-def test_one_stack_a_folder(state: Path) -> None:
+def test_a_state_folder_holds_one_stack(state: Path) -> None:
     first = Up(state, f"one={free_port()}")
     first.until("the stack is up")
     second = Up(state, f"one={free_port()}")
 
-    assert "a stack is running from" in second.all()
+    assert "another stack uses" in second.all()
     assert second.process.wait(WAIT_S) == 1
     assert first.stop() == 0
 
 
-def test_ends_what_a_killed_run_left_behind(state: Path) -> None:
+def test_up_kills_the_orphans_of_a_killed_run(state: Path) -> None:
     port = free_port()
     killed = Up(state, f"one={port}")
     killed.until("the stack is up")
@@ -190,7 +190,7 @@ def test_ends_what_a_killed_run_left_behind(state: Path) -> None:
     assert up.stop() == 0
 
 
-def test_a_second_signal_ends_a_stubborn_service_at_once(state: Path) -> None:
+def test_a_second_signal_kills_a_stubborn_service_at_once(state: Path) -> None:
     up = Up(state, f"one={free_port()},--stubborn")
     up.until("the stack is up")
     family = up.family()
@@ -202,7 +202,7 @@ def test_a_second_signal_ends_a_stubborn_service_at_once(state: Path) -> None:
     assert gone(family)
 
 
-def test_a_stubborn_service_is_killed_after_its_time(state: Path) -> None:
+def test_a_stubborn_service_is_killed_after_its_grace_period(state: Path) -> None:
     up = Up(state, f"one={free_port()},--stubborn")
     up.until("the stack is up")
     family = up.family()
@@ -211,13 +211,13 @@ def test_a_stubborn_service_is_killed_after_its_time(state: Path) -> None:
     assert gone(family)
 
 
-def test_says_when_supervisord_is_gone(state: Path) -> None:
+def test_the_death_of_supervisord_is_reported(state: Path) -> None:
     up = Up(state, f"one={free_port()}")
     up.until("the stack is up")
     family = up.family()
     supervisord = psutil.Process(up.process.pid).children()[0]
     os.kill(supervisord.pid, signal.SIGKILL)
 
-    assert "supervisord ended on its own" in up.all()
+    assert "supervisord ended unexpectedly" in up.all()
     assert up.process.wait(WAIT_S) == 1
     assert gone(family)
