@@ -1,10 +1,10 @@
-# Environments of the programs: .venv/gateway has no torch in it, .venv/bentos does, .venv/gpu has only what reads NVML.
+# Environments of the programs: .venv/gateway without torch, .venv/bentos with torch, .venv/gpu with NVML only.
 PYTHON ?= python3.11
 GATEWAY := .venv/gateway/bin/python
 BENTOS := .venv/bentos/bin/python
 
-# Environments of the running programs, and the tools for checks and tests laid over them. Each is made once, and made
-# anew from nothing when its lock changes.
+# Environments of the running programs, and stamps of the tools for checks and tests installed into them. Each is made
+# once, and made from scratch when its lock changes.
 GATEWAY_ENV := .venv/gateway/.made
 BENTOS_ENV := .venv/bentos/.made
 GPU_ENV := .venv/gpu/.made
@@ -17,11 +17,11 @@ PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 # The lock names every package, so pip has nothing to resolve; `pip check` proves that nothing is missing.
 FROM_LOCK := $(PIP_INSTALL) --no-deps --requirement
 
-# Environments are made side by side.
+# Make environments in parallel.
 MAKEFLAGS += --jobs=2
 
-# An environment next to the stamp that is made, from the lock that it depends on. torch comes first and by its public
-# version, so that pip takes the build that fits the machine, and with it what that build needs.
+# Makes the environment in the folder of the stamp $@ from the lock $<. torch comes first and by its public version, so
+# that pip takes the build for this machine, with its dependencies.
 define new_environment
 	@echo "==> $(@D): making the environment"
 	@$(PYTHON) -m venv --clear $(@D)
@@ -43,11 +43,11 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Start the stack, answer three questions from real passages, stop
+demo: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Start the stack, answer three questions, stop
 	@$(GATEWAY) -m demo
 
 .PHONY: up
-up: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Start the stack and keep it up until Ctrl-C
+up: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Start the stack and keep it running until Ctrl-C
 	@$(GATEWAY) -m torchless.cli up
 
 .PHONY: test
@@ -56,11 +56,11 @@ test: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) $(GPU_ENV) $(CLIENTS_ENV) ## Run ev
 	@$(BENTOS) -m pytest -m "torch and not gpu"
 	@echo "==> tests that need no torch, in .venv/gateway"
 	@$(GATEWAY) -m pytest -m "not torch and not gpu"
-	@echo "==> other people's API clients against the stack, in .venv/clients"
+	@echo "==> third-party API clients against the stack, in .venv/clients"
 	@.venv/clients/bin/python -m pytest tests/compat
 
 .PHONY: lint
-lint: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Check style, types, imports between rooms and the stubs
+lint: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Check style, types, imports between packages, and the stubs
 	$(GATEWAY) -m ruff check .
 	$(GATEWAY) -m ruff format --check .
 	$(GATEWAY) -m mypy torchless gateway demo docs requirements benchmarks
@@ -69,32 +69,32 @@ lint: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Check style, types, imports betw
 	$(GATEWAY) -m torchless.contracts.generate --check
 
 .PHONY: lock
-lock: $(GATEWAY_TEST_ENV) ## Write the lock files anew from pyproject.toml, keeping versions that still fit
+lock: $(GATEWAY_TEST_ENV) ## Write the lock files from pyproject.toml, keeping versions that still fit
 	$(GATEWAY) -m requirements.lock
 
 .PHONY: stubs
-stubs: $(GATEWAY_TEST_ENV) ## Write the gRPC stubs anew from the protos
+stubs: $(GATEWAY_TEST_ENV) ## Generate the gRPC stubs from the protos
 	$(GATEWAY) -m torchless.contracts.generate
 
 .PHONY: docs
-docs: $(GATEWAY_TEST_ENV) ## Write docs/configuration.md anew from the settings
+docs: $(GATEWAY_TEST_ENV) ## Generate docs/configuration.md and the error table
 	$(GATEWAY) -m docs.configuration_tables
 	$(GATEWAY) -m docs.error_policy_table
 
 .PHONY: bench
-bench: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) $(PEERS_ENV) ## Measure the stack beside direct calls and infinity
+bench: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) $(PEERS_ENV) ## Measure the speed of the stack, direct calls and infinity
 	$(GATEWAY) -m benchmarks
 
 .PHONY: quality
-quality: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Measure what reranking gains; COLLECTION=folder names the data
+quality: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Measure how much reranking improves retrieval; COLLECTION=folder for the data
 	$(GATEWAY) -m benchmarks.quality $(if $(COLLECTION),--collection "$(COLLECTION)")
 
 .PHONY: chaos
-chaos: $(GATEWAY_TEST_ENV) $(BENTOS_ENV) ## Break the stack in twelve ways under load, and show what became of the requests
+chaos: $(GATEWAY_TEST_ENV) $(BENTOS_ENV) ## Run the fault tests: break the stack in twelve ways under load
 	@TORCHLESS_CHAOS=full $(GATEWAY) -m pytest tests/resilience
 
 .PHONY: soak
-soak: $(GATEWAY_TEST_ENV) ## Ten minutes at 80% load; nothing may grow
+soak: $(GATEWAY_TEST_ENV) ## Run ten minutes at 80% load and check that memory does not grow
 	@TORCHLESS_CHAOS=full TORCHLESS_CHAOS_SOAK_S=600 $(GATEWAY) -m pytest tests/resilience/test_soak.py
 
 .PHONY: clean

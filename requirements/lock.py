@@ -2,7 +2,7 @@
 
     python -m requirements.lock [--upgrade]
 
-Versions are chosen by pip-compile, from whatever index pip is set up for; nothing of that set-up is written down.
+pip-compile chooses the versions from the configured index of pip; the lock files do not mention the index.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ class Lock:
     """One lock file."""
 
     path: str
-    """The file, relative to the root."""
+    """Path from the root."""
     extras: tuple[str, ...] = ()
-    """Extras of `pyproject.toml` that it holds beside the project's own dependencies."""
+    """Extras of `pyproject.toml` in addition to the dependencies of the project."""
     source: str = "pyproject.toml"
-    """What it is made from; other than `pyproject.toml`: a file for programs that we only test or compare with."""
+    """Its source. A source other than `pyproject.toml` is for programs that are only tested or compared with."""
     agrees_with: str | None = None
-    """A lock whose versions this one takes over."""
+    """A lock whose versions this one uses."""
 
 
 LOCKS = (
     Lock("requirements/gateway.txt", ("gateway", "cli")),
     Lock("bentos/embedding/requirements.txt", ("models",)),
     Lock("bentos/reranking/requirements.txt", ("models",), agrees_with="bentos/embedding/requirements.txt"),
-    # With the gateway's versions: its environment runs the tests of both.
+    # The gateway's versions, because its environment runs the tests of both.
     Lock("bentos/gpu/requirements.txt", ("gpu",), agrees_with="requirements/gateway.txt"),
     Lock("requirements/gateway-test.txt", ("gateway", "cli", "gpu", "test"), agrees_with="requirements/gateway.txt"),
     Lock("requirements/bentos-test.txt", ("models", "test"), agrees_with="bentos/embedding/requirements.txt"),
@@ -44,21 +44,21 @@ LOCKS = (
 )
 
 OF_A_CUDA_BUILD = re.compile(r"(nvidia-(?!ml-py\b)|triton\b|cuda-)")
-"""Start of the names of packages that only a CUDA build of torch asks for. BentoML asks for nvidia-ml-py: it is pure
-Python, reads the driver's figures through NVML and brings no CUDA."""
+"""Start of the names of packages that only a CUDA build of torch requires. nvidia-ml-py is not one of them: BentoML
+requires it, and it is pure Python over the driver's NVML, without CUDA."""
 
 _HEADER = """\
 # Written by `make lock` from {source} for Python 3.11 on Linux; do not edit.
-# Why an unusual version is asked for stands beside it there.
+# The source explains unusual versions.
 """
 _TORCH_HEADER = """\
-# torch has no local version such as +cpu here, and the nvidia-*, cuda-* and triton packages are left out: which build
-# fits is the machine's affair. Install it first, `pip install torch==<as below>`; a CUDA build brings those with it.
+# torch has no local version such as +cpu here, and the nvidia-*, cuda-* and triton packages are left out, because the
+# build depends on the machine. Install torch first, `pip install torch==<as below>`; a CUDA build brings them too.
 """
 
 
 def compile_lock(lock: Lock, *, upgrade: bool) -> None:
-    """Runs pip-compile for one lock and puts the result into our form."""
+    """Runs pip-compile for one lock and formats the result."""
     command = [sys.executable, "-m", "piptools", "compile", "--quiet", "--strip-extras", "--allow-unsafe"]
     command += ["--no-header", "--no-emit-options", "--no-emit-index-url", "--no-emit-find-links"]
     command += ["--no-emit-trusted-host", *(f"--extra={extra}" for extra in lock.extras)]
@@ -73,7 +73,7 @@ def compile_lock(lock: Lock, *, upgrade: bool) -> None:
 
 
 def in_our_form(compiled: str, lock: Lock) -> str:
-    """pip-compile's output under our header, without what ties it to one build of torch."""
+    """The output of pip-compile under our header, without lines that depend on the build of torch."""
     entries = re.split(r"^(?=[A-Za-z0-9])", compiled, flags=re.MULTILINE)[1:]
     kept = [entry for entry in entries if not OF_A_CUDA_BUILD.match(entry)]
     body = re.sub(r"^(torch==[^+\s]+)\+\S+", r"\1", "".join(kept), flags=re.MULTILINE)
@@ -83,7 +83,7 @@ def in_our_form(compiled: str, lock: Lock) -> str:
 
 
 def main() -> None:
-    """Writes every lock, those first that others agree with."""
+    """Writes every lock; a lock comes after the lock it agrees with."""
     for lock in LOCKS:
         print(f"==> {lock.path}", flush=True)
         compile_lock(lock, upgrade="--upgrade" in sys.argv[1:])
