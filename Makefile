@@ -67,6 +67,7 @@ lint: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Check style, types, imports betw
 	$(BENTOS) -m mypy bentos
 	.venv/gateway/bin/lint-imports
 	$(GATEWAY) -m torchless.contracts.generate --check
+	$(GATEWAY) -m torchless.clients.sync.generate --check
 
 .PHONY: lock
 lock: $(GATEWAY_TEST_ENV) ## Write the lock files from pyproject.toml, keeping versions that still fit
@@ -75,6 +76,7 @@ lock: $(GATEWAY_TEST_ENV) ## Write the lock files from pyproject.toml, keeping v
 .PHONY: stubs
 stubs: $(GATEWAY_TEST_ENV) ## Generate the gRPC stubs from the protos
 	$(GATEWAY) -m torchless.contracts.generate
+	$(GATEWAY) -m torchless.clients.sync.generate
 
 .PHONY: docs
 docs: $(GATEWAY_TEST_ENV) ## Generate docs/configuration.md and the error table

@@ -1,4 +1,4 @@
-"""What the clients of all capabilities share: endpoints, health, and the way a call is made."""
+"""Base of the typed clients: endpoints, health and calls."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class CapabilityClient:
         await self.close()
 
     def start(self) -> None:
-        """Connects, and follows the endpoints' health from now on; otherwise the first call begins that."""
+        """Connects and starts the health checks; otherwise the first call does both."""
         self._pool.start()
 
     async def reconfigure(self, settings: ClientSettings) -> None:
-        """Other settings from now on; calls in flight end as they began.
+        """Applies new settings; calls in flight keep the old ones.
 
         The settings of the `connection` group apply to new endpoints only.
         """
@@ -66,18 +66,18 @@ class CapabilityClient:
         await self._pool.close()
 
     def states(self) -> list[EndpointState]:
-        """What is known of each endpoint now: its health, its breaker, and its calls in flight."""
+        """The current state of each endpoint: health, breaker and calls in flight."""
         return self._pool.states()
 
     def is_down(self) -> bool:
-        """Whether no endpoint takes calls, as far as is known: each one is unwell, or its breaker is open."""
+        """Whether, as far as is known, no endpoint takes calls: each is unhealthy or has an open breaker."""
         return self._pool.is_down()
 
     async def ready(self, context: CallContext = CallContext()) -> bool:
-        """Whether an endpoint says that it is SERVING (grpc.health.v1), asked now.
+        """Checks now whether an endpoint is SERVING (grpc.health.v1).
 
         Raises:
-            TorchlessError: UNREACHABLE, when none of them says anything within the deadline.
+            TorchlessError: UNREACHABLE, if no endpoint answers within the deadline.
         """
         self.start()
         deadline = self._caller.deadline_of(context)

@@ -1,4 +1,4 @@
-"""The blocking clients, against real gRPC servers; how they end, in processes of their own."""
+"""The blocking clients against real gRPC servers; their exit in separate processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from torchless.clients.embedding import SERVICE_NAME, EmbeddingClient, Embedding
 from torchless.clients.gpu import GPUClient
 from torchless.clients.reranking import RerankingClient
 from torchless.clients.settings import ClientSettings
-from torchless.clients.sync import SyncEmbeddingClient, SyncGPUClient, SyncRerankingClient, background
+from torchless.clients.sync import SyncEmbeddingClient, SyncGPUClient, SyncRerankingClient, background, generate
 from torchless.clients.sync.base import SyncClient
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import add_EmbeddingServiceServicer_to_server
@@ -97,8 +97,12 @@ def client(server: StandIn[StreamingServicer]) -> Iterator[SyncEmbeddingClient]:
         yield client
 
 
+def test_generated_clients_are_current() -> None:
+    assert generate.stale() == []
+
+
 @pytest.mark.parametrize(("blocking", "asynchronous"), PAIRS)
-def test_each_has_the_methods_of_the_asynchronous_client_with_their_types(
+def test_blocking_clients_have_the_methods_and_types_of_the_asynchronous_ones(
     blocking: type[SyncClient[Any]], asynchronous: type[CapabilityClient]
 ) -> None:
     def methods(kind: type) -> dict[str, str]:
@@ -111,7 +115,7 @@ def test_each_has_the_methods_of_the_asynchronous_client_with_their_types(
     assert methods(blocking) == {name: blocks(signature) for name, signature in methods(asynchronous).items()}
 
 
-def test_it_embeds_and_says_whose_fault_an_error_was(client: SyncEmbeddingClient) -> None:
+def test_embedding_client_embeds_tokenizes_and_raises_the_kind_of_error(client: SyncEmbeddingClient) -> None:
     answer = client.embed(["a", "b c"])
     np.testing.assert_array_equal(answer.vectors, [vector_of("a"), vector_of("b c")])
     assert client.count_tokens(["a b"]) == [4]
@@ -125,7 +129,7 @@ def test_it_embeds_and_says_whose_fault_an_error_was(client: SyncEmbeddingClient
     assert caught.value.kind is ErrorKind.INVALID_INPUT
 
 
-def test_context_and_settings_are_the_asynchronous_clients(server: StandIn[StreamingServicer]) -> None:
+def test_embedding_client_passes_on_context_and_settings(server: StandIn[StreamingServicer]) -> None:
     server.servicer.delay_s = 60
     with SyncEmbeddingClient(ClientSettings(address=server.address, deadline_s=600)) as client:
         with pytest.raises(TorchlessError) as caught:
@@ -138,7 +142,7 @@ def test_context_and_settings_are_the_asynchronous_clients(server: StandIn[Strea
     assert caught.value.kind is ErrorKind.DEADLINE
 
 
-def test_the_reranking_client_reranks(loop: LoopThread) -> None:
+def test_reranking_client_reranks(loop: LoopThread) -> None:
     with RerankingServer(loop) as server, SyncRerankingClient(server.address) as client:
         answer = client.rerank("swifts sleep", ["bread", "swifts sleep here"])
         assert list(answer.queries[0].order()) == [1, 0]
@@ -146,7 +150,7 @@ def test_the_reranking_client_reranks(loop: LoopThread) -> None:
         assert client.list_models()[0].id == "tests/words"
 
 
-def test_the_gpu_client_leases_and_watches(loop: LoopThread) -> None:
+def test_gpu_client_leases_and_watches(loop: LoopThread) -> None:
     with GPUServer(loop) as server, SyncGPUClient(server.address) as client:
         server.settle(uuids={"GPU-a", "GPU-b"})
         lease = client.allocate(100, "tests", device_uuids=["GPU-b"])
@@ -158,13 +162,13 @@ def test_the_gpu_client_leases_and_watches(loop: LoopThread) -> None:
         assert len(client.devices()) == 2
 
 
-async def test_it_works_where_an_event_loop_runs(client: SyncEmbeddingClient) -> None:
+async def test_blocking_client_works_in_a_thread_that_runs_an_event_loop(client: SyncEmbeddingClient) -> None:
     assert asyncio.get_running_loop().is_running()
     assert client.embed(["a"]).vectors.shape == (1, 16)
     assert len(list(client.embed_stream([["a"], ["b"]]))) == 2
 
 
-def test_several_threads_use_one_client_at_once_and_all_clients_one_thread(client: SyncEmbeddingClient) -> None:
+def test_threads_share_a_client_and_clients_share_one_background_thread(client: SyncEmbeddingClient) -> None:
     with SyncEmbeddingClient("127.0.0.1:1"), ThreadPoolExecutor(16) as pool:
         texts = [str(number) for number in range(200)]
         answers = list(pool.map(lambda text: client.embed([text]).vectors[0], texts))
@@ -173,7 +177,7 @@ def test_several_threads_use_one_client_at_once_and_all_clients_one_thread(clien
     assert len(running) == 1
 
 
-def test_a_stream_answers_each_frame_in_its_place(client: SyncEmbeddingClient) -> None:
+def test_stream_answers_frames_in_order_and_reads_them_in_the_calling_thread(client: SyncEmbeddingClient) -> None:
     reader = threading.current_thread()
 
     def frames() -> Iterator[list[str]]:
@@ -191,12 +195,12 @@ def test_a_stream_answers_each_frame_in_its_place(client: SyncEmbeddingClient) -
             np.testing.assert_array_equal(answer.vectors[0], vector_of(f"a{number}"))
 
 
-def test_a_stream_of_no_frames_is_empty(client: SyncEmbeddingClient) -> None:
+def test_stream_of_no_frames_is_empty(client: SyncEmbeddingClient) -> None:
     assert list(client.embed_stream([])) == []
 
 
 @pytest.mark.parametrize("leave", [lambda stream: stream.close(), lambda stream: None])
-def test_a_stream_left_early_is_cancelled_at_the_service_and_reads_no_further(
+def test_stream_left_early_is_cancelled_at_the_service_and_reads_no_further(
     client: SyncEmbeddingClient, server: StandIn[StreamingServicer], leave: Callable[[Any], None]
 ) -> None:
     read = 0
@@ -219,7 +223,7 @@ def test_a_stream_left_early_is_cancelled_at_the_service_and_reads_no_further(
     assert client.embed(["a"]).vectors.shape == (1, 16)
 
 
-def test_what_reading_frames_raises_comes_after_the_answers_before(client: SyncEmbeddingClient) -> None:
+def test_stream_raises_errors_of_reading_frames_after_the_answers_before(client: SyncEmbeddingClient) -> None:
     def broken() -> Iterator[list[str]]:
         yield ["a"]
         raise LookupError("no more disk")
@@ -230,7 +234,7 @@ def test_what_reading_frames_raises_comes_after_the_answers_before(client: SyncE
         next(stream)
 
 
-def test_a_fault_of_the_service_ends_the_stream(client: SyncEmbeddingClient) -> None:
+def test_failure_of_the_service_ends_the_stream(client: SyncEmbeddingClient) -> None:
     stream = client.embed_stream([["a"], ["break"], ["b"]])
     next(stream)
     with pytest.raises(TorchlessError) as caught:
@@ -256,7 +260,7 @@ def test_ctrl_c_cancels_the_call_at_the_service(
     assert server.servicer.cancelled.wait(PATIENCE_S)
 
 
-def test_a_closed_client_calls_nobody_and_may_be_closed_again(server: StandIn[StreamingServicer]) -> None:
+def test_closed_client_refuses_calls_and_may_be_closed_again(server: StandIn[StreamingServicer]) -> None:
     client = SyncEmbeddingClient(ClientSettings(address=server.address))
     client.embed(["a"])
     client.close()
@@ -267,7 +271,7 @@ def test_a_closed_client_calls_nobody_and_may_be_closed_again(server: StandIn[St
         assert caught.value.kind is ErrorKind.UNREACHABLE
 
 
-def test_closing_ends_what_other_threads_wait_for(server: StandIn[StreamingServicer]) -> None:
+def test_closing_a_client_ends_the_calls_of_other_threads(server: StandIn[StreamingServicer]) -> None:
     server.servicer.delay_s = 60
     client = SyncEmbeddingClient(ClientSettings(address=server.address))
     with ThreadPoolExecutor(1) as pool:
@@ -279,7 +283,7 @@ def test_closing_ends_what_other_threads_wait_for(server: StandIn[StreamingServi
     assert error.kind is ErrorKind.UNREACHABLE
 
 
-def test_a_client_that_nobody_holds_is_closed(server: StandIn[StreamingServicer]) -> None:
+def test_unreferenced_client_is_closed(server: StandIn[StreamingServicer]) -> None:
     clients = background.current().clients
     before = len(clients)
     client = SyncEmbeddingClient(ClientSettings(address=server.address))
@@ -293,7 +297,7 @@ def test_a_client_that_nobody_holds_is_closed(server: StandIn[StreamingServicer]
         time.sleep(0.01)
 
 
-def test_settings_that_cannot_be_used_are_refused_as_the_client_is_made() -> None:
+def test_invalid_settings_are_refused_when_the_client_is_created() -> None:
     with pytest.raises(ValueError, match="address"):
         SyncEmbeddingClient("a:1,a:1,:")
 
@@ -332,7 +336,7 @@ first.wait()
 
 
 @pytest.mark.parametrize("code", ENDINGS.values(), ids=ENDINGS.keys())
-def test_a_program_ends_though_it_closes_nothing(code: str, server: StandIn[StreamingServicer]) -> None:
+def test_program_exits_without_closing_its_clients(code: str, server: StandIn[StreamingServicer]) -> None:
     process = program(code + "print('done')", server.address)
     printed, complaints = process.communicate(timeout=60)
     assert (printed, process.returncode) == ("done\n", 0), complaints
@@ -341,7 +345,7 @@ def test_a_program_ends_though_it_closes_nothing(code: str, server: StandIn[Stre
     assert "Warning" not in complaints
 
 
-def test_a_program_interrupted_in_a_call_ends_and_its_call_with_it(server: StandIn[StreamingServicer]) -> None:
+def test_interrupt_ends_the_program_and_its_call(server: StandIn[StreamingServicer]) -> None:
     server.servicer.delay_s = 600
     process = program("SyncEmbeddingClient(address).embed(['a'])", server.address)
     assert server.servicer.begun.wait(PATIENCE_S)
@@ -351,7 +355,7 @@ def test_a_program_interrupted_in_a_call_ends_and_its_call_with_it(server: Stand
     assert server.servicer.cancelled.wait(PATIENCE_S)
 
 
-def test_a_forked_process_is_told_that_it_cannot_call_and_ends(server: StandIn[StreamingServicer]) -> None:
+def test_forked_process_gets_an_error_from_calls_and_exits(server: StandIn[StreamingServicer]) -> None:
     code = """
 def error_of(call):
     try:
@@ -373,7 +377,7 @@ print(status, len(client.embed(["a"]).vectors))
     assert printed.splitlines() == ["INTERNAL True INTERNAL True", "INTERNAL True", "0 1"], complaints
 
 
-def test_a_fork_before_the_first_client_does_no_harm(server: StandIn[StreamingServicer]) -> None:
+def test_fork_before_the_first_client_is_safe(server: StandIn[StreamingServicer]) -> None:
     code = f"""
 child = os.fork()
 {LEFT_OPEN}
@@ -385,7 +389,7 @@ print(os.waitpid(child, 0)[1])
     assert printed == "0\n", complaints
 
 
-def test_the_example_in_the_documentation_prints_what_it_shows(
+def test_examples_in_the_documentation_print_what_they_show(
     loop: LoopThread, server: StandIn[StreamingServicer]
 ) -> None:
     page = (ROOT / "docs/clients.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One event loop in a thread of its own, for all blocking clients of a process."""
+"""One event loop in a background thread, shared by all blocking clients of a process."""
 
 from __future__ import annotations
 
@@ -14,73 +14,73 @@ from torchless.clients.base import CapabilityClient
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 T = TypeVar("T")
-_EXIT_PATIENCE_S = 2.0
+_EXIT_TIMEOUT_S = 2.0
 
 
 class BackgroundLoop:
-    """An event loop in a daemon thread; `current` has the one of this process."""
+    """An event loop in a daemon thread; `current` returns the one of this process."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.clients: set[CapabilityClient] = set()
-        """Clients to be closed when the process ends. Touched in the loop alone."""
+        """Clients to close when the process ends. Used only in the loop."""
         self._thread = threading.Thread(target=self._serve, name="torchless-clients", daemon=True)
         self._thread.start()
 
     @property
-    def here(self) -> bool:
-        """Whether its thread runs, and in this process: not in the one that this was forked from."""
+    def is_running(self) -> bool:
+        """Whether its thread runs in this process; after a fork the thread exists only in the parent."""
         return self._thread.is_alive()
 
     def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Starts `work`, whose result the future has; cancelling that cancels the work.
+        """Starts `work`. The future gets its result; cancelling the future cancels the work.
 
         Raises:
-            TorchlessError: INTERNAL in a process that was forked, UNREACHABLE in one that is ending.
+            TorchlessError: INTERNAL in a forked process, UNREACHABLE in a process that is exiting.
         """
         if threading.current_thread() is self._thread:
             work.close()
-            raise RuntimeError("a blocking client was called in the thread that does its work")
-        if not self.here:
+            raise RuntimeError("a blocking client must not be called from the event loop that runs its calls")
+        if not self.is_running:
             work.close()
-            raise _not_here()
+            raise _not_running()
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`. Who stops waiting for it, by Ctrl-C for instance, cancels it.
+        """The result of `work`. An interrupt of the wait, Ctrl-C for instance, cancels the work.
 
         Raises:
-            TorchlessError: As `begin`; UNREACHABLE also when the process ends meanwhile.
+            TorchlessError: As `begin`; also UNREACHABLE when the process exits during the call.
         """
         future = self.begin(work)
         try:
             return future.result()
         except CancelledError:
-            raise ending() from None
+            raise exiting() from None
         finally:
-            future.cancel()  # nothing, once it is done
+            future.cancel()  # no effect once it is done
 
     def post(self, action: Callable[[], object]) -> None:
-        """Has `action` run in the loop, soon; from any thread, also as objects are collected or the process ends."""
-        if self.here:
+        """Runs `action` in the loop soon. Safe from any thread, from finalizers and during exit."""
+        if self.is_running:
             self.loop.call_soon_threadsafe(action)
 
     def forget(self, client: CapabilityClient) -> None:
-        """Closes `client` soon, without waiting for it."""
+        """Closes `client` soon, without waiting."""
         self.post(lambda: self.loop.create_task(self.close(client)))
 
     async def close(self, client: CapabilityClient) -> None:
-        """Closes `client`, unless that was done."""
+        """Closes `client`, unless it is closed already."""
         if client in self.clients:
             self.clients.discard(client)
             await client.close()
 
     def stop(self) -> None:
-        """Cancels what is under way, closes all clients, and ends the thread; waits for it two seconds at most."""
-        if not self.here:
+        """Cancels all calls, closes all clients and ends the thread; waits at most two seconds."""
+        if not self.is_running:
             return
         self.post(lambda: self.loop.create_task(self._stop()))
-        self._thread.join(_EXIT_PATIENCE_S)
+        self._thread.join(_EXIT_TIMEOUT_S)
 
     def _serve(self) -> None:
         try:
@@ -89,55 +89,55 @@ class BackgroundLoop:
             self.loop.close()
 
     async def _stop(self) -> None:
-        under_way = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in under_way:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(self.close(client) for client in tuple(self.clients)), return_exceptions=True)
         self.loop.stop()
 
 
 _lock = threading.Lock()
 _current: BackgroundLoop | None = None
-_of_the_parent: BackgroundLoop | None = None
+_parent_loop: BackgroundLoop | None = None
 
 
 def current() -> BackgroundLoop:
-    """The loop of this process, started with the first call.
+    """The loop of this process; the first call starts it.
 
     Raises:
-        TorchlessError: INTERNAL: the process was forked from one that has a loop.
+        TorchlessError: INTERNAL, if the process was forked from one that has a loop.
     """
-    global _current  # noqa: PLW0603  # one a process is what it is for
+    global _current  # noqa: PLW0603  # there is one per process
     with _lock:
-        if _of_the_parent is not None:
-            raise _not_here()
-        if _current is None or not _current.here:
+        if _parent_loop is not None:
+            raise _not_running()
+        if _current is None or not _current.is_running:
             _current = BackgroundLoop()
         return _current
 
 
-def ending() -> TorchlessError:
-    """What calls come to that the end of the process cuts short."""
-    return TorchlessError(ErrorKind.UNREACHABLE, "the process is ending: no more calls are made")
+def exiting() -> TorchlessError:
+    """The error of calls that the exit of the process cuts short."""
+    return TorchlessError(ErrorKind.UNREACHABLE, "the process is exiting, so no more calls are made")
 
 
-def _not_here() -> TorchlessError:
-    if _of_the_parent is None:
-        return ending()
+def _not_running() -> TorchlessError:
+    if _parent_loop is None:
+        return exiting()
     return TorchlessError(
         ErrorKind.INTERNAL,
-        "this process was forked from one that had made a client, and gRPC cannot be used in it; start processes with "
-        'multiprocessing.get_context("spawn") or "forkserver", or make the first client after the fork',
+        "this process was forked after its parent had created a client, and gRPC does not work in it; start processes "
+        'with multiprocessing.get_context("spawn") or "forkserver", or create the first client after the fork',
     )
 
 
 def _after_fork() -> None:
-    # The loop's thread is gone, and gRPC with it: a call would abort the process, or wait for ever. What the parent had
-    # is kept, since to collect a channel is to use gRPC.
-    global _current, _lock, _of_the_parent  # noqa: PLW0603
-    _lock = threading.Lock()  # a thread that is gone may have held it
-    _of_the_parent, _current = _current or _of_the_parent, None
+    # The fork has no loop thread and no working gRPC: a call would abort the process or hang. The parent's loop stays
+    # referenced, because collecting its channels would call gRPC.
+    global _current, _lock, _parent_loop  # noqa: PLW0603
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    _parent_loop, _current = _current or _parent_loop, None
 
 
 def _at_exit() -> None:

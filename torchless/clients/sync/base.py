@@ -1,4 +1,4 @@
-"""What the blocking clients of all capabilities share."""
+"""Base of the blocking clients."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ T = TypeVar("T")
 
 
 class SyncClient(Generic[C]):
-    """Base of the blocking clients: an asynchronous client in the background loop, and calls that wait for it.
+    """Runs an asynchronous client in the background loop and waits for its calls.
 
-    May be used from several threads at once, and in a thread whose event loop runs, as a notebook's does; that loop
-    stands still while a call waits. Ctrl-C cancels the call at the service. gRPC does not survive a fork: in a process
-    that was forked after the first client was made, calls raise INTERNAL.
+    Several threads may use one client at once. It also works in a thread that runs an event loop, such as a notebook's;
+    that loop waits during each call. Ctrl-C cancels the call at the service. gRPC does not survive a fork: in a process
+    that was forked after the first client was created, calls raise INTERNAL.
 
     Args:
-        make: Makes the asynchronous client.
+        make: Creates the asynchronous client.
     """
 
     def __init__(self, make: Callable[[], C]) -> None:
         self._closed = False
         self._loop = loop = background.current()
 
-        async def made() -> C:
+        async def create() -> C:
             client = make()
             loop.clients.add(client)
             return client
 
-        self._client = loop.run(made())
+        self._client = loop.run(create())
         self._finalizer = weakref.finalize(self, loop.forget, self._client)
-        self._finalizer.atexit = False  # when the process ends the loop closes what is left
+        self._finalizer.atexit = False  # at exit the loop closes all clients
 
     def __enter__(self) -> Self:
         self.start()
@@ -53,47 +53,43 @@ class SyncClient(Generic[C]):
         self.close()
 
     def start(self) -> None:
-        """Connects, and follows the endpoints' health from now on; otherwise the first call begins that."""
-
-        async def start(client: C) -> None:
-            client.start()
-
-        self._run(start)
+        """Connects and starts the health checks; otherwise the first call does both."""
+        self._call(lambda client: client.start())
 
     def reconfigure(self, settings: ClientSettings) -> None:
-        """Other settings from now on; calls in flight end as they began."""
+        """Applies new settings; calls in flight keep the old ones."""
         self._run(lambda client: client.reconfigure(settings))
 
     def close(self) -> None:
-        """Closes the channels; calls in flight end with UNREACHABLE. Again, or at the end of the process: nothing."""
+        """Closes the channels; calls in flight end with UNREACHABLE. Closing twice, or during exit, does nothing."""
         self._closed = True
         self._finalizer.detach()
-        if self._loop.here:
+        if self._loop.is_running:
             self._loop.run(self._loop.close(self._client))
 
     def states(self) -> list[EndpointState]:
-        """What is known of each endpoint now: its health, its breaker, and its calls in flight."""
-
-        async def states(client: C) -> list[EndpointState]:
-            return client.states()
-
-        return self._run(states)
+        """The current state of each endpoint: health, breaker and calls in flight."""
+        return self._call(lambda client: client.states())
 
     def is_down(self) -> bool:
-        """Whether no endpoint takes calls, as far as is known: each one is unwell, or its breaker is open."""
-
-        async def is_down(client: C) -> bool:
-            return client.is_down()
-
-        return self._run(is_down)
+        """Whether, as far as is known, no endpoint takes calls: each is unhealthy or has an open breaker."""
+        return self._call(lambda client: client.is_down())
 
     def ready(self, context: CallContext = CallContext()) -> bool:
-        """Whether an endpoint says that it is SERVING (grpc.health.v1), asked now.
+        """Checks now whether an endpoint is SERVING (grpc.health.v1).
 
         Raises:
-            TorchlessError: UNREACHABLE, when none of them says anything within the deadline.
+            TorchlessError: UNREACHABLE, if no endpoint answers within the deadline.
         """
         return self._run(lambda client: client.ready(context))
+
+    def _call(self, call: Callable[[C], T]) -> T:
+        """The result of `call`, a plain function, run in the loop."""
+
+        async def run(client: C) -> T:
+            return call(client)
+
+        return self._run(run)
 
     def _run(self, call: Callable[[C], Awaitable[T]]) -> T:
         client = self._bound()
