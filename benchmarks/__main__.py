@@ -35,18 +35,18 @@ _CHARTED = (SHORT, RERANKING)
 
 
 def bench(  # noqa: PLR0917  # each is an option of the command line
-    quick: Annotated[bool, typer.Option(help="One short round: under three minutes.")] = False,
-    only: Annotated[Part | None, typer.Option(help="Measure one part alone.")] = None,
-    no_peer: Annotated[bool, typer.Option("--no-peer", help="Leave infinity out.")] = False,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds, in place of the plan's.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.2, help="Seconds of a window, in place of the plan's.")] = None,
+    quick: Annotated[bool, typer.Option(help="Run one short round, under three minutes.")] = False,
+    only: Annotated[Part | None, typer.Option(help="Measure only one part.")] = None,
+    no_peer: Annotated[bool, typer.Option("--no-peer", help="Omit infinity.")] = False,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Number of rounds.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.2, help="Length of a window, in seconds.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = ROOT / "benchmarks" / "results",
     collection: Annotated[
-        Path, typer.Option(help="Folder with ori_pqal.json: queries and documents; made-up ones without it.")
+        Path, typer.Option(help="Folder with ori_pqal.json, for queries and documents; without it they are generated.")
     ] = COLLECTION,
     environments: Annotated[Path, typer.Option(help="Folder with the Python environments.")] = ROOT / ".venv",
 ) -> None:
-    """Measure the stack beside the direct call and infinity, on this machine, with the same texts and weights."""
+    """Measure the stack, the direct call and infinity on this machine, with the same texts and weights."""
     plan = replace(QUICK if quick else FULL, peer=not no_peer).sized(rounds, seconds)
     plan = plan if only is None else plan.only(only)
     console = Console()
@@ -60,7 +60,7 @@ def bench(  # noqa: PLR0917  # each is an option of the command line
         except (ChildFailedError, NoCollectionError, StackError, WrongAnswersError) as error:
             console.print(f"[red]The benchmark stopped:[/] {error}", highlight=False)
             raise typer.Exit(1) from error
-    # A run of one part leaves the figures of a whole one alone.
+    # A run of one part must not overwrite the results of a full run.
     name = "-".join(["quick" if quick else "bench", *([only] if only else [])])
     output.mkdir(parents=True, exist_ok=True)
     written = write(results, plan, output, name)
@@ -71,7 +71,7 @@ def bench(  # noqa: PLR0917  # each is an option of the command line
 
 
 def write(results: Results | LayerRun, plan: Plan, folder: Path, name: str) -> list[Path]:
-    """Writes everything into `folder`, and says where it is."""
+    """Writes all results into `folder` and returns the files."""
     page, figures, chart = (folder / f"{name}.{kind}" for kind in ("md", "json", "svg"))
     figures.write_bytes(to_json(results))
     if isinstance(results, LayerRun):
@@ -83,7 +83,7 @@ def write(results: Results | LayerRun, plan: Plan, folder: Path, name: str) -> l
 
 
 def run_layer(plan: Plan, environments: Path, logs: Path, console: Console) -> LayerRun:
-    """The run of the client layer alone, with a progress bar."""
+    """Runs only the client layer, with a progress bar."""
     assert plan.layer is not None  # a plan has cases or the layer
     with _progress(console) as progress:
         layer = _layer(plan.layer, logs, progress, progress.add_task("the client layer", total=None))
@@ -107,13 +107,13 @@ def _layer(plan: LayerPlan, logs: Path, progress: Progress, task: TaskID) -> Lay
 
 
 def run(plan: Plan, layout: Layout, pools: Pools, console: Console) -> Results:
-    """The whole run, with a progress bar."""
+    """Runs everything, with a progress bar."""
     with _progress(console) as progress:
         task = progress.add_task("timing the gateway's start", total=None)
         port = layout.settings.gateway_port
         starts = [start_seconds(layout.gateway, port, layout.logs / "start.log") for _ in range(plan.starts)]
         layer = _layer(plan.layer, layout.logs, progress, task) if plan.layer else None
-        progress.update(task, description="starting everybody")
+        progress.update(task, description="starting the contenders")
         with stack_up(layout, peer=plan.peer) as stack:
             memory_idle = memory(stack.trees["gateway"])
             progress.update(task, description="comparing answers")

@@ -1,4 +1,4 @@
-"""Pieces of Markdown."""
+"""Markdown tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from collections.abc import Iterable, Sequence
 
 
 def table(head: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
-    """A table, one line a row."""
+    """A table with one line for each row."""
     lines = [head, ["---"] * len(head), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

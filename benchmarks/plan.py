@@ -1,4 +1,4 @@
-"""What is measured: cases, each with the direct call that it is compared with, and how long."""
+"""The plan of a run: the cases, each with its direct call, and their duration."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from enum import StrEnum
 
 
 class Part(StrEnum):
-    """What can be measured alone."""
+    """A part of the benchmark that can run separately."""
 
     EMBEDDING = "embedding"
     RERANKING = "reranking"
     LAYER = "layer"
-    """The client layer, over a bare gRPC stub."""
+    """The client layer, compared with a bare gRPC stub."""
 
 
 class Task(StrEnum):
-    """What contenders are given to do."""
+    """The task of a case."""
 
     EMBEDDING = "embedding"
     """Texts to vectors."""
     RERANKING = "reranking"
     """Documents of a query to scores, by the default model: late interaction joined with the embedding score."""
     CROSS_ENCODER = "cross-encoder"
-    """The same by a cross-encoder."""
+    """The same with a cross-encoder."""
 
     @property
     def part(self) -> Part:
-        """What it belongs to; also the name of the service that does it."""
+        """The part it belongs to; also the name of the service."""
         return Part.EMBEDDING if self is Task.EMBEDDING else Part.RERANKING
 
     @property
     def unit(self) -> str:
-        """What throughput counts."""
+        """The unit of throughput."""
         return "texts" if self is Task.EMBEDDING else "pairs"
 
 
 class Length(StrEnum):
-    """How long a passage is; the tokens are those of the default model, special tokens included."""
+    """Length of a passage, in tokens of the default model with special tokens."""
 
     SHORT = "short"
     """10 to 30 tokens, 19 on average."""
@@ -46,20 +46,20 @@ class Length(StrEnum):
 
 
 _LARGEST_DIRECT_BATCH = {Task.EMBEDDING: 64, Task.RERANKING: 32, Task.CROSS_ENCODER: 32}
-"""To embed, as many texts as our service puts into one pass. To rerank, what sentence-transformers comes with: passages
-differ in length, and in batches of 64 of them half of what the direct call computes would be padding."""
+"""Embedding: as many texts as the service puts into one batch. Reranking: the default of sentence-transformers;
+passages differ in length, and with a batch size of 64 half of the direct call would be padding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One kind of load. It is compared with one direct call for all that is in flight together."""
+    """One kind of load, compared with one direct call for all requests in flight."""
 
     task: Task
-    """What is to be done."""
+    """The task."""
     load: str
-    """How much at once, in words."""
+    """A description of the load."""
     in_flight: int
-    """Requests in flight at once; each next one is sent when one is answered."""
+    """Requests in flight; when one is answered, the next is sent."""
     items: int = 1
     """Texts in one request, or documents of its query."""
     length: Length = Length.SHORT
@@ -67,7 +67,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         return f"{self.task}, {self.load}"
 
     @property
@@ -77,66 +77,66 @@ class Case:
 
 
 SHORT = tuple(Case(Task.EMBEDDING, f"{count} in flight", in_flight=count) for count in (1, 8, 32, 64))
-"""One short text a request."""
+"""One short text for each request."""
 OTHER = (
     Case(Task.EMBEDDING, "long, 8 in flight", in_flight=8, length=Length.LONG),
     Case(Task.EMBEDDING, "256 in one", in_flight=1, items=256),
 )
-"""About 200 tokens a text; and bulk: 256 short texts a request."""
+"""Texts of about 200 tokens; and bulk, 256 short texts in a request."""
 RERANKING = tuple(Case(Task.RERANKING, f"{count} in flight", in_flight=count, items=10) for count in (1, 8, 32))
-"""A query with 10 documents a request: what a search puts in order."""
+"""A query with 10 documents in a request, as in a search."""
 RERANKING_OTHER = (
     Case(Task.RERANKING, "100 in one", in_flight=1, items=100),
     Case(Task.RERANKING, "one document, 32 in flight", in_flight=32),
 )
-"""A long list for one query; and single pairs, which only joined fill a pass."""
+"""A long list for one query; and single pairs, which fill a batch only when they are joined."""
 CROSS_ENCODER = tuple(Case(Task.CROSS_ENCODER, f"{count} in flight", in_flight=count, items=10) for count in (8, 32))
 """As `RERANKING`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """How much of the client layer is measured: many short windows, since a call takes less than a millisecond."""
+    """How much of the client layer is measured: many short windows, because a call takes less than a millisecond."""
 
     rounds: int
-    """How often every way to call is measured under every load."""
+    """Number of times that each variant is measured under each load."""
     seconds: float
-    """Length of a window."""
+    """Length of a window, in seconds."""
     warm_up_s: float
-    """Load before the window opens, at least."""
+    """Shortest load before the window opens, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured."""
+    """How much is measured in a run."""
 
     cases: tuple[Case, ...]
-    """The loads, in their order within a round."""
+    """The cases, in their order within a round."""
     rounds: int
-    """How often every contender is measured under every load."""
+    """Number of times that each contender is measured under each load."""
     seconds: float
-    """Length of a window."""
+    """Length of a window, in seconds."""
     warm_up_s: float
-    """Load before the window opens, at least; it lasts until each request in flight at its start is answered."""
+    """Shortest load before the window opens, in seconds; it lasts until the first requests are answered."""
     starts: int
-    """How often the gateway is started to time it."""
+    """Number of timed starts of the gateway."""
     peer: bool
     """Whether infinity takes part."""
     layer: LayerPlan | None = None
-    """The client layer; None: it is left out."""
+    """The client layer; None: not measured."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What is to be done, in order."""
+        """The tasks, in order."""
         return tuple(dict.fromkeys(case.task for case in self.cases))
 
     def only(self, part: Part) -> Plan:
-        """What of it measures one part."""
+        """The plan restricted to one part."""
         cases = tuple(case for case in self.cases if case.task.part is part)
         return replace(self, cases=cases, layer=self.layer if part is Part.LAYER else None)
 
     def sized(self, rounds: int | None, seconds: float | None) -> Plan:
-        """The same with another number of rounds and another length of windows; None: the plan's own."""
+        """The plan with another number of rounds and another length of windows; None: unchanged."""
         layer = self.layer and replace(
             self.layer, rounds=rounds or self.layer.rounds, seconds=seconds or self.layer.seconds
         )

@@ -36,19 +36,19 @@ def cells(layer: LayerResults) -> Iterator[tuple[str, ...]]:
 def section(layer: LayerResults) -> str:
     """The table, and how it was measured."""
     plan = layer.plan
-    without_redis = "" if layer.has_redis else " There was no `redis-server`, so the variants with Redis are left out."
+    without_redis = "" if layer.has_redis else " Without `redis-server`, the variants with Redis are missing."
     method = (
-        "What a call costs beside the service: one that answers at once, with prepared bytes over real gRPC on "
-        "loopback, from a process of its own. The bare stub has a channel with the same options, sets a deadline, and "
-        "reads the answer as the client does. `EmbeddingClient` adds balancing, breaker, health watch, retries and "
-        "metrics, over one endpoint; `client` is the same with what is named beside it, where three endpoints are "
-        "three ports of the one service; `cache` is an `EmbeddingCache` before `EmbeddingClient`.",
-        "All are in one process, on uvloop as the gateway is, each over connections of its own; a call has one short "
-        f"text and brings one vector of 384 dimensions. {plan.rounds} rounds of {plan.seconds} s windows after "
-        f"{plan.warm_up_s} s of load; they follow one another within a load, in the opposite order every other round. "
-        "Figures are medians over the rounds; what is added to the bare stub is compared within a round.",
-        "Where no load is named, one call is made at a time. At 32 in flight caller and service each keep a core busy, "
-        "so a call's latency is mostly its wait for the others; what the layer costs then is the CPU: the caller's, "
-        f"gRPC's threads included.{without_redis}",
+        "The cost of a call without the service's work: the service answers at once, with prepared bytes over real "
+        "gRPC on loopback, from a separate process. The bare stub has a channel with the same options, sets a "
+        "deadline, and reads the response as the client does. `EmbeddingClient` adds load balancing, breaker, health "
+        "watch, retries and metrics, over one endpoint. `client` is the same with the named option; three endpoints "
+        "are three ports of one service. `cache` is an `EmbeddingCache` in front of `EmbeddingClient`.",
+        "All variants run in one process, on uvloop as in the gateway, each over separate connections. A call has one "
+        f"short text and returns one vector of 384 dimensions. {plan.rounds} rounds of {plan.seconds} s windows after "
+        f"{plan.warm_up_s} s of load; under each load the variants run one after another, in reverse order every other "
+        "round. Figures are medians over the rounds; added time is compared with the bare stub within a round.",
+        "Columns without a load are for one call at a time. At 32 in flight, caller and service each keep a core busy, "
+        "so the latency of a call is mostly its wait for the others; the cost of the layer is then the caller's CPU "
+        f"time, with gRPC's threads.{without_redis}",
     )
     return f"{table(HEAD, cells(layer))}\n\n" + "\n".join(f"- {line}" for line in method)

@@ -9,37 +9,37 @@ from pathlib import Path
 from benchmarks.paths import ROOT
 
 COLLECTION = ROOT.parent / "shared/data/pubmedqa"
-"""Where PubMedQA stands beside a checkout, if it does."""
+"""Default folder of PubMedQA, next to the checkout."""
 _FILE = "ori_pqal.json"
 _HINT = (
-    "Give a folder that has one with --collection, or `make quality COLLECTION=folder`: an object that holds for each "
-    "question an entry with QUESTION, a text, and CONTEXTS, the texts of the document that it should find"
+    "Pass a folder with this file as --collection, or run `make quality COLLECTION=folder`. The file must be an object "
+    "with an entry for each question: QUESTION, a text, and CONTEXTS, the texts of the right document"
 )
 
 
 class NoCollectionError(Exception):
-    """There is no collection of the form that is read; the message says what is missing."""
+    """The collection is missing or malformed; the message says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Questions and documents: question i should find document i among all."""
+    """Questions and documents: document i is the right one for question i."""
 
     name: str
     """Name of its folder."""
     questions: list[str]
     """The questions."""
     documents: list[str]
-    """As many documents."""
+    """As many documents as questions."""
 
 
 def read_collection(folder: Path) -> Collection:
-    """Reads `ori_pqal.json`, the form of PubMedQA: for each id an object with `QUESTION` and `CONTEXTS`.
+    """Reads `ori_pqal.json` of PubMedQA: for each id an object with `QUESTION` and `CONTEXTS`.
 
-    The contexts, which are the sections of an abstract without its conclusion, are joined by a space to one document.
+    The contexts are the sections of an abstract without its conclusion; they are joined by spaces to one document.
 
     Raises:
-        NoCollectionError: The file is not there, holds no question, or an entry lacks a field.
+        NoCollectionError: The file is missing or has no question, or an entry lacks a field.
     """
     file = folder / _FILE
     try:
@@ -49,7 +49,7 @@ def read_collection(folder: Path) -> Collection:
     except ValueError as error:
         raise NoCollectionError(f"{file} is not JSON: {error}") from error
     if not isinstance(entries, dict) or not entries:
-        raise NoCollectionError(f"{file} must hold an object with one entry a question")
+        raise NoCollectionError(f"{file} must be an object with one entry for each question")
     questions, documents = [], []
     for identifier, entry in entries.items():
         question, contexts = _fields(entry, f"{file}, entry {identifier}")

@@ -1,4 +1,4 @@
-"""What contenders are asked: the same requests, in the same order, for everybody."""
+"""The requests of a run: the same, in the same order, for every contender."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.data.texts import of_sentences, passages
 from benchmarks.plan import Case, Length, Task
 
 _POOL = 2048
-"""Texts that requests are drawn from, in order and again from the start."""
+"""Number of texts that requests are made from, in order and repeatedly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,12 @@ class Request:
     """One request."""
 
     texts: Sequence[str]
-    """What to embed, or the documents to score."""
+    """The texts to embed, or the documents to score."""
     query: str = ""
-    """What the documents are scored for."""
+    """The query of the documents."""
 
     def to_json(self) -> dict[str, Any]:
-        """For a job of another process, which makes a `Request` of it again with `Request(**found)`."""
+        """For a job of another process, which reads it with `Request(**found)`."""
         return asdict(self)
 
 
@@ -34,16 +34,16 @@ class Pools:
     """The texts of a run."""
 
     texts: Mapping[Length, Sequence[str]]
-    """To embed."""
+    """Texts to embed."""
     queries: Sequence[str]
-    """To rerank for."""
+    """Queries to rerank for."""
     documents: Sequence[str]
-    """To be reranked."""
+    """Documents to rerank."""
     source: str
-    """Where queries and documents come from, in words."""
+    """A description of the source of queries and documents."""
 
     def requests(self, case: Case) -> list[Request]:
-        """The requests of a case; each next one is drawn from the next texts."""
+        """The requests of a case; each uses the next texts of the pool."""
         if case.task is Task.EMBEDDING:
             return [Request(texts) for texts in _parts(self.texts[case.length], case.items)]
         return [
@@ -58,16 +58,16 @@ class Pools:
 
 
 def make_pools(collection: Path) -> Pools:
-    """Texts made up for embedding; for reranking those of `collection`, or made-up ones where it is not there."""
+    """Generated texts for embedding; for reranking those of `collection`, or generated ones if it does not exist."""
     texts = {length: passages(_POOL, length, seed=1) for length in Length}
     if not collection.is_dir():
         queries = passages(_POOL, Length.SHORT, seed=2)
-        return Pools(texts, queries, passages(_POOL, Length.SHORT, seed=3), "made up from word lists")
+        return Pools(texts, queries, passages(_POOL, Length.SHORT, seed=3), "generated from word lists")
     found = read_collection(collection)
     documents = [passage for text in found.documents for passage in of_sentences(text)][:_POOL]
     return Pools(texts, found.questions[:_POOL], documents, f"questions and sentences of {found.name}")
 
 
 def _parts(texts: Sequence[str], size: int) -> list[Sequence[str]]:
-    """Parts of `size` texts; what is left over is left out."""
+    """Parts of `size` texts; a shorter rest is dropped."""
     return [texts[first : first + size] for first in range(0, len(texts) - size + 1, size)]

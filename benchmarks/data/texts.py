@@ -1,4 +1,4 @@
-"""Passages: made up from word lists, always the same for the same seed, or cut out of longer texts."""
+"""Passages: generated from word lists, always the same for a seed, or cut out of longer texts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WORDS = {Length.SHORT: (6, 19), Length.LONG: (168, 178)}
 
 
 def passages(count: int, length: Length, seed: int) -> list[str]:
-    """`count` passages. Their lengths vary evenly within what `length` says."""
+    """`count` passages, with lengths distributed evenly over the range of `length`."""
     draw = Random(f"{length}-{seed}")  # noqa: S311  # not a secret
     return [_passage(draw, draw.randint(*_WORDS[length])) for _ in range(count)]
 
@@ -43,7 +43,7 @@ _FEWEST_WORDS = 12
 
 
 def of_sentences(text: str) -> list[str]:
-    """A text in passages of a sentence, or of several where they are short; a short rest is left out."""
+    """Splits a text into passages of one sentence, or of several short ones; a short rest is dropped."""
     found: list[str] = []
     words: list[str] = []
     for sentence in _SENTENCE_ENDS.split(text):

@@ -1,1 +1,1 @@
-"""How well the stack finds what it should: `python -m benchmarks.quality`."""
+"""Retrieval quality of the stack: `python -m benchmarks.quality`."""

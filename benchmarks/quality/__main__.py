@@ -32,22 +32,22 @@ from torchless.cli.services import StackSettings, stack_services
 from torchless.contracts.errors import TorchlessError
 
 _STATED = (ChildFailedError, GatewayError, NoCollectionError, StackError, TorchlessError)
-"""Errors whose message says what to do."""
+"""Errors whose message is enough for the user."""
 
 
 def quality(  # noqa: PLR0917  # each is an option of the command line
     collection: Annotated[Path, typer.Option(help="Folder with ori_pqal.json.")] = COLLECTION,
-    top: Annotated[int, typer.Option(min=DEPTH, help="Documents found by vector and reranked.")] = 50,
-    limit: Annotated[int | None, typer.Option(min=1, help="Ask the first so many questions.")] = None,
-    gateway: Annotated[str | None, typer.Option(help="URL of a gateway to ask over HTTP.")] = None,
+    top: Annotated[int, typer.Option(min=DEPTH, help="Documents found by vector and reranked for each question.")] = 50,
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of questions to ask; all by default.")] = None,
+    gateway: Annotated[str | None, typer.Option(help="URL of a running gateway, to call it over HTTP.")] = None,
     embedding: Annotated[str | None, typer.Option(help="host:port of a running embedding service.")] = None,
     reranking: Annotated[str | None, typer.Option(help="host:port of a running reranking service.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = ROOT / "benchmarks" / "results",
     environments: Annotated[Path, typer.Option(help="Folder with the Python environments.")] = ROOT / ".venv",
 ) -> None:
-    """Measure nDCG@10 on a collection, by vector and reranked. Starts the services itself unless they are named."""
+    """Measure nDCG@10 on a collection, by vector and reranked. Starts the services unless you give addresses."""
     if (embedding is None) != (reranking is None) or (gateway and embedding):
-        raise typer.BadParameter("give --gateway, or --embedding and --reranking, or none of them")
+        raise typer.BadParameter("pass --gateway, or both --embedding and --reranking, or none of them")
     console = Console()
     try:
         read = read_collection(collection)
@@ -61,7 +61,7 @@ def quality(  # noqa: PLR0917  # each is an option of the command line
     except _STATED as error:
         console.print(f"[red]The measurement stopped:[/] {error}", highlight=False)
         raise typer.Exit(1) from error
-    # Some of the questions leave the figures of all of them alone.
+    # A run with some of the questions must not overwrite the results of a full run.
     name = "quality" if limit is None else "quality-part"
     output.mkdir(parents=True, exist_ok=True)
     (output / f"{name}.json").write_bytes(to_json(found))
@@ -82,16 +82,16 @@ def services_up(environments: Path, console: Console) -> Iterator[Services]:
 
 
 async def measure(services: Services, collection: Collection, top: int, limit: int | None, console: Console) -> Quality:
-    """The whole measurement, with a progress bar.
+    """Runs the measurement, with a progress bar.
 
     Args:
-        services: Who embeds and reranks.
+        services: The services that embed and rerank.
         collection: Questions and documents.
-        top: Documents reranked for each question; fewer where there are not as many.
+        top: Documents reranked for each question; at most all of them.
         limit: Questions to ask; None: all.
-        console: Where the progress is shown.
+        console: Shows the progress.
     """
-    # A limit, or a top, past what there is means all there is.
+    # A limit or top above the size of the collection means all of it.
     questions = min(limit or len(collection.questions), len(collection.questions))
     top = min(top, len(collection.documents))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())

@@ -1,4 +1,4 @@
-"""How good an order of documents is where one document is the right one."""
+"""Quality of an order of documents in which one document is right."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 NOT_FOUND = 0
-"""Rank of a document that is not among those found."""
+"""Rank of a document that was not found."""
 
 
 def ranks(found: NDArray[np.intp], right: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Places of the right documents, from 1; `NOT_FOUND` where it is not among the found ones.
+    """Ranks of the right documents, from 1, or `NOT_FOUND`.
 
     Args:
         found: Shape (questions, documents): indices of documents, the best first.
@@ -21,7 +21,7 @@ def ranks(found: NDArray[np.intp], right: NDArray[np.intp]) -> NDArray[np.int64]
 
 
 def ndcg(places: NDArray[np.int64], depth: int = 10) -> NDArray[np.float64]:
-    """nDCG at `depth` for each place: 1 / log2(1 + place) up to there, 0 beyond and where it was not found.
+    """nDCG at `depth` for each rank: 1 / log2(1 + rank) up to `depth`, 0 beyond it or if it was not found.
 
     With one right document the ideal gain is 1. (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR
     techniques", 2002.)

@@ -1,4 +1,4 @@
-"""What was found, on a terminal, as Markdown and as JSON."""
+"""The results for a terminal, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from rich.table import Table
 from benchmarks.quality.significance import DRAWS, Difference
 
 DEPTH = 10
-"""Places that nDCG looks at."""
+"""Ranks that nDCG counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """One run."""
+    """Results of one run."""
 
     collection: str
-    """Its name."""
+    """Name of the collection."""
     questions: int
-    """How many were asked."""
+    """Number of questions."""
     documents: int
-    """Among how many each was searched for."""
+    """Number of documents."""
     top: int
     """Documents reranked for each question."""
     way: str
-    """How the stack was asked."""
+    """How the stack was called."""
     models: str
-    """What answered."""
+    """The models."""
     machine: Mapping[str, Any]
     """See `benchmarks.measurement.machine.facts`."""
     seconds: float
-    """How long it took."""
+    """Duration of the run, in seconds."""
     found: float
     """Share of the questions whose document is among the `top`."""
     by_vector: float
@@ -42,7 +42,7 @@ class Quality:
     reranked: float
     """nDCG@10 of the order after reranking."""
     difference: Difference
-    """Of the two."""
+    """The difference between the two."""
 
 
 def to_table(quality: Quality) -> Table:
@@ -54,23 +54,23 @@ def to_table(quality: Quality) -> Table:
 
 
 def to_markdown(quality: Quality) -> str:
-    """The figures, and how they came about."""
+    """The figures, and how they were measured."""
     rows = "\n".join(f"| {name} | {value} |" for name, value in _figures(quality).items())
     machine = quality.machine
     changes = ", with uncommitted changes" if machine["uncommitted_changes"] else ""
     return (
         f"# Quality: {quality.collection}\n\n"
         f"Known-item retrieval: {_asked(quality)}. The {quality.top} documents nearest by vector are reranked. "
-        f"Asked over {quality.way}; {quality.models}. It took {quality.seconds:.0f} s on {machine['processor']}, "
+        f"Called over {quality.way}; {quality.models}. It took {quality.seconds:.0f} s on {machine['processor']}, "
         f"{machine['cores']} cores, commit {machine['commit']}{changes}.\n\n"
         f"| | |\n| --- | --- |\n{rows}\n\n"
-        f"The p value is of the two-sided paired randomisation test and the interval is a percentile bootstrap, each "
-        f"with {DRAWS} draws over the questions, always the same ones.\n"
+        f"The p value is from the two-sided paired randomisation test, and the interval from a percentile bootstrap, "
+        f"each with {DRAWS} draws over the questions and a fixed seed.\n"
     )
 
 
 def to_json(quality: Quality) -> bytes:
-    """All of it, indented."""
+    """The results as indented JSON."""
     return orjson.dumps(asdict(quality), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 

@@ -1,4 +1,4 @@
-"""Searches a collection as an application does: by vector, then the nearest documents put in order anew."""
+"""Searches a collection as an application does: by vector, then reranking the nearest documents."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ T = TypeVar("T")
 _TEXTS_A_CALL = 32
 _QUERIES_A_CALL = 4
 _CALLS_IN_FLIGHT = 2
-"""So that the service has the next call at hand when it is done with one."""
+"""Two, so that the next call waits when the service finishes one."""
 Announce = Callable[[int], None]
-"""Told how many texts or pairs were done since."""
+"""Receives the number of texts or pairs done since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What was found for each question: indices of documents, shape (questions, top), the best first."""
+    """The documents found for each question: indices, shape (questions, top), the best first."""
 
     by_vector: NDArray[np.intp]
-    """As their vectors are near the question's."""
+    """Ordered by the similarity of the vectors."""
     reranked: NDArray[np.intp]
     """The same documents, reranked."""
 
@@ -38,11 +38,11 @@ async def search(services: Services, collection: Collection, questions: int, top
     """Searches for the first `questions` questions among all documents.
 
     Args:
-        services: Who embeds and reranks.
-        collection: What is searched.
-        questions: How many questions are asked.
-        top: Documents that are found by vector, and reranked, for each question.
-        done: Told of progress.
+        services: The services that embed and rerank.
+        collection: The questions and documents.
+        questions: Number of questions.
+        top: Documents found by vector and reranked for each question.
+        done: Receives the progress.
     """
     asked = collection.questions[:questions]
     documents = await _embed(services, collection.documents, InputType.DOCUMENT, done)
@@ -81,7 +81,7 @@ async def _rerank(services: Services, queries: Sequence[Query], done: Announce) 
 
 
 def work_of(collection: Collection, questions: int, top: int) -> int:
-    """How much `done` is told of in all."""
+    """The total that `done` receives."""
     return len(collection.documents) + questions + questions * top
 
 

@@ -1,4 +1,4 @@
-"""The two ways in which the stack is asked: its services over gRPC, or its gateway over HTTP."""
+"""The two ways to call the stack: its services over gRPC, or its gateway over HTTP."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _DEADLINE_S = 600.0
 
 
 class Services(Protocol):
-    """Embeds and reranks. The queries of one call share what it costs."""
+    """Embeds and reranks. The queries of one call share its cost."""
 
     name: str
-    """What a report calls it."""
+    """Name in the report."""
 
     async def embed(self, texts: Sequence[str], kind: InputType) -> NDArray[np.float32]:
         """Vectors of length 1, shape (texts, dimensions)."""
 
     async def rerank(self, queries: Sequence[Query]) -> list[NDArray[np.intp]]:
-        """For each query the places of its documents, the best first; of equal ones the one given first."""
+        """For each query the indices of its documents, the best first; equal scores keep their order."""
 
     async def models(self) -> str:
-        """The models that answer, in words."""
+        """A description of the models."""
 
     async def __aenter__(self) -> Self:
-        """Opens what calls need."""
+        """Opens the connections."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes it."""
+        """Closes the connections."""
 
 
 class GRPCServices:
-    """The embedding and the reranking service, by our clients; many queries a call.
+    """The embedding and the reranking service, with our clients; many queries in a call.
 
     Args:
         embedding: Address, `host:port`.
@@ -103,7 +103,7 @@ class GatewayServices:
         await self._gateway.__aexit__(kind, error, trace)
 
     async def embed(self, texts: Sequence[str], kind: InputType) -> NDArray[np.float32]:
-        """See `Services`; OpenAI's API has no kinds of input."""
+        """See `Services`; OpenAI's API has no input types."""
         del kind
         return await self._gateway.embed(texts)
 

@@ -1,4 +1,4 @@
-"""Whether a difference between two ways to answer the same questions is more than chance."""
+"""Statistical significance of the difference between two systems on the same questions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = 100_000
-"""Draws of the test and of the interval."""
+"""Draws for the test and for the interval."""
 _EXACT_UP_TO = 16
 _SEED = 20_020
 _CHUNK = 4096
@@ -17,30 +17,30 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The second way less the first, question by question."""
+    """The second system minus the first, question by question."""
 
     mean: float
-    """Of all questions."""
+    """Mean over all questions."""
     low: float
-    """95 % bootstrap interval of the mean: its lower end."""
+    """Lower end of the 95 % bootstrap interval of the mean."""
     high: float
-    """Its upper end."""
+    """Upper end of the interval."""
     p_value: float
-    """Two-sided, of the paired randomisation test."""
+    """p value of the two-sided paired randomisation test."""
     better: int
-    """Questions where the second way is better."""
+    """Questions on which the second system is better."""
     worse: int
-    """Where it is worse."""
+    """Questions on which it is worse."""
     equal: int
-    """Where both are the same."""
+    """Questions on which both are equal."""
 
 
 def compare(first: NDArray[np.float64], second: NDArray[np.float64]) -> Difference:
-    """The paired difference between two ways.
+    """The paired difference between two systems.
 
     Args:
         first: Shape (questions,): a figure for each question; the higher, the better.
-        second: The same questions, answered the second way.
+        second: The figures of the second system for the same questions.
     """
     differences = second - first
     low, high = bootstrap_interval(differences)
@@ -56,15 +56,15 @@ def compare(first: NDArray[np.float64], second: NDArray[np.float64]) -> Differen
 
 
 def randomisation_p_value(differences: NDArray[np.float64], draws: int = DRAWS) -> float:
-    """How likely a mean at least as far from 0 is if each difference could as well have the other sign.
+    """Probability of a mean at least as far from 0 if the sign of each difference were random.
 
     Fisher's test by randomisation ("The design of experiments", 1935, section 21), as Smucker, Allan and Carterette
-    recommend it for retrieval (2007). Exact where few questions differ; otherwise from `draws` draws, always the same,
-    with the observed signs counted as one more, so that it is never 0.
+    recommend it for retrieval (2007). Exact if few questions differ; otherwise from `draws` draws with a fixed seed.
+    The observed signs count as one more draw, so that the value is never 0.
 
     Args:
         differences: Shape (questions,).
-        draws: Draws where it is not exact.
+        draws: Number of draws if it is not exact.
     """
     changed = differences[differences != 0]  # a 0 is 0 with either sign
     if not changed.size:
@@ -82,12 +82,12 @@ def randomisation_p_value(differences: NDArray[np.float64], draws: int = DRAWS) 
 
 
 def bootstrap_interval(differences: NDArray[np.float64], draws: int = DRAWS) -> tuple[float, float]:
-    """The 95 % interval of the mean, by percentiles over questions drawn with replacement; always the same draws.
+    """The 95 % interval of the mean, by percentiles over questions drawn with replacement, with a fixed seed.
 
     Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
     """
     random = np.random.default_rng(_SEED)
-    # How often each value is drawn says all about a mean, and there are few different values: places have few.
+    # A mean depends only on how often each value is drawn, and there are few different values.
     values, counts = np.unique(differences, return_counts=True)
     drawn = random.multinomial(differences.size, counts / differences.size, size=draws)
     low, high = np.quantile(drawn @ values / differences.size, (0.025, 0.975))

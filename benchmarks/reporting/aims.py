@@ -1,4 +1,4 @@
-"""What the numbers are held against; the aims stand in the design."""
+"""The aims of the design, and whether a run meets them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PEER = {
     RERANKING_GRPC: "infinity, /rerank",
     "gateway, /v2/rerank": "infinity, /rerank",
 }
-"""The peer's figures that each of ours is held against. It speaks no gRPC."""
+"""The peer's contender that each of ours is compared with. The peer has no gRPC."""
 _ALONE = (
     *(("embedding, 1 in flight", name) for name in (GRPC, *HTTP)),
     *(("reranking, 1 in flight", name) for name in (RERANKING_GRPC, *RERANKING_HTTP)),
@@ -32,14 +32,14 @@ _LEAST = {
     **{(f"reranking, {count} in flight", RERANKING_GRPC): 0.85 for count in (1, 8, 32)},
     **{(f"cross-encoder, {count} in flight", RERANKING_GRPC): 0.85 for count in (8, 32)},
 }
-"""Throughput in parts of the direct call's, by case and contender."""
+"""Lowest throughput relative to the direct call, by case and contender."""
 
 _Places = Mapping[tuple[str, str], Row]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One aim and what was measured."""
+    """One aim and its measurement."""
 
     aim: str
     measured: str
@@ -47,21 +47,21 @@ class Verdict:
 
 
 def verdicts(rows: Sequence[Row], starts_s: Sequence[float], memory: Sequence[Memory]) -> list[Verdict]:
-    """Every aim that this run can speak about."""
+    """The verdicts on all aims that this run measured."""
     by_place = {(row.case, row.contender): row for row in rows}
     found = [*_overhead(by_place), *_throughput(by_place), *_joining(by_place), *_ahead(by_place)]
     start = median(starts_s)
     found.append(Verdict("gateway answers /health/live within 1.5 s of its start", f"{start:.2f} s", start < 1.5))
     worker = max(process.resident_mib for process in memory if process.role == "worker")
-    found.append(Verdict("gateway under 150 MiB resident a worker", f"{worker:.0f} MiB", worker < 150))
+    found.append(Verdict("gateway under 150 MiB resident per worker", f"{worker:.0f} MiB", worker < 150))
     return found
 
 
 def layer_verdicts(layer: LayerResults) -> list[Verdict]:
-    """The aim of the client layer."""
+    """The verdict on the aim of the client layer."""
     client, bare = layer.row(CLIENT, ALONE), layer.row(BARE, ALONE)
     added = client.added_p95_ms
-    # Each is a median over the rounds, so the first need not be the difference of the others.
+    # All are medians over the rounds, so the first may differ from the difference of the others.
     spread = f"{added.median:+.2f} ms ({added.least:+.2f} to {added.most:+.2f})"
     measured = f"{spread}: {client.p95_ms.median:.2f} against {bare.p95_ms.median:.2f} ms"
     aim = f"client layer, {ALONE}: the layer adds under 1 ms at p95 over a bare stub"

@@ -1,4 +1,4 @@
-"""The run as a picture: plain SVG, so that nothing has to be installed for it."""
+"""A chart of the run as plain SVG, without any library."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from benchmarks.measurement.samples import Row, Spread
 from benchmarks.plan import Case
 
 _COLOURS = ("#444444", "#0072b2", "#009e73", "#56b4e9", "#d55e00", "#e69f00", "#cc79a7")
-"""Told apart by colour-blind readers, too (Okabe and Ito, "Color Universal Design", 2008)."""
+"""Distinguishable for colour-blind readers (Okabe and Ito, "Color Universal Design", 2008)."""
 _WIDTH, _HEIGHT, _LEFT, _TOP, _LEGEND = 460, 300, 52, 36, 78
 _IN_A_LINE = 4
-"""Names of the legend that stand beside one another."""
+"""Names in one line of the legend."""
 _LINE_HEIGHT = _TOP + _HEIGHT + _LEGEND
 
 
@@ -25,7 +25,7 @@ class _Panel:
 
 
 def to_svg(rows: Sequence[Row], groups: Sequence[Sequence[Case]]) -> str:
-    """Bars of throughput and of latency, a line for each group of cases of one task; whiskers span the rounds."""
+    """Bars of throughput and latency, one line for each group of cases of one task; whiskers span the rounds."""
     lines = [_line(rows, cases, _LINE_HEIGHT * number) for number, cases in enumerate(groups)]
     width, height = 2 * (_WIDTH + _LEFT), _LINE_HEIGHT * len(groups)
     head = [

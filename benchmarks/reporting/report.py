@@ -1,4 +1,4 @@
-"""The run as Markdown."""
+"""The report of a run as Markdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HEAD = (
 
 
 def to_markdown(results: Results, chart: str) -> str:
-    """Tables of everything; `chart` is the file name of the chart beside it."""
+    """All tables; `chart` is the file name of the chart in the same folder."""
     parts = [
         "# Benchmark",
         _setting(results),
@@ -37,7 +37,7 @@ def to_markdown(results: Results, chart: str) -> str:
         *([f"## {TITLE}", section(results.layer)] if results.layer else []),
         "## Aims",
         _aims(results.verdicts),
-        "## Batches that the device saw",
+        "## Batches on the device",
         _batches(results.rows),
         "## The gateway by itself",
         _footprint(results),
@@ -48,7 +48,7 @@ def to_markdown(results: Results, chart: str) -> str:
 
 
 def layer_to_markdown(run: LayerRun) -> str:
-    """The same for a run of the client layer alone."""
+    """The report of a run of only the client layer."""
     disturbed = [f"**{warning(run)}**"] if warning(run) else []
     parts = [f"# {TITLE}", f"{_machine(run)}.", *disturbed, section(run.layer), "## Aims", _aims(run.verdicts)]
     return "\n\n".join(parts) + "\n"
@@ -105,7 +105,7 @@ def _batches(rows: Sequence[Row]) -> str:
         if row.batches is not None:
             shares = ", ".join(f"{size}: {share:.0%}" for size, share in row.batches.items())
             cells.append((row.case, row.contender, f"{row.mean_batch:.1f}", shares))
-    return table(("load", "contender", "mean", "share of the passes by items in a pass"), cells)
+    return table(("load", "contender", "mean", "share of the batches by items in a batch"), cells)
 
 
 def _footprint(results: Results) -> str:
@@ -129,24 +129,24 @@ def _method(results: Results) -> str:
     strangers, stolen = ([sample.cores[name] for sample in results.samples] for name in (STRANGERS, STOLEN))
     tokens = "; ".join(f"{n}: {t['mean']:.1f} ({t['least']} to {t['most']})" for n, t in results.tokens.items())
     lines = [
-        f"{plan.rounds} rounds of {plan.seconds} s windows after {plan.warm_up_s} s of load; contenders follow one "
-        "another within a load, in the opposite order every other round. Figures are medians over the rounds, in "
-        "brackets the least and the most; a comparison with the direct call is made within a round.",
-        f"Tokens of a text, special ones included: {tokens}. Everybody gets the same texts in the same order. Queries "
-        f"and documents are {results.documents}.",
-        "Texts repeat, so the gateway's cache of embeddings is off; its start alone is timed with it, as it comes. The "
-        "gateway joins small requests that come together into one call of the service; `not joined` is a second "
-        "gateway before the same services that makes a call of each.",
-        "`in flight`: each answered request is followed by the next at once. The direct call gets all that is in "
-        "flight in one call, at a batch size of at most 64 and to rerank 32, so its latency is that of all answers "
-        "together; to rerank, it encodes each query once, and the documents of all queries together. Load and "
-        "contenders share the cores: what the load generator uses is not there for a service, while the direct call "
-        "has all of it.",
-        "Nobody is stopped meanwhile; those not measured are idle: together they kept "
-        f"{median(results.idle_cores):.3f} cores busy at the median and {max(results.idle_cores):.3f} at most. "
-        f"Strangers to the benchmark, the system's own work included, kept {median(strangers):.2f} cores busy at the "
-        f"median and {max(strangers):.2f} at most; the hypervisor took {median(stolen):.2f} and {max(stolen):.2f}. The "
-        "more of either, the less the figures say.",
+        f"{plan.rounds} rounds of {plan.seconds} s windows after {plan.warm_up_s} s of load. Under each load the "
+        "contenders run one after another, in reverse order every other round. Figures are medians over the rounds, "
+        "with the lowest and highest in brackets; comparisons with the direct call are made within a round.",
+        f"Tokens of a text, with special tokens: {tokens}. All contenders get the same texts in the same order. "
+        f"Queries and documents are {results.documents}.",
+        "Texts repeat, so the gateway's cache of embeddings is off; only its start is timed with the default settings. "
+        "The gateway joins concurrent small requests into one call of the service; `not joined` is a second gateway "
+        "before the same services, without joining.",
+        "`in flight`: when a request is answered, the next is sent at once. The direct call gets all requests in "
+        "flight in one call, with a batch size of at most 64, for reranking 32, so its latency is that of all answers "
+        "together. For reranking it encodes each query once, and the documents of all queries together. The load "
+        "generator and the contenders share the cores: a service does not have the CPU time that the load generator "
+        "uses, and the direct call has all of it.",
+        "All contenders keep running. Contenders that are not measured are idle: together they used "
+        f"{median(results.idle_cores):.3f} cores at the median and {max(results.idle_cores):.3f} at most. "
+        f"Other processes, with the system's, used {median(strangers):.2f} cores at the median and "
+        f"{max(strangers):.2f} at most; the hypervisor took {median(stolen):.2f} and {max(stolen):.2f}. The "
+        "higher these figures, the less reliable the results.",
         *(_fidelity(task, figures) for task, figures in results.fidelity.items()),
     ]
     return "\n".join(f"- {line}" for line in lines)
@@ -155,7 +155,7 @@ def _method(results: Results) -> str:
 def _fidelity(task: Task, figures: Mapping[str, float]) -> str:
     if task is Task.EMBEDDING:
         listed = "; ".join(f"{name} {cosine:.7f}" for name, cosine in figures.items())
-        return f"Least cosine with the direct call's vectors: {listed}."
+        return f"Lowest cosine with the direct call's vectors: {listed}."
     listed = "; ".join(f"{name} {difference:.1e}" for name, difference in figures.items())
     return f"Largest difference from the direct call's raw scores, {task}: {listed}."
 

@@ -1,4 +1,4 @@
-"""Everything that one run found, and its JSON."""
+"""All results of one run, and their JSON."""
 
 from __future__ import annotations
 
@@ -21,62 +21,62 @@ _QUIET_CORES = 0.1
 
 @dataclass(frozen=True, slots=True)
 class LayerRun:
-    """A run of the client layer alone."""
+    """Results of a run of only the client layer."""
 
     machine: Mapping[str, Any]
     """See `machine.facts`."""
     versions: Mapping[str, Mapping[str, str]]
     """Versions of packages, by environment."""
     layer: LayerResults
-    """What was found."""
+    """The results."""
     verdicts: Sequence[Verdict]
-    """The aim."""
+    """The verdict on its aim."""
 
     @property
     def disturbance(self) -> float:
-        """Processors that strangers and the hypervisor took together, median over the windows."""
+        """Cores used by other processes and the hypervisor together, median over the windows."""
         return _disturbance(self.layer.samples)
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """One run."""
+    """Results of one run."""
 
     machine: Mapping[str, Any]
     """See `machine.facts`."""
     versions: Mapping[str, Mapping[str, str]]
     """Versions of packages, by environment."""
     threads: int
-    """Threads of a direct call."""
+    """Threads of the direct call."""
     tokens: Mapping[str, Mapping[str, float]]
-    """Tokens of the texts (mean, least, most), by kind."""
+    """Tokens of the texts (mean, least, most), by kind of text."""
     documents: str
-    """Where queries and documents come from, in words."""
+    """A description of the source of queries and documents."""
     plan: Plan
     """How much was measured."""
     fidelity: Mapping[Task, Mapping[str, float]]
-    """For each task and contender, the least cosine with the direct call's vectors, or the largest difference from its
+    """For each task and contender, the lowest cosine with the direct call's vectors, or the largest difference from its
     scores."""
     starts_s: Sequence[float]
-    """Start times of the gateway."""
+    """Start times of the gateway, in seconds."""
     memory_idle: Sequence[Memory]
     """The gateway's processes before the first request."""
     memory_used: Sequence[Memory]
     """The same after all load."""
     idle_cores: Sequence[float]
-    """For each sample, processors that contenders which were not measured kept busy."""
+    """For each sample, cores used by contenders that were not measured."""
     samples: Sequence[Sample]
     """Every window."""
     rows: Sequence[Row]
     """The medians."""
     layer: LayerResults | None
-    """The client layer; None where it was left out."""
+    """The client layer; None: not measured."""
     verdicts: Sequence[Verdict]
-    """The aims."""
+    """The verdicts on the aims."""
 
     @property
     def disturbance(self) -> float:
-        """Processors that strangers and the hypervisor took together, median over the windows."""
+        """Cores used by other processes and the hypervisor together, median over the windows."""
         return _disturbance(self.samples)
 
 
@@ -85,16 +85,16 @@ def _disturbance(samples: Sequence[Sample]) -> float:
 
 
 def warning(results: Results | LayerRun) -> str:
-    """What to say before any figure where the machine was not quiet; empty where it was."""
+    """A warning if the machine was not quiet; empty if it was."""
     if results.disturbance <= _QUIET_CORES:
         return ""
     return (
         f"The machine was not quiet: others took {results.disturbance:.2f} of its {results.machine['cores']} cores "
-        "at the median. These figures and verdicts say little; measure again."
+        "at the median. These results are not reliable; measure again."
     )
 
 
 def to_json(results: Results | LayerRun) -> bytes:
-    """All of it, indented."""
+    """The results as indented JSON."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
     return orjson.dumps(asdict(results), option=options)

@@ -1,4 +1,4 @@
-"""The run on a terminal."""
+"""A summary of the run for a terminal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchmarks.reporting.aims import Verdict
 from benchmarks.reporting.results import LayerRun, Results
 
 _COLUMNS = 6
-"""Of the client layer's table, as many as a terminal has room for."""
+"""Columns of the client layer's table that fit a terminal."""
 _CASE_HEAD = ("p50 ms", "p95 ms", "of direct", "added p50", "added p95", "batch")
 
 
 def summary(results: Results) -> Iterator[Table]:
-    """One table a load, the client layer, and the aims."""
+    """One table for each load, the client layer, and the aims."""
     for case in dict.fromkeys(row.case for row in results.rows):
         rows = [row for row in results.rows if row.case == case]
         figures = Table(title=case, title_justify="left")
@@ -37,7 +37,7 @@ def summary(results: Results) -> Iterator[Table]:
 
 
 def layer_summary(run: LayerRun) -> Iterator[Table]:
-    """The same of a run of the client layer alone."""
+    """The tables of a run of only the client layer."""
     yield _layer(run.layer)
     yield _aims(run.verdicts)
 

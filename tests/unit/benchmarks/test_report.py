@@ -86,7 +86,7 @@ def test_aims_say_what_was_missed(samples: Sequence[Sample]) -> None:
     assert found[f"reranking, 1 in flight: {RERANKING_GRPC} adds under 10 ms at p95"]
     assert not found[f"reranking, 1 in flight: {RERANKING_GRPC} adds under 4 ms at the median"]
     assert found["gateway answers /health/live within 1.5 s of its start"]
-    assert found["gateway under 150 MiB resident a worker"]
+    assert found["gateway under 150 MiB resident per worker"]
 
 
 def test_joining_is_judged_where_many_requests_come_at_once(samples: Sequence[Sample]) -> None:
