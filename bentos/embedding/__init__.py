@@ -1,1 +1,1 @@
-"""The embedding bento: texts to vectors."""
+"""The embedding bento: turns texts into vectors."""

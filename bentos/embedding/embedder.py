@@ -1,34 +1,41 @@
-"""What the service does, without a transport: checks, tokenizes, batches and finishes."""
+"""The embedding use case, without a transport: validates, tokenizes, batches and normalizes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bentos.embedding.model import BatchItem, EmbeddingModel, ModelInfo
 from bentos.embedding.settings import EmbeddingSettings
+from bentos.embedding.validation import (
+    check_dimensions,
+    check_lengths,
+    check_message_size,
+    check_prompt,
+    check_size,
+    check_texts,
+    check_token_ids,
+)
 from bentos.embedding.vectors import truncate_and_normalize
 from bentos.models.pool import ModelPool
-from bentos.models.tokens import EncodedText, Side
+from bentos.models.tokens import EncodedText, Side, TokenPiece
 from bentos.serving.batching import Outcome, Work
-from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large, invalid_input
+from torchless.contracts.errors import ErrorKind, TorchlessError, invalid_input
 
+T = TypeVar("T")
 Purpose = Literal["query", "document"]
 
-_MIB = 1024 * 1024
-_REST_OF_MESSAGE = 64 * 1024
-"""What an answer holds beside its vectors, at most, in bytes."""
 _SMALL_CHARACTERS = 1024
-"""Texts that are shorter than this together are tokenized at once: a hop to another thread would cost more."""
+"""Total length of texts that are tokenized on the event loop: a hop to another thread would cost more."""
 
 
 class BatchKey(NamedTuple):
-    """What items must have in common to share a batch."""
+    """Items with equal keys may share a batch."""
 
     model: str
     prompt_tokens: int
@@ -37,8 +44,8 @@ class BatchKey(NamedTuple):
         return self.model
 
 
-class _How(NamedTuple):
-    """What a request's names and numbers stand for, once they are checked."""
+class _Plan(NamedTuple):
+    """The validated model, dimensions and prompt of a request."""
 
     model: EmbeddingModel
     dimensions: int
@@ -63,7 +70,7 @@ class EmbedJob:
 
 @dataclass(frozen=True, slots=True)
 class EmbedAnswer:
-    """What came of it; times in seconds."""
+    """The vectors of a request; times in seconds."""
 
     info: ModelInfo
     vectors: NDArray[np.float32]
@@ -75,38 +82,38 @@ class EmbedAnswer:
 
 
 class Embedder:
-    """Several models, each on its device.
+    """Embeds texts with one or more models.
 
     Args:
         models: The models, the default one first.
-        settings: Limits and batching, and what is set for each model.
+        settings: Limits, batching, and the settings of each model.
     """
 
     def __init__(self, models: Sequence[EmbeddingModel], settings: EmbeddingSettings) -> None:
         self._settings = settings
         self._own = {own.id: own for own in settings.models}
-        self.pool: ModelPool[EmbeddingModel, BatchKey, BatchItem, NDArray[np.float32]] = ModelPool(
+        self._pool: ModelPool[EmbeddingModel, BatchKey, BatchItem, NDArray[np.float32]] = ModelPool(
             "embedding", models, _run_batch, settings, inputs="texts"
         )
 
     async def start(self) -> None:
         """Starts the devices' threads and runs some batches, so that the first caller does not wait for the warm-up."""
-        self.pool.start()
+        self._pool.start()
         text = "a text of no importance "
-        for model in self.pool.models:
+        for model in self._pool.models:
             for _ in range(self._settings.warm_up_batches):
-                # Past the checks: limits that are set for callers may be lower.
+                # Without validation: the limits for callers may be lower.
                 for texts in ([text], [text * (1 + i % 8) for i in range(32)]):
-                    how = _How(model, dimensions=0, prompt_name=model.info.default_prompt_name)
-                    await self._embedded(EmbedJob(), texts, how, started=time.monotonic())
+                    plan = _Plan(model, dimensions=0, prompt_name=model.info.default_prompt_name)
+                    await self._embed_texts(EmbedJob(), texts, plan, started=time.monotonic())
 
     async def stop(self) -> None:
-        """Works off what waits and ends the threads."""
-        await self.pool.stop()
+        """Finishes the waiting requests and ends the threads."""
+        await self._pool.stop()
 
     def models(self) -> list[ModelInfo]:
         """The models, the default one first."""
-        return [model.info for model in self.pool.models]
+        return [model.info for model in self._pool.models]
 
     async def embed(
         self, job: EmbedJob, *, flow: str = "", expires_at: float | None = None, wait_for_room: bool = False
@@ -114,160 +121,134 @@ class Embedder:
         """Embeds the job's inputs.
 
         Args:
-            job: The inputs, and how.
-            flow: Whose job it is, for fairness; empty: nobody's in particular.
-            expires_at: `time.monotonic()` after which nobody waits for the answer.
-            wait_for_room: Wait while too much is waiting, instead of refusing.
+            job: The inputs and options.
+            flow: The caller, for fairness between callers; empty: unknown.
+            expires_at: `time.monotonic()` after which the caller no longer waits.
+            wait_for_room: Wait while the queue is full, instead of refusing.
 
         Raises:
             TorchlessError: INVALID_INPUT, INPUT_TOO_LARGE, NOT_FOUND, OVERLOADED, DEADLINE, GPU_UNAVAILABLE, INTERNAL.
         """
-        model = self.pool.find(job.model)
-        dimensions = _checked_dimensions(job.dimensions, model.info)
-        how = _How(model, dimensions, self._prompt_name(job.purpose, job.prompt_name, model.info))
+        model = self._pool.find(job.model)
+        check_dimensions(job.dimensions, model.info)
+        plan = _Plan(model, job.dimensions, self._prompt_name(job.purpose, job.prompt_name, model.info))
         if not wait_for_room:
-            self.pool.refuse_if_full(model)
+            self._pool.refuse_if_full(model)
         started = time.monotonic()
         texts = await self._texts_of(job, model)
-        return await self._embedded(
-            job, texts, how, started=started, flow=flow, expires_at=expires_at, wait_for_room=wait_for_room
+        return await self._embed_texts(
+            job, texts, plan, started=started, flow=flow, expires_at=expires_at, wait_for_room=wait_for_room
         )
 
-    async def _embedded(
+    async def _embed_texts(
         self,
         job: EmbedJob,
         texts: Sequence[str],
-        how: _How,
+        plan: _Plan,
         *,
         started: float,
         flow: str = "",
         expires_at: float | None = None,
         wait_for_room: bool = False,
     ) -> EmbedAnswer:
-        model, dimensions, prompt_name = how
+        model, dimensions, prompt_name = plan
         encoded = await self._encode(model, texts, prompt_name, job.truncate)
         tokenized = time.monotonic()
+        counts = [len(text.ids) for text in encoded]
         if job.per_token:
-            self._refuse_if_no_message_holds(sum(len(one.ids) for one in encoded), model.info)
+            check_message_size(sum(counts), model.info, self._settings)
         key = BatchKey(model.info.id, model.prompt_tokens(prompt_name))
-        items = [BatchItem(one, job.per_token) for one in encoded]
-        counts = [len(one.ids) for one in encoded]
+        items = [BatchItem(text, job.per_token) for text in encoded]
         work = Work(key, counts, items, flow or None, expires_at)
-        outcome = await self.pool.run(model, work, wait_for_room=wait_for_room)
-        vectors = _joined(outcome, job, dimensions)
+        outcome = await self._pool.run(model, work, wait_for_room=wait_for_room)
+        vectors = _join(outcome, job, dimensions)
         return EmbedAnswer(model.info, vectors, counts, tokenized - started, outcome.queue_s, outcome.device_s)
 
     async def count_tokens(
         self, texts: Sequence[str], model_id: str, purpose: Purpose | None, prompt_name: str
     ) -> tuple[ModelInfo, list[int]]:
-        """Tokens of each text before truncation, prompt and special tokens included."""
-        model = self.pool.find(model_id)
-        self.check_texts(texts)
+        """Number of tokens of each text before truncation, prompt and special tokens included."""
+        model = self._pool.find(model_id)
+        check_texts(texts, self._settings)
         name = self._prompt_name(purpose, prompt_name, model.info)
         encoded = await self._encode(model, texts, name, truncate="right")
-        return model.info, [len(one.ids) + one.dropped for one in encoded]
+        return model.info, [len(text.ids) + text.dropped for text in encoded]
 
-    def prompted(self, texts: Sequence[str], prompt_name: str, info: ModelInfo) -> list[str]:
-        """The texts as the model is given them, with the prompt of that name; as they are for an empty name.
+    async def tokenize(
+        self,
+        texts: Sequence[str],
+        model_id: str,
+        prompt_name: str,
+        *,
+        add_special_tokens: bool,
+        convert: Callable[[ModelInfo, list[list[TokenPiece]]], T],
+    ) -> T:
+        """The tokens of each text, never truncated.
 
-        Raises:
-            TorchlessError: INVALID_INPUT, when the model has no such prompt.
-        """
-        prompt = info.prompts[_known_prompt(prompt_name, info)] if prompt_name else ""
-        return [prompt + text for text in texts]
-
-    def check_size(self, field: str, size: int) -> None:
-        """Refuses a request to tokenize or detokenize `size` characters or ids, if that is too many.
-
-        Raises:
-            TorchlessError: INPUT_TOO_LARGE.
-        """
-        most = self._settings.max_tokenize_characters
-        if size > most:
-            raise input_too_large(field, f"is {size} long in all; at most {most} is taken in one call, send less")
-
-    def check_texts(self, texts: Sequence[str]) -> None:
-        """Refuses texts that no method takes.
+        Args:
+            texts: The texts.
+            model_id: The model; empty: the default one.
+            prompt_name: Prompt put before each text; empty: none.
+            add_special_tokens: Whether to add the model's special tokens.
+            convert: Makes the answer from the tokens, on the tokenizer's thread, because it may take long.
 
         Raises:
-            TorchlessError: INVALID_INPUT or INPUT_TOO_LARGE, naming the text.
+            TorchlessError: INVALID_INPUT, INPUT_TOO_LARGE, NOT_FOUND or OVERLOADED.
         """
-        self._check_count("texts", len(texts))
-        longest = self._settings.max_input_characters
-        total = sum(map(len, texts))
-        if total > self._settings.max_request_characters:
-            raise input_too_large(
-                "texts", f"hold {total} characters in all; at most {self._settings.max_request_characters} are taken"
-            )
-        for index, text in enumerate(texts):
-            if not text:
-                raise invalid_input(f"texts[{index}]", "is empty", index=str(index))
-            if len(text) > longest:
-                raise input_too_large(
-                    f"texts[{index}]", f"has {len(text)} characters; at most {longest} are taken", index=str(index)
-                )
+        model = self._pool.find(model_id)
+        check_texts(texts, self._settings)
+        check_size("texts", sum(map(len, texts)), self._settings)
+        prompted = _with_prompt(texts, prompt_name, model.info)
+        return await self._pool.run_in_tokenizer_pool(
+            lambda: convert(model.info, model.tokenize(prompted, add_special_tokens)), sum(map(len, prompted))
+        )
 
-    def _check_count(self, field: str, count: int) -> None:
-        if count == 0:
-            raise invalid_input(field, "is empty; give at least one")
-        if count > self._settings.max_inputs:
-            raise input_too_large(field, f"holds {count} inputs; at most {self._settings.max_inputs} are taken")
+    async def detokenize(
+        self, token_ids: Sequence[Sequence[int]], model_id: str, *, skip_special_tokens: bool
+    ) -> tuple[ModelInfo, list[str]]:
+        """The text of each sequence of token ids.
+
+        Raises:
+            TorchlessError: INVALID_INPUT, INPUT_TOO_LARGE, NOT_FOUND or OVERLOADED.
+        """
+        model = self._pool.find(model_id)
+        check_size("token_ids", sum(map(len, token_ids)), self._settings)
+        check_token_ids(token_ids, model.info, self._settings)
+        return model.info, await self._decode(model, token_ids, skip_special_tokens)
 
     async def _texts_of(self, job: EmbedJob, model: EmbeddingModel) -> Sequence[str]:
         if job.texts and job.token_ids:
-            raise invalid_input("token_ids", "cannot be given together with texts")
+            raise invalid_input("token_ids", "must not be given together with texts")
         if not job.token_ids:
-            self.check_texts(job.texts)
+            check_texts(job.texts, self._settings)
             return job.texts
-        self.check_token_ids(job.token_ids, model.info)
-        return await self.pool.run_in_tokenizer_pool(
-            lambda: model.detokenize(job.token_ids, skip_special_tokens=False), sum(map(len, job.token_ids))
+        check_token_ids(job.token_ids, model.info, self._settings)
+        return await self._decode(model, job.token_ids, skip_special_tokens=False)
+
+    async def _decode(
+        self, model: EmbeddingModel, token_ids: Sequence[Sequence[int]], skip_special_tokens: bool
+    ) -> list[str]:
+        return await self._pool.run_in_tokenizer_pool(
+            lambda: model.detokenize(token_ids, skip_special_tokens), sum(map(len, token_ids))
         )
-
-    def check_token_ids(self, token_ids: Sequence[Sequence[int]], info: ModelInfo) -> None:
-        """Refuses ids that the model does not have.
-
-        Raises:
-            TorchlessError: INVALID_INPUT or INPUT_TOO_LARGE, naming the input and position.
-        """
-        self._check_count("token_ids", len(token_ids))
-        for index, ids in enumerate(token_ids):
-            if not ids:
-                raise invalid_input(f"token_ids[{index}]", "is empty", index=str(index))
-            for position, number in enumerate(ids):
-                if number >= info.vocabulary_size:
-                    raise invalid_input(
-                        f"token_ids[{index}][{position}]",
-                        f"is {number}; the model's ids are below {info.vocabulary_size}",
-                        index=str(index),
-                    )
 
     async def _encode(
         self, model: EmbeddingModel, texts: Sequence[str], prompt_name: str | None, truncate: Side | None
     ) -> list[EncodedText]:
-        prompted = self.prompted(texts, prompt_name or "", model.info)
+        prompted = _with_prompt(texts, prompt_name, model.info)
         characters = sum(map(len, prompted))
         if characters <= _SMALL_CHARACTERS:
             encoded = model.encode(prompted, truncate)
         else:
-            encoded = await self.pool.run_in_tokenizer_pool(lambda: model.encode(prompted, truncate), characters)
+            encoded = await self._pool.run_in_tokenizer_pool(lambda: model.encode(prompted, truncate), characters)
         if truncate is None:
-            _refuse_too_long(encoded, model.info)
+            check_lengths(encoded, model.info)
         return encoded
-
-    def _refuse_if_no_message_holds(self, rows: int, info: ModelInfo) -> None:
-        bytes_needed = rows * info.dimensions * 4
-        most = self._settings.max_message_mib * _MIB - _REST_OF_MESSAGE
-        if bytes_needed > most:
-            raise input_too_large(
-                "texts",
-                f"hold {rows} tokens, whose vectors do not fit one answer; at most {most // (bytes_needed // rows)}"
-                " do, send fewer",
-            )
 
     def _prompt_name(self, purpose: Purpose | None, prompt_name: str, info: ModelInfo) -> str | None:
         if prompt_name:
-            return _known_prompt(prompt_name, info)
+            check_prompt(prompt_name, info)
+            return prompt_name
         if purpose is None:
             return info.default_prompt_name
         own = self._own[info.id]
@@ -279,38 +260,17 @@ def _run_batch(model: EmbeddingModel, key: BatchKey, items: list[BatchItem]) -> 
     return model.embed(items, key.prompt_tokens)
 
 
-def _checked_dimensions(dimensions: int, info: ModelInfo) -> int:
-    allowed = info.matryoshka_dimensions
-    if dimensions in (0, info.dimensions, *allowed):
-        return dimensions
-    if not allowed:
-        raise invalid_input(
-            "dimensions", f"this model's vectors have {info.dimensions} and were not trained to be cut; leave it out"
-        )
-    choices = ", ".join(str(each) for each in (info.dimensions, *allowed))
-    raise invalid_input("dimensions", f"{dimensions} is not one of those this model supports: {choices}")
+def _with_prompt(texts: Sequence[str], prompt_name: str | None, info: ModelInfo) -> list[str]:
+    if not prompt_name:
+        return list(texts)
+    check_prompt(prompt_name, info)
+    prompt = info.prompts[prompt_name]
+    return [prompt + text for text in texts]
 
 
-def _known_prompt(name: str, info: ModelInfo) -> str:
-    if name not in info.prompts:
-        names = ", ".join(sorted(info.prompts)) or "none"
-        raise invalid_input("prompt_name", f"the model has no such prompt; it has: {names}")
-    return name
-
-
-def _refuse_too_long(encoded: Sequence[EncodedText], info: ModelInfo) -> None:
-    for index, one in enumerate(encoded):
-        if len(one.ids) > info.max_tokens:
-            raise input_too_large(
-                f"texts[{index}]",
-                f"has {len(one.ids)} tokens and the model reads at most {info.max_tokens}; shorten or truncate it",
-                index=str(index),
-            )
-
-
-def _joined(outcome: Outcome[NDArray[np.float32]], job: EmbedJob, dimensions: int) -> NDArray[np.float32]:
+def _join(outcome: Outcome[NDArray[np.float32]], job: EmbedJob, dimensions: int) -> NDArray[np.float32]:
     rows = np.concatenate(outcome.results) if job.per_token else np.stack(outcome.results)
     vectors = truncate_and_normalize(rows, dimensions, job.normalize)
     if not np.isfinite(vectors).all():
-        raise TorchlessError(ErrorKind.INTERNAL, "the model answered numbers that are not finite")
+        raise TorchlessError(ErrorKind.INTERNAL, "the model returned values that are not finite")
     return vectors

@@ -1,4 +1,4 @@
-"""What the service needs of an embedding model; `torch_model` is one, and the only file that knows torch."""
+"""The interface of an embedding model; `torch_model` implements it and is the only file that imports torch."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ class ModelInfo:
     revision: str
     """Pinned revision of the weights."""
     dimensions: int
-    """Length of a whole vector."""
+    """Length of a full vector."""
     max_tokens: int
     """Longest input in tokens, special tokens included."""
     matryoshka_dimensions: tuple[int, ...]
-    """Lengths to which vectors may be cut, descending."""
+    """Lengths to which vectors may be truncated, descending."""
     prompts: Mapping[str, str]
-    """Text put before an input, by name."""
+    """Texts put before an input, by name."""
     default_prompt_name: str | None
-    """Prompt of inputs that name none and say no purpose."""
+    """Prompt of inputs without a prompt name and purpose."""
     device: str
     """Device that it runs on."""
     dtype: str
     """Type of its weights."""
     pooling: str
-    """How tokens become one vector."""
+    """How token vectors become one vector."""
     max_batch_tokens: int
-    """Padded tokens of one batch."""
+    """Token budget of one batch, padding included."""
     vocabulary_size: int
-    """Token ids are below it."""
+    """Number of token ids; every id is below it."""
     created: int
-    """Seconds since the Unix epoch when it was made ready."""
+    """When the model was loaded, in seconds since the Unix epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class BatchItem:
 
     encoded: EncodedText
     per_token: bool = False
-    """Whether a vector for each token is wanted, instead of a pooled one."""
+    """Whether to return a vector per token instead of a pooled one."""
 
 
 class EmbeddingModel(Protocol):
@@ -58,27 +58,27 @@ class EmbeddingModel(Protocol):
 
     @property
     def info(self) -> ModelInfo:
-        """Facts about it."""
+        """Facts about the model."""
 
     def encode(self, texts: Sequence[str], truncate: Side | None) -> list[EncodedText]:
-        """Tokenizes, special tokens included; to at most `max_tokens` unless `truncate` is None."""
+        """Tokenizes with special tokens; truncates to `max_tokens` unless `truncate` is None."""
 
     def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[TokenPiece]]:
-        """Tokenizes for people to look at, without truncation."""
+        """Tokens with their texts and positions, without truncation."""
 
     def detokenize(self, ids: Sequence[Sequence[int]], skip_special_tokens: bool) -> list[str]:
         """The text of each sequence of ids."""
 
     def prompt_tokens(self, prompt_name: str | None) -> int:
-        """Leading tokens that pooling must leave out for this prompt; 0 for models that pool over the prompt too."""
+        """Leading tokens of this prompt that pooling leaves out; 0 for models that pool over the prompt too."""
 
     def embed(self, items: Sequence[BatchItem], prompt_tokens: int) -> list[NDArray[np.float32]]:
-        """One batch, called by one thread at a time.
+        """Computes one batch; called by one thread at a time.
 
         Returns:
-            For each item its vector as the model pools it, not normalised, shape (dimensions,); or with `per_token` the
-            vectors of its tokens, shape (tokens, dimensions).
+            For each item its pooled vector, not normalized, shape (dimensions,); or with `per_token` the vectors of its
+            tokens, shape (tokens, dimensions).
 
         Raises:
-            TorchlessError: GPU_UNAVAILABLE, when the device is gone.
+            TorchlessError: GPU_UNAVAILABLE, when the device is lost.
         """

@@ -1,4 +1,4 @@
-"""The contract's methods: translate, call the embedder, translate back."""
+"""The gRPC methods: translate the request, call the embedder, translate the answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bentos.serving.streams import in_order
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceServicer
-from torchless.contracts.errors import CALLERS_FAULT, TorchlessError
+from torchless.contracts.errors import TorchlessError
 from torchless.contracts.grpc_status import to_status
 
 _PURPOSES: dict[int, Purpose] = {pb.INPUT_TYPE_QUERY: "query", pb.INPUT_TYPE_DOCUMENT: "document"}
@@ -23,7 +23,7 @@ _SIDES: dict[int, Side | None] = {pb.TRUNCATION_LEFT: "left", pb.TRUNCATION_NONE
 
 
 class EmbeddingServicer(ModelCapability[ModelSettings, EmbeddingModel, Embedder], EmbeddingServiceServicer):
-    """`torchless.embedding.v1.EmbeddingService`, and the capability that the serving side starts and stops.
+    """Implements `torchless.embedding.v1.EmbeddingService`.
 
     Args:
         settings: The bento's settings.
@@ -39,7 +39,7 @@ class EmbeddingServicer(ModelCapability[ModelSettings, EmbeddingModel, Embedder]
     async def GenerateEmbeddings(  # noqa: N802
         self, request: pb.GenerateEmbeddingsRequest, context: Context
     ) -> pb.GenerateEmbeddingsResponse:
-        """One vector an input, or one a token."""
+        """One vector per input, or one per token."""
         started = time.monotonic()
         answer = await self.ready.embed(_job(request), flow=tenant(context), expires_at=expires_at(context))
         return _response(answer, started)
@@ -47,24 +47,24 @@ class EmbeddingServicer(ModelCapability[ModelSettings, EmbeddingModel, Embedder]
     async def StreamEmbeddings(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.StreamEmbeddingsRequest], context: Context
     ) -> AsyncIterator[pb.StreamEmbeddingsResponse]:
-        """Frames of inputs, answered in their order."""
+        """Answers frames of inputs in their order."""
         flow, deadline = tenant(context), expires_at(context)
 
         async def answer(frame: pb.StreamEmbeddingsRequest) -> pb.StreamEmbeddingsResponse:
             started = time.monotonic()
             try:
-                made = await self.ready.embed(_job(frame.request), flow=flow, expires_at=deadline, wait_for_room=True)
+                found = await self.ready.embed(_job(frame.request), flow=flow, expires_at=deadline, wait_for_room=True)
             except TorchlessError as error:
-                if error.kind not in CALLERS_FAULT:
+                if not error.kind.policy.callers_fault:
                     raise
                 return pb.StreamEmbeddingsResponse(sequence=frame.sequence, error=to_status(error))
-            return pb.StreamEmbeddingsResponse(sequence=frame.sequence, response=_response(made, started))
+            return pb.StreamEmbeddingsResponse(sequence=frame.sequence, response=_response(found, started))
 
-        async for each in in_order(request_iterator, answer, self._settings.stream_window):
-            yield each
+        async for response in in_order(request_iterator, answer, self._settings.stream_window):
+            yield response
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:  # noqa: N802
-        """Tokens of each text before truncation."""
+        """Number of tokens of each text, before truncation."""
         info, counts = await self.ready.count_tokens(
             request.texts, request.model, _PURPOSES.get(request.input_type), request.prompt_name
         )
@@ -72,29 +72,22 @@ class EmbeddingServicer(ModelCapability[ModelSettings, EmbeddingModel, Embedder]
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:  # noqa: N802
         """The tokens of each text."""
-        embedder = self.ready
-        model = embedder.pool.find(request.model)
-        embedder.check_texts(request.texts)
-        embedder.check_size("texts", sum(map(len, request.texts)))
-        special = request.add_special_tokens if request.HasField("add_special_tokens") else True
-        texts = embedder.prompted(request.texts, request.prompt_name, model.info)
-
-        def answer() -> pb.TokenizeResponse:
-            pieces = model.tokenize(texts, special)
-            return pb.TokenizeResponse(model=model.info.id, texts=[_tokenized(each) for each in pieces])
-
-        return await embedder.pool.run_in_tokenizer_pool(answer, sum(map(len, texts)))
+        return await self.ready.tokenize(
+            request.texts,
+            request.model,
+            request.prompt_name,
+            add_special_tokens=request.add_special_tokens if request.HasField("add_special_tokens") else True,
+            convert=_tokenize_response,
+        )
 
     async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeResponse:  # noqa: N802
         """The text of each sequence of ids."""
-        embedder = self.ready
-        model = embedder.pool.find(request.model)
-        ids = [list(each.ids) for each in request.token_ids]
-        embedder.check_size("token_ids", sum(map(len, ids)))
-        embedder.check_token_ids(ids, model.info)
-        skip = request.skip_special_tokens if request.HasField("skip_special_tokens") else True
-        texts = await embedder.pool.run_in_tokenizer_pool(lambda: model.detokenize(ids, skip), sum(map(len, ids)))
-        return pb.DetokenizeResponse(model=model.info.id, texts=texts)
+        info, texts = await self.ready.detokenize(
+            [list(each.ids) for each in request.token_ids],
+            request.model,
+            skip_special_tokens=request.skip_special_tokens if request.HasField("skip_special_tokens") else True,
+        )
+        return pb.DetokenizeResponse(model=info.id, texts=texts)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """The models, the default one first."""
@@ -130,9 +123,16 @@ def _response(answer: EmbedAnswer, started: float) -> pb.GenerateEmbeddingsRespo
     )
 
 
-def _tokenized(pieces: Sequence[TokenPiece]) -> pb.TokenizedText:
-    tokens = [pb.Token(id=p.id, text=p.text, special=p.special, start=p.start, stop=p.stop) for p in pieces]
-    return pb.TokenizedText(tokens=tokens)
+def _tokenize_response(info: ModelInfo, texts: Sequence[Sequence[TokenPiece]]) -> pb.TokenizeResponse:
+    return pb.TokenizeResponse(
+        model=info.id,
+        texts=[
+            pb.TokenizedText(
+                tokens=[pb.Token(id=p.id, text=p.text, special=p.special, start=p.start, stop=p.stop) for p in pieces]
+            )
+            for pieces in texts
+        ],
+    )
 
 
 def _model(info: ModelInfo) -> pb.Model:

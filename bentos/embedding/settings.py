@@ -10,20 +10,20 @@ from bentos.models.settings import MINILM, ModelServingSettings, WeightsSettings
 
 
 class ModelSettings(WeightsSettings):
-    """One model that the service holds."""
+    """One embedding model."""
 
     prompts: dict[str, str] = Field(default_factory=dict)
-    """Prompts by name, over those that the model brings."""
+    """Prompts by name; they override the model's own."""
     query_prompt: str = "query"
-    """Name of the prompt for search queries, where there is one."""
+    """Name of the prompt for search queries, if the model has one."""
     document_prompt: str = "document"
-    """Name of the prompt for passages, where there is one."""
+    """Name of the prompt for passages, if the model has one."""
     matryoshka_dimensions: tuple[int, ...] = ()
-    """Lengths to which the model was trained to be cut; empty: it may not be cut."""
+    """Lengths for whose truncation the model was trained; empty: vectors may not be truncated."""
 
 
 DEFAULT_MODEL = ModelSettings.model_validate(MINILM.model_dump())
-"""all-MiniLM-L6-v2 out of an installed package: no download, no GPU."""
+"""all-MiniLM-L6-v2 from an installed package: no download, no GPU."""
 
 
 class EmbeddingSettings(ModelServingSettings):
@@ -32,17 +32,17 @@ class EmbeddingSettings(ModelServingSettings):
     env_prefix = "TORCHLESS_EMBEDDING_"
 
     models: tuple[ModelSettings, ...] = Field(default=(DEFAULT_MODEL,), min_length=1)
-    """The models served; the first is the default. Those on the same device share its queue."""
+    """The served models; the first is the default. Models on the same device share its queue."""
     max_inputs: int = Field(default=4096, ge=1)
     """Most inputs in one request or frame."""
     max_input_characters: int = Field(default=1_000_000, ge=1)
-    """Longest input, in characters; refused before it is tokenized."""
+    """Longest input, in characters; checked before tokenization."""
     max_request_characters: int = Field(default=4_000_000, ge=1)
-    """Most characters of all inputs of a request together; refused before anything is tokenized."""
+    """Most characters of all inputs of a request together; checked before tokenization."""
     max_tokenize_characters: int = Field(default=400_000, ge=1)
-    """Most characters, or token ids, of a request to Tokenize and Detokenize, whose answers are many times as large."""
+    """Most characters, or token ids, of a request to Tokenize or Detokenize, whose answers are many times as large."""
     stream_window: int = Field(default=4, ge=1, le=256)
-    """Frames of a bulk stream that are worked on at once; the next is read when one is answered."""
+    """Frames of a bulk stream that are processed at once; the next is read when one is answered."""
 
     @model_validator(mode="after")
     def _consistent_models(self) -> Self:

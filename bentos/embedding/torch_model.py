@@ -29,21 +29,21 @@ def load(settings: ModelSettings) -> TorchEmbeddingModel:
     """Loads one model onto its device.
 
     Raises:
-        TorchlessError: GPU_UNAVAILABLE, when the device is not there.
+        TorchlessError: GPU_UNAVAILABLE, when the device is missing.
         SettingsError: The settings do not fit the model.
     """
     require_device(settings.device)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write into the log
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write to the log
     model = SentenceTransformer(source(settings), **load_arguments(settings))
     model.eval()
     return TorchEmbeddingModel(model, settings)
 
 
 class TorchEmbeddingModel:
-    """A `SentenceTransformer` whose parts are driven one by one; see `EmbeddingModel` for the methods.
+    """Runs the modules of a `SentenceTransformer` one by one; see `EmbeddingModel` for the methods.
 
-    Tokenization is taken out, so that it runs beside the device, and the final `Normalize` is left out, so that callers
-    can have the raw vectors.
+    Tokenization is separate, so that it runs while the device computes. The final `Normalize` is left out, so that
+    callers can have the raw vectors.
 
     Raises:
         SettingsError: The model has no fast tokenizer, or the token budget is smaller than its longest input.
@@ -92,13 +92,13 @@ class TorchEmbeddingModel:
             return self._vectors(items, features)
 
     def _vectors(self, items: Sequence[BatchItem], features: dict[str, Any]) -> list[NDArray[np.float32]]:
-        # What nobody asked for stays on the device.
+        # Only the requested vectors are copied from the device.
         pooled = () if all(item.per_token for item in items) else _to_numpy(features["sentence_embedding"])
         tokens = _to_numpy(features["token_embeddings"]) if any(item.per_token for item in items) else ()
         vectors: list[NDArray[np.float32]] = []
         for row, item in enumerate(items):
             if item.per_token:
-                # A copy, so that one short input does not keep the whole batch alive.
+                # A copy, so that one short input does not keep the whole batch in memory.
                 columns = self._padder.columns(len(item.encoded.ids), tokens[row].shape[0])
                 vectors.append(tokens[row][columns].copy())
             else:
@@ -108,9 +108,9 @@ class TorchEmbeddingModel:
     def _describe(self, model: SentenceTransformer, settings: ModelSettings, max_tokens: int) -> ModelInfo:
         dimensions = model.get_embedding_dimension()
         if dimensions is None:
-            raise SettingsError(f"model {settings.id}: it does not state the dimensions of its vectors")
-        if too_long := [d for d in settings.matryoshka_dimensions if not 0 < d < dimensions]:
-            raise SettingsError(f"model {settings.id}: `matryoshka_dimensions` {too_long} are not below {dimensions}")
+            raise SettingsError(f"model {settings.id}: the model does not define the dimensions of its vectors")
+        if invalid := [d for d in settings.matryoshka_dimensions if not 0 < d < dimensions]:
+            raise SettingsError(f"model {settings.id}: `matryoshka_dimensions` {invalid} must be below {dimensions}")
         mode = "none" if self._pooling is None else self._pooling.pooling_mode
         return ModelInfo(
             id=settings.id,

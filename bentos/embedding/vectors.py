@@ -1,22 +1,21 @@
-"""From what a model pools to what a caller asked for: cut, then scaled to length 1."""
+"""Truncation and normalization of a model's vectors."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-_SHORTEST = 1e-12  # what torch.nn.functional.normalize divides by at least
+_SHORTEST = 1e-12  # the least divisor of torch.nn.functional.normalize
 
 
 def truncate_and_normalize(rows: NDArray[np.float32], dimensions: int, normalize: bool) -> NDArray[np.float32]:
-    """Rows cut to their first `dimensions` (0: whole) and, if wanted, each scaled to length 1.
+    """Truncates each row to its first `dimensions` and, with `normalize`, scales it to length 1.
 
-    Cutting comes first: a vector of length 1 is no longer one after it (Kusupati et al., "Matryoshka Representation
-    Learning", 2022).
+    Truncation comes first, because it changes the length (Kusupati et al., "Matryoshka Representation Learning", 2022).
 
     Args:
-        rows: Shape (rows, whole dimensions).
-        dimensions: Length to cut to.
+        rows: Shape (rows, full dimensions).
+        dimensions: Length to truncate to; 0: the full length.
         normalize: Whether to scale.
     """
     if dimensions:

@@ -1,1 +1,1 @@
-"""What bentos that hold models share: settings, weights, tokenization, padding, and the queue of each device."""
+"""Code that all bentos with models share: settings, weights, tokenization, padding, and the queue of each device."""

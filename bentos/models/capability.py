@@ -1,4 +1,4 @@
-"""The life of a bento's models: room for them leased if so set, loaded on a thread, put to work, stopped."""
+"""Loads, starts and stops the models of a bento, with a lease on the GPU if one is configured."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """What does a bento's work, without a transport."""
+    """A bento's use case, without a transport."""
 
     async def start(self) -> None:
         """Starts threads and warms up."""
 
     async def stop(self) -> None:
-        """Works off what waits and ends the threads."""
+        """Finishes the waiting requests and ends the threads."""
 
 
 E = TypeVar("E", bound=Engine)
@@ -30,14 +30,14 @@ M = TypeVar("M")
 
 
 class ModelCapability(Generic[S, M, E]):
-    """What the serving side starts and stops; base of the servicers.
+    """Base of the servicers: starts and stops the engine.
 
     Args:
-        name: Under which a lease is held where the settings name none.
-        settings: The lease.
+        name: Holder of the lease, unless the settings name one.
+        settings: The settings of the lease.
         models: Settings of the models, the default one first.
         load: Loads one model; called on a thread, since it takes seconds.
-        make: Makes the engine of the loaded models, in the order of their settings.
+        make: Creates the engine from the loaded models, in the order of their settings.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class ModelCapability(Generic[S, M, E]):
         """Loads the models and warms them up.
 
         Raises:
-            TorchlessError: GPU_UNAVAILABLE; and why there is no lease.
+            TorchlessError: GPU_UNAVAILABLE, or the reason why there is no lease.
             SettingsError: The settings do not fit a model.
         """
-        # Before the first model is loaded, and with it torch, which from then on sees what it sees.
+        # Before the first model, and with it torch, is loaded: CUDA fixes its visible devices then.
         await self._lease.take()
         try:
             await self._start_engine()
@@ -71,30 +71,30 @@ class ModelCapability(Generic[S, M, E]):
             raise
 
     async def _start_engine(self) -> None:
-        models = [await self._loaded(own) for own in self._models]
+        models = [await self._load_model(own) for own in self._models]
         engine = self._make(models)
         await engine.start()
         self._engine = engine
 
-    async def _loaded(self, own: S) -> M:
+    async def _load_model(self, own: S) -> M:
         try:
             return await asyncio.to_thread(self._load, own)
         except TorchlessError:
             raise
         except Exception:
-            # What it raises need not say which of several models it is about.
+            # The exception may not say which of several models it is about.
             logger.error("model %s could not be loaded", own.id)
             raise
 
     async def stop(self) -> None:
-        """Ends the engine's threads, then gives the lease back."""
+        """Ends the engine's threads, then releases the lease."""
         if self._engine is not None:
             await self._engine.stop()
         await self._lease.give_back()
 
     @property
     def ready(self) -> E:
-        """The engine; the serving side lets no call through before it is there."""
+        """The engine. Calls reach the servicer only after `start` has returned."""
         if self._engine is None:
-            raise RuntimeError("a call was let through before start() returned")
+            raise RuntimeError("a call arrived before start() returned")
         return self._engine

@@ -1,4 +1,4 @@
-"""The models that a bento holds: by name, with a queue for each device, and threads beside the devices."""
+"""The models of a bento: found by id, with one queue per device and threads for tokenization."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Generic, Protocol, TypeVar
 from bentos.models.settings import ModelServingSettings
 from bentos.serving.batching import Batcher, BatchLimits, Outcome, Work
 from bentos.serving.metrics import BatchMetrics
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.errors import ErrorKind, ResourceType, TorchlessError, not_found
 
 _LARGE_CHARACTERS = 200_000
-"""Characters above which a request is tokenized where it holds up no small one: about a quarter of a second."""
+"""Size above which a request is tokenized on the thread for large inputs: about a quarter of a second of work."""
 
 
 class ModelInfo(Protocol):
-    """What the pool needs to know of a model."""
+    """The facts about a model that the pool needs."""
 
     @property
     def id(self) -> str:
@@ -29,7 +29,7 @@ class ModelInfo(Protocol):
 
     @property
     def max_batch_tokens(self) -> int:
-        """Padded tokens of one batch."""
+        """Token budget of one batch, padding included."""
 
 
 class Model(Protocol):
@@ -37,15 +37,15 @@ class Model(Protocol):
 
     @property
     def info(self) -> ModelInfo:
-        """Facts about it."""
+        """Facts about the model."""
 
 
 class BatchKey(Protocol):
-    """What items must have in common to share a batch; compared and hashed by value, written as the model's name."""
+    """Items share a batch when their keys are equal. `str(key)` is the model's id, the label of metrics."""
 
     @property
     def model(self) -> str:
-        """Name of the model that they are for."""
+        """Id of the model."""
 
 
 M = TypeVar("M", bound=Model)
@@ -61,7 +61,7 @@ class ModelPool(Generic[M, L, P, R]):
     Args:
         capability: Name of the capability in metrics, for instance `embedding`.
         models: The models, the default one first.
-        run_batch: Runs one batch: a model, a key and the payloads of its items, to one result an item.
+        run_batch: Runs one batch: takes a model, a key and the payloads of its items, returns one result per item.
         settings: Batching and threads.
         inputs: Name of the request's field that holds the inputs, for messages.
     """
@@ -79,7 +79,7 @@ class ModelPool(Generic[M, L, P, R]):
         self._default = models[0].info.id
         self._run_batch = run_batch
         self._metrics = BatchMetrics(capability)
-        # A device runs one batch at a time, so what shares a device shares its queue.
+        # A device runs one batch at a time, so models on the same device share its queue.
         self._batchers: dict[str, Batcher[P, R]] = {
             device: Batcher(self._run, self._limits_of, settings.batching, self._metrics, inputs=inputs)
             for device in {model.info.device for model in models}
@@ -87,7 +87,7 @@ class ModelPool(Generic[M, L, P, R]):
         self._metrics.watch(*self._batchers.values())
         self._tokenizing = 0
         self._tokenizer_pool = ThreadPoolExecutor(settings.tokenizer_threads, thread_name_prefix="tokenizer")
-        # Of its own, so that small requests never stand behind large ones.
+        # A separate thread, so that small requests never wait behind large ones.
         self._large_input_pool = ThreadPoolExecutor(1, thread_name_prefix="tokenizer-large")
 
     def start(self) -> None:
@@ -96,7 +96,7 @@ class ModelPool(Generic[M, L, P, R]):
             batcher.start()
 
     async def stop(self) -> None:
-        """Works off what waits and ends the threads."""
+        """Finishes the waiting requests and ends the threads."""
         await asyncio.gather(*(batcher.stop() for batcher in self._batchers.values()))
         self._tokenizer_pool.shutdown()
         self._large_input_pool.shutdown()
@@ -107,20 +107,23 @@ class ModelPool(Generic[M, L, P, R]):
         return list(self._models.values())
 
     def find(self, model_id: str) -> M:
-        """The model of that id; the default one for an empty id.
+        """The model with that id; the default model for an empty id.
 
         Raises:
             TorchlessError: NOT_FOUND.
         """
         found = self._models.get(model_id or self._default)
         if found is None:
-            raise TorchlessError(
-                ErrorKind.NOT_FOUND, f"model: {model_id[:200]!r} is not served; the list of models names those that are"
+            served = ", ".join(self._models)
+            raise not_found(
+                ResourceType.MODEL,
+                model_id[:200],
+                f"model: {model_id[:200]!r} is not served; the served models are: {served}",
             )
         return found
 
     def refuse_if_full(self, model: M) -> None:
-        """Refuses before anything is done for a request whose length is not known yet.
+        """Refuses a request whose length is not known yet, before any work is done for it.
 
         Raises:
             TorchlessError: OVERLOADED.
@@ -138,14 +141,14 @@ class ModelPool(Generic[M, L, P, R]):
 
         Args:
             function: What to run.
-            characters: Size of what it works on, in characters or token ids. Large ones wait for each other only.
+            characters: Size of its input, in characters or token ids. Large inputs share a separate thread.
 
         Raises:
-            TorchlessError: OVERLOADED, when as many wait for one as may wait for the device.
+            TorchlessError: OVERLOADED, when `max_waiting_requests` functions wait or run.
         """
         if self._tokenizing >= self._settings.batching.max_waiting_requests:
             raise TorchlessError(
-                ErrorKind.OVERLOADED, "the service has too much to tokenize; try again shortly", retry_after_s=1.0
+                ErrorKind.OVERLOADED, "too many requests wait for tokenization; retry shortly", retry_after_s=1.0
             )
         self._tokenizing += 1
         try:

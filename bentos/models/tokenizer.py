@@ -1,4 +1,4 @@
-"""Tokenization with the `tokenizers` library, which releases the GIL and knows no torch."""
+"""Tokenization with the `tokenizers` library, which releases the GIL and does not need torch."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from bentos.models.tokens import EncodedText, Side, TokenPiece
 
 
 class HubTokenizer:
-    """A model's tokenizer, in one copy for each way of truncating, because that is a state of the copy.
+    """A model's tokenizer, with one copy per truncation side, because the side is a state of the tokenizer.
 
     Args:
-        serialized: The tokenizer as JSON, as `tokenizers.Tokenizer.to_str` gives it.
-        max_tokens: Length to which inputs are cut, special tokens included.
+        serialized: The tokenizer as JSON, from `tokenizers.Tokenizer.to_str`.
+        max_tokens: Length to which inputs are truncated, special tokens included.
     """
 
     def __init__(self, serialized: str, max_tokens: int) -> None:
         self._whole = bare_tokenizer(serialized)
-        self._cut: dict[Side, Tokenizer] = {}
+        self._truncating: dict[Side, Tokenizer] = {}
         sides: tuple[Side, ...] = ("left", "right")
         for side in sides:
-            self._cut[side] = bare_tokenizer(serialized)
-            self._cut[side].enable_truncation(max_tokens, direction=side)
+            self._truncating[side] = bare_tokenizer(serialized)
+            self._truncating[side].enable_truncation(max_tokens, direction=side)
         self._special_ids = frozenset(
             number for number, token in self._whole.get_added_tokens_decoder().items() if token.special
         )
 
     @property
     def vocabulary_size(self) -> int:
-        """Token ids are below it."""
+        """Number of token ids; every id is below it."""
         return int(self._whole.get_vocab_size(with_added_tokens=True))
 
     def encode(self, texts: Sequence[str], truncate: Side | None) -> list[EncodedText]:
-        """Ids of each text, special tokens included, cut unless `truncate` is None."""
-        tokenizer = self._whole if truncate is None else self._cut[truncate]
+        """Ids of each text, special tokens included, truncated unless `truncate` is None."""
+        tokenizer = self._whole if truncate is None else self._truncating[truncate]
         encodings = tokenizer.encode_batch_fast(list(texts))
-        # What overflowed comes in windows, each with special tokens of its own.
+        # The overflow comes in windows, each with its own special tokens.
         return [EncodedText(e.ids, sum(o.special_tokens_mask.count(0) for o in e.overflowing)) for e in encodings]
 
     def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[TokenPiece]]:
-        """Tokens of each text with their places, never cut."""
+        """Tokens of each text with their positions, never truncated."""
         encodings = self._whole.encode_batch(list(texts), add_special_tokens=add_special_tokens)
         return [
             [self._piece(text, *facts) for facts in zip(e.ids, e.tokens, e.offsets, e.special_tokens_mask, strict=True)]
@@ -53,7 +53,7 @@ class HubTokenizer:
         return list(self._whole.decode_batch([list(one) for one in ids], skip_special_tokens=skip_special_tokens))
 
     def leading_tokens(self, prompt: str) -> int:
-        """Tokens of `prompt` with what comes before it and without what comes after, as pooling leaves prompts out."""
+        """Number of tokens of `prompt`, with special tokens before it and without those after it."""
         ids = self._whole.encode(prompt).ids
         ends_special = bool(ids) and ids[-1] in self._special_ids
         return len(ids) - 1 if ends_special else len(ids)

@@ -1,4 +1,4 @@
-"""What tokenization gives; knows no tokenizer."""
+"""Results of tokenization."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class EncodedText:
 
 @dataclass(frozen=True, slots=True)
 class TokenPiece:
-    """One token and its place in the text."""
+    """One token and its position in the text."""
 
     id: int
     text: str

@@ -1,4 +1,4 @@
-"""torch's devices: the rule that a configured GPU is a GPU, and what a lost one means."""
+"""torch's devices: a configured GPU is required, and a lost one is reported."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
 def use_cpu_threads(count: int) -> None:
-    """Threads of a batch on the CPU; 0 leaves torch's own choice."""
+    """Sets the number of threads that compute a batch on the CPU; 0 keeps torch's default."""
     if count:
         torch.set_num_threads(count)
 
 
 def require_device(device: str) -> None:
-    """Does nothing when the device is there.
+    """Checks that the device is available.
 
     Raises:
         TorchlessError: GPU_UNAVAILABLE.
@@ -29,13 +29,13 @@ def require_device(device: str) -> None:
     if index >= count:
         raise TorchlessError(
             ErrorKind.GPU_UNAVAILABLE,
-            f"the service is set to device {device} and this machine has {count} CUDA devices",
+            f"the service is configured for device {device}, but this machine has {count} CUDA devices",
         )
 
 
 @contextmanager
 def inference_mode() -> Iterator[None]:
-    """Around a batch: no gradients, and a failing device is ours to report.
+    """Runs a batch without gradients, and reports a device failure.
 
     Raises:
         TorchlessError: GPU_UNAVAILABLE, when the device failed.
@@ -44,5 +44,5 @@ def inference_mode() -> Iterator[None]:
         with torch.inference_mode():
             yield
     except torch.AcceleratorError as error:
-        # A device that failed once answers nothing more to this process.
-        raise TorchlessError(ErrorKind.GPU_UNAVAILABLE, "the device failed while it was in use") from error
+        # A device that failed once stays unusable for this process.
+        raise TorchlessError(ErrorKind.GPU_UNAVAILABLE, "the device failed during inference") from error

@@ -1,4 +1,4 @@
-"""Token ids of several inputs as one padded batch on a device."""
+"""Pads the token ids of several inputs into one batch on a device."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Padder:
     """Pads as the model's tokenizer would.
 
     Args:
-        tokenizer: The model's tokenizer, of transformers.
-        device: Where batches go.
+        tokenizer: The model's tokenizer, from transformers.
+        device: Device of the batches.
     """
 
     def __init__(self, tokenizer: Any, device: torch.device) -> None:
@@ -24,11 +24,11 @@ class Padder:
         self._wants_type_ids = "token_type_ids" in tokenizer.model_input_names
 
     def batch(self, ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]] | None = None) -> dict[str, Any]:
-        """Features as sentence-transformers' modules take them: int64 tensors of shape (inputs, longest).
+        """Features for the modules of sentence-transformers: int64 tensors of shape (inputs, longest).
 
         Args:
             ids: Token ids of each input, special tokens included.
-            type_ids: Which of two joined texts each token belongs to; None: all to the first.
+            type_ids: For each token, which of two joined texts it belongs to; None: all to the first.
         """
         longest = max(map(len, ids))
         features: dict[str, Any] = {
@@ -42,7 +42,7 @@ class Padder:
         return features
 
     def columns(self, length: int, longest: int) -> slice:
-        """Where an input of `length` tokens stands in a row of `longest`."""
+        """Columns of an input of `length` tokens in a row of `longest`."""
         return slice(longest - length, longest) if self._pads_left else slice(0, length)
 
     def _padded(self, rows: Sequence[Sequence[int]], longest: int, filler: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""How many tokens a model has positions for."""
+"""The longest input that a model's tokenizer and weights support."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 
 def stated_length(model: Any) -> int | None:
-    """Longest input that the tokenizer and the weights of a model of sentence-transformers state, in tokens.
+    """Longest input of a sentence-transformers model according to its tokenizer and weights, in tokens.
 
-    Tokenizers that state none give an absurd number, and some the number of positions, not all of which are for tokens.
+    Tokenizers without a limit give a huge number. Some give the number of positions, not all of which are for tokens.
     """
     config = getattr(getattr(model[0], "model", None), "config", None)
     lengths = (model.max_seq_length, getattr(config, "max_position_embeddings", None), positions(model))
@@ -18,13 +18,13 @@ def stated_length(model: Any) -> int | None:
 
 
 def positions(model: torch.nn.Module) -> int | None:
-    """Tokens that a model with a learned vector for each position has one for; None: it has no such table.
+    """Number of tokens that a model's learned position embeddings cover; None: it has none.
 
-    A longer input reads past the table, which on a GPU ends the device's service to the whole process.
+    A longer input would read past the table, which makes a GPU unusable for the whole process.
     """
     for module in model.modules():
         table = getattr(module, "position_embeddings", None)
         if isinstance(table, torch.nn.Embedding):
-            # RoBERTa and its kin count from past the padding's id.
+            # RoBERTa and similar models number positions from the id after padding.
             return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
     return None

@@ -1,4 +1,4 @@
-"""Where a model is loaded from, and the arguments that sentence-transformers loads it with."""
+"""Source of a model's weights, and the arguments with which sentence-transformers loads it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def source(settings: WeightsSettings) -> str:
 
 
 def load_arguments(settings: WeightsSettings) -> dict[str, Any]:
-    """Keyword arguments of every model class of sentence-transformers."""
+    """Keyword arguments for every model class of sentence-transformers."""
     return {
         "device": settings.device,
         # A folder has no revisions.
@@ -35,33 +35,33 @@ def serialized_tokenizer(tokenizer: Any, settings: WeightsSettings) -> str:
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise SettingsError(f"model {settings.id}: it has no fast tokenizer (tokenizer.json), which is needed")
+        raise SettingsError(f"model {settings.id}: it has no fast tokenizer (tokenizer.json), which is required")
     return str(backend.to_str())
 
 
 def longest_input(
     stated: int | None, settings: WeightsSettings, *, inputs_per_item: int = 1, most: int | None = None
 ) -> int:
-    """Longest input in tokens: as set, or as the model states.
+    """Longest input in tokens: the setting, or else the model's own limit.
 
     Args:
-        stated: What the model states.
+        stated: The model's own limit.
         settings: The model's settings.
-        inputs_per_item: Inputs that one item of a batch is made of.
-        most: What it can read at all; None: as much as is set.
+        inputs_per_item: Inputs in one item of a batch.
+        most: Number of positions of the model; None: no limit.
 
     Raises:
-        SettingsError: Neither says, or the model or a batch does not hold it.
+        SettingsError: There is no limit, or it exceeds the model's positions or the token budget.
     """
     max_tokens = settings.max_tokens or stated
     if max_tokens is not None and most is not None and max_tokens > most:
-        raise SettingsError(f"model {settings.id}: `max_tokens` is {max_tokens} and the model has positions for {most}")
+        raise SettingsError(f"model {settings.id}: `max_tokens` is {max_tokens}; the model has {most} positions")
     if max_tokens is None:
-        raise SettingsError(f"model {settings.id}: it does not state its longest input; set `max_tokens`")
+        raise SettingsError(f"model {settings.id}: the model does not define its longest input; set `max_tokens`")
     longest = max_tokens * inputs_per_item
     if longest > settings.max_batch_tokens:
         raise SettingsError(
-            f"model {settings.id}: `max_batch_tokens` is {settings.max_batch_tokens} and one input may have {longest}; "
-            "raise it or lower `max_tokens`"
+            f"model {settings.id}: `max_batch_tokens` is {settings.max_batch_tokens}, but one input may have {longest} "
+            "tokens; raise it or lower `max_tokens`"
         )
     return max_tokens

@@ -1,1 +1,1 @@
-"""The reranking bento: a query and documents to relevance scores."""
+"""The reranking bento: turns a query and documents into relevance scores."""

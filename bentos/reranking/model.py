@@ -1,4 +1,4 @@
-"""What the service needs of a reranking model; the `torch_` files hold two kinds and alone know torch."""
+"""The interface of a reranking model; the `torch_*` files implement two kinds and are the only ones to import torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 Kind = Literal["cross_encoder", "late_interaction"]
 LongDocuments = Literal["cut", "cut_start", "windows", "refuse"]
-"""What happens to what is too long: its end is dropped, its beginning is, it is read in windows, it is refused."""
+"""Handling of long inputs: drop the end, drop the beginning, read in windows, or refuse."""
 ScoreForm = Literal["model", "raw", "unit"]
-"""As the model's authors chose; without an activation; in [0, 1]."""
+"""With the model's own activation; without an activation; in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,49 +25,57 @@ class ModelInfo:
     revision: str
     """Pinned revision of the weights."""
     kind: Kind
-    """How it compares."""
+    """How it compares query and document."""
     max_tokens: int
     """Longest input in tokens, special tokens included: of query and document together for a cross-encoder, of each for
     late interaction."""
     max_tokens_per_doc: int
-    """Tokens of a document that are read where a request does not say."""
+    """Most tokens of a document that are read, unless the request says otherwise."""
     long_documents: LongDocuments
-    """What happens to long documents where a request does not say."""
+    """Handling of long documents, unless the request says otherwise."""
     device: str
     """Device that it runs on."""
     dtype: str
     """Type of its weights."""
     max_batch_tokens: int
-    """Padded tokens of one batch."""
+    """Token budget of one batch, padding included."""
     created: int
-    """Seconds since the Unix epoch when it was made ready."""
+    """When the model was loaded, in seconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query and its documents."""
+
+    text: str
+    documents: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A query with a document, or with a window of one, as the model reads them: one item of a batch."""
+    """A query with a document or a window of it, as token ids: one item of a batch."""
 
     ids: Sequence[int]
-    """Token ids, special tokens included: the document's, for a cross-encoder joined with the query's."""
+    """Token ids, special tokens included: of the document; for a cross-encoder, of query and document together."""
     type_ids: Sequence[int] = ()
-    """For a cross-encoder: which of the two each token belongs to, 0 or 1."""
+    """For a cross-encoder: 0 for each token of the query, 1 for each of the document."""
     query_ids: Sequence[int] = ()
     """For late interaction: the query's token ids."""
 
     @property
     def tokens(self) -> int:
-        """Tokens that the model reads for it."""
+        """Number of tokens that the model reads."""
         return len(self.ids) + len(self.query_ids)
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuery:
-    """A query with its documents, as the model reads them."""
+    """A query with its documents, as token ids."""
 
     documents: list[list[Pair]]
-    """For each document its windows, at least one."""
+    """The windows of each document, at least one."""
     query_tokens: int
-    """Tokens of the query alone, special tokens included, before any cut; 0 where nothing was to be refused."""
+    """Tokens of the query alone, special tokens included, before truncation; 0 unless `refuse`."""
 
 
 class RerankingModel(Protocol):
@@ -75,22 +83,22 @@ class RerankingModel(Protocol):
 
     @property
     def info(self) -> ModelInfo:
-        """Facts about it."""
+        """Facts about the model."""
 
     def encode(
         self, query: str, documents: Sequence[str], long_documents: LongDocuments, max_tokens_per_doc: int
     ) -> EncodedQuery:
-        """Tokenizes. Every pair fits the model, unless `refuse`, which is left to the caller."""
+        """Tokenizes. Every pair fits the model, except with `refuse`, where the caller checks the lengths."""
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
-        """One batch, called by one thread at a time.
+        """Computes one batch; called by one thread at a time.
 
         Returns:
             For each pair its float32 score without an activation; the higher, the more relevant.
 
         Raises:
-            TorchlessError: GPU_UNAVAILABLE, when the device is gone.
+            TorchlessError: GPU_UNAVAILABLE, when the device is lost.
         """
 
     def transform_scores(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
-        """Scores of `score`, shape (documents,), in another form, in which their order is the same."""
+        """Transforms results of `score`, shape (documents,), to another form; the order stays the same."""

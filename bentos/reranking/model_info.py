@@ -9,7 +9,7 @@ from bentos.reranking.settings import ModelSettings
 
 
 def model_info(settings: ModelSettings, max_tokens: int) -> ModelInfo:
-    """Facts about a model that reads `max_tokens` and is ready now."""
+    """Facts about a model that reads at most `max_tokens` and was loaded just now."""
     return ModelInfo(
         id=settings.id,
         revision=settings.revision,

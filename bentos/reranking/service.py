@@ -14,7 +14,7 @@ settings = RerankingSettings.load()
 
 
 def load(own: ModelSettings) -> RerankingModel:
-    """Loads one model with torch, imported only here: BentoML's supervisor imports this module too and needs none."""
+    """Loads one model. Imports torch only here, because BentoML's supervisor imports this module and needs no torch."""
     prepare_cpu(settings)
     from bentos.reranking import torch_model
 

@@ -1,4 +1,4 @@
-"""The contract's methods: translate, call the reranker, translate back."""
+"""The gRPC methods: translate the request, call the reranker, translate the answer."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import time
 from collections.abc import Callable
 
 from bentos.models.capability import ModelCapability
-from bentos.reranking.model import Kind, LongDocuments, ModelInfo, RerankingModel, ScoreForm
-from bentos.reranking.reranker import Query, QueryScores, Reranker, RerankJob
+from bentos.reranking.model import Kind, LongDocuments, ModelInfo, Query, RerankingModel, ScoreForm
+from bentos.reranking.reranker import QueryScores, Reranker, RerankJob
 from bentos.reranking.settings import ModelSettings, RerankingSettings
 from bentos.serving.calls import Context, expires_at, tenant, timings
 from torchless.contracts.reranking.v1 import reranking_pb2 as pb
 from torchless.contracts.reranking.v1.reranking_pb2_grpc import RerankingServiceServicer
 
 _FORMS: dict[int, ScoreForm] = {pb.SCORE_FORM_RAW: "raw", pb.SCORE_FORM_UNIT: "unit"}
-_WAYS: dict[int, LongDocuments] = {
+_LONG_DOCUMENTS: dict[int, LongDocuments] = {
     pb.LONG_DOCUMENTS_CUT: "cut",
     pb.LONG_DOCUMENTS_CUT_START: "cut_start",
     pb.LONG_DOCUMENTS_WINDOWS: "windows",
     pb.LONG_DOCUMENTS_REFUSE: "refuse",
 }
-_NUMBERS = {way: pb.LongDocuments.ValueType(number) for number, way in _WAYS.items()}
+_NUMBERS = {name: pb.LongDocuments.ValueType(number) for number, name in _LONG_DOCUMENTS.items()}
 _KINDS: dict[Kind, pb.ModelKind.ValueType] = {
     "cross_encoder": pb.MODEL_KIND_CROSS_ENCODER,
     "late_interaction": pb.MODEL_KIND_LATE_INTERACTION,
@@ -28,7 +28,7 @@ _KINDS: dict[Kind, pb.ModelKind.ValueType] = {
 
 
 class RerankingServicer(ModelCapability[ModelSettings, RerankingModel, Reranker], RerankingServiceServicer):
-    """`torchless.reranking.v1.RerankingService`, and the capability that the serving side starts and stops.
+    """Implements `torchless.reranking.v1.RerankingService`.
 
     Args:
         settings: The bento's settings.
@@ -67,7 +67,7 @@ def _job(request: pb.RerankBatchRequest) -> RerankJob:
         model=request.model,
         form=_FORMS.get(request.score_form, "model"),
         max_tokens_per_doc=request.max_tokens_per_doc,
-        long_documents=_WAYS.get(request.long_documents),
+        long_documents=_LONG_DOCUMENTS.get(request.long_documents),
     )
 
 

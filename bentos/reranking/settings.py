@@ -11,18 +11,18 @@ from bentos.serving.batching import BatchingSettings
 
 
 class ModelSettings(WeightsSettings):
-    """One model that the service holds."""
+    """One reranking model."""
 
     kind: Literal["cross_encoder", "late_interaction"] = "cross_encoder"
-    """`cross_encoder`: query and document are read together, by any sequence classifier with one label. More exact.
-    `late_interaction`: each is read alone, by any embedding model, and their token vectors are compared (MaxSim)."""
+    """`cross_encoder`: reads query and document together, with any sequence classifier with one label. More exact.
+    `late_interaction`: reads each alone, with any embedding model, and compares their token vectors (MaxSim)."""
     long_documents: Literal["cut", "windows"] = "cut"
-    """What happens to a document longer than the model reads, where a request does not say: `cut` reads its beginning;
-    `windows` reads all of it in overlapping windows, and the best one's score counts. Windows cost a batch each."""
+    """Handling of a document longer than the model reads, unless the request says otherwise. `cut` reads its beginning;
+    `windows` reads all of it in overlapping windows and takes the best score. Each window is an item of its own."""
     max_tokens_per_doc: int = Field(default=4096, ge=1)
-    """Tokens of a document that are read at most, where a request does not say; the rest is dropped first."""
+    """Most tokens of a document that are read, unless the request says otherwise; the rest is dropped first."""
     window_overlap_tokens: int | None = Field(default=None, ge=0)
-    """Tokens that a window has in common with the one before it; none: an eighth of what the model reads."""
+    """Tokens that two neighbouring windows share; none: an eighth of the model's longest input."""
     maxsim_weight: float = Field(default=0.5, ge=0, le=1e6)
     """Late interaction: weight of MaxSim, the mean over the query's tokens of the largest cosine with a token of the
     document. Weights count by their ratio."""
@@ -36,12 +36,12 @@ class ModelSettings(WeightsSettings):
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
         if self.maxsim_weight + self.embedding_weight <= 0:
-            raise ValueError("maxsim_weight and embedding_weight are both 0; one has to count")
+            raise ValueError("maxsim_weight and embedding_weight must not both be 0")
         return self
 
 
 DEFAULT_MODEL = ModelSettings.model_validate({**MINILM.model_dump(), "kind": "late_interaction"})
-"""Late interaction on all-MiniLM-L6-v2 out of an installed package: no download, no GPU."""
+"""Late interaction on all-MiniLM-L6-v2 from an installed package: no download, no GPU."""
 
 
 class RerankingSettings(ModelServingSettings):
@@ -50,21 +50,21 @@ class RerankingSettings(ModelServingSettings):
     env_prefix = "TORCHLESS_RERANKING_"
 
     metrics_port: int = Field(default=9102, ge=0, le=65_535)
-    """Port of the metrics; 0: none are served."""
+    """Port of the metrics; 0: no metrics are served."""
     batching: BatchingSettings = BatchingSettings(max_waiting_tokens=4_194_304)
-    """How requests share the device."""
+    """Batching and admission."""
     models: tuple[ModelSettings, ...] = Field(default=(DEFAULT_MODEL,), min_length=1)
-    """The models served; the first is the default. Those on the same device share its queue."""
+    """The served models; the first is the default. Models on the same device share its queue."""
     max_queries: int = Field(default=10_000, ge=1)
     """Most queries in one request."""
     max_documents: int = Field(default=10_000, ge=1)
     """Most documents of all queries of a request together."""
     max_query_characters: int = Field(default=100_000, ge=1)
-    """Longest query, in characters; refused before it is tokenized."""
+    """Longest query, in characters; checked before tokenization."""
     max_document_characters: int = Field(default=1_000_000, ge=1)
-    """Longest document, in characters; refused before it is tokenized."""
+    """Longest document, in characters; checked before tokenization."""
     max_request_characters: int = Field(default=20_000_000, ge=1)
-    """Most characters of all queries and documents of a request together; refused before anything is tokenized."""
+    """Most characters of all queries and documents of a request together; checked before tokenization."""
 
     @model_validator(mode="after")
     def _consistent_models(self) -> Self:

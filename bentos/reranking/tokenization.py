@@ -1,4 +1,4 @@
-"""Texts and pairs of texts to token ids, with what is too long cut or read in windows. Knows no torch."""
+"""Tokenizes texts and pairs of texts; truncates long ones or splits them into windows. Does not need torch."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from bentos.models.tokenizer import bare_tokenizer
 from bentos.reranking.model import LongDocuments
 from torchless.settings import SettingsError
 
-_CHARACTERS_OF_A_TOKEN = 8
-"""More than a token has in most texts: where a text is cut before it is tokenized, first."""
+_CHARACTERS_PER_TOKEN = 8
+"""More than the average of most texts; used to shorten a text before it is tokenized the first time."""
 _MARGIN = 128
-"""Tokens past those that are kept, so that a word that was cut in two is not among them: WordPiece reads none of more
-than 100 characters."""
+"""Tokens beyond those that are kept, so that a word cut in two is not among them: WordPiece reads no word of more than
+100 characters."""
 _SLICE_CHARACTERS = 1_000_000
-"""Characters that are tokenized at a time: what the tokenizer holds of them takes many times as much."""
+"""Characters that are tokenized at a time, because encodings take many times the memory of their text."""
 
 Input = str | tuple[str, str]
-"""A text, or a query and a document that are read together."""
+"""A text, or a query and a document to read together."""
 
 
 class Window(NamedTuple):
-    """What the model reads at once of an input."""
+    """The part of an input that the model reads at once."""
 
     ids: list[int]
     """Token ids, special tokens included."""
     type_ids: list[int]
-    """Which of two joined texts each belongs to."""
+    """For each token, which of two joined texts it belongs to."""
 
 
 class TruncatingTokenizer:
-    """A model's tokenizer, in one copy for each way with what is too long, because that is a state of the copy.
+    """A model's tokenizer, with one copy per handling of long inputs, because truncation is a state of the tokenizer.
 
-    Pairs are cut as sentence-transformers' `CrossEncoder` does, from the longer of the two; in windows it is the
-    document alone that is split.
+    Pairs are truncated as in sentence-transformers' `CrossEncoder`: from the longer of the two. Windows split only the
+    document.
 
     Args:
         serialized: The tokenizer as JSON.
-        max_tokens: Length to which inputs are cut, special tokens included.
-        overlap_tokens: Tokens that a window has in common with the one before it; None: an eighth of `max_tokens`.
+        max_tokens: Length to which inputs are truncated, special tokens included.
+        overlap_tokens: Tokens that two neighbouring windows share; None: an eighth of `max_tokens`.
         pairs: Whether inputs are pairs.
 
     Raises:
-        SettingsError: Windows would have nothing of their own.
+        SettingsError: `overlap_tokens` is more than half of a window.
     """
 
     def __init__(self, serialized: str, max_tokens: int, overlap_tokens: int | None, *, pairs: bool) -> None:
@@ -59,61 +59,65 @@ class TruncatingTokenizer:
             overlap_tokens = min(max_tokens // 8, longest_overlap)
         if overlap_tokens > longest_overlap:
             raise SettingsError(
-                f"`window_overlap_tokens` is {overlap_tokens}; of {max_tokens} tokens that the model "
-                f"reads, at most {longest_overlap} may overlap"
+                f"`window_overlap_tokens` is {overlap_tokens}; the maximum is {longest_overlap} for a model that reads "
+                f"{max_tokens} tokens"
             )
-        self._ways: dict[LongDocuments, Tokenizer] = {"refuse": self._whole}
-        self._ways["cut"] = _cutting(serialized, max_tokens)
-        self._ways["cut_start"] = _cutting(serialized, max_tokens, direction="left")
         strategy = "only_second" if pairs else "longest_first"
-        self._ways["windows"] = _cutting(serialized, max_tokens, stride=overlap_tokens, strategy=strategy)
+        self._tokenizers: dict[LongDocuments, Tokenizer] = {
+            "refuse": self._whole,
+            "cut": _truncating(serialized, max_tokens),
+            "cut_start": _truncating(serialized, max_tokens, direction="left"),
+            "windows": _truncating(serialized, max_tokens, stride=overlap_tokens, strategy=strategy),
+        }
 
     @property
     def longest_query(self) -> int:
-        """Tokens of a query in front of windows of a document: half of what the model reads, so that both have room."""
+        """Most tokens of a query before windows of a document: half of the model's longest input."""
         return (self._max_tokens - self._special_tokens) // 2
 
-    def readable(self, query: str, way: LongDocuments) -> str:
-        """The query without what no document leaves room for.
+    def shorten_query(self, query: str, long_documents: LongDocuments) -> str:
+        """The query without the part that never fits beside a document.
 
-        It is tokenized once more with each document, and a long one with many would be too much to hold.
+        It is tokenized again with each document, so a long query with many documents would take too much memory.
         """
-        if way == "windows":
-            (cut,) = self.shortened([query], self.longest_query)
+        if long_documents == "windows":
+            (shortened,) = self.shorten([query], self.longest_query)
         else:
-            # Twice what is read, so that a word at the cut, whose tokens may change, is beyond it.
-            (cut,) = self.shortened([query], 2 * self._max_tokens, keep_end=way == "cut_start")
-        return cut
+            # Twice the longest input, so that a word at the cut, whose tokens may change, is beyond it.
+            (shortened,) = self.shorten([query], 2 * self._max_tokens, keep_end=long_documents == "cut_start")
+        return shortened
 
-    def no_longer_than(self, query: str, documents: Sequence[str], *, keep_end: bool = False) -> list[str]:
-        """The documents, cut so that each is as much longer or shorter than a `readable` query as it is than `query`.
+    def shorten_like_query(self, query: str, documents: Sequence[str], *, keep_end: bool = False) -> list[str]:
+        """Shortens documents that are shorter than `query` so that they stay shorter than the shortened query.
 
-        A pair loses tokens from the longer of the two first, so an odd token of room belongs to that one.
+        A pair is truncated from the longer of the two first, and the longer one keeps an odd token.
         """
-        asked, most = len(self._whole.encode(query, add_special_tokens=False)), 2 * self._max_tokens
-        cut = []
+        query_tokens, most = len(self._whole.encode(query, add_special_tokens=False)), 2 * self._max_tokens
+        shortened = []
         for text, encoding in zip(documents, self._plain(documents), strict=True):
-            keeps = most - (asked > len(encoding))
-            cut.append(_kept(text, encoding, keeps, keep_end=keep_end) if len(encoding) <= asked else text)
-        return cut
+            tokens = most - (query_tokens > len(encoding))
+            is_longer = len(encoding) > query_tokens
+            shortened.append(text if is_longer else _kept(text, encoding, tokens, keep_end=keep_end))
+        return shortened
 
-    def encode(self, inputs: Sequence[Input], way: LongDocuments) -> list[list[Window]]:
-        """For each input its windows, special tokens included: one, unless that is the way and the input is long."""
-        encodings = chain.from_iterable(self._ways[way].encode_batch_fast(part) for part in _slices(inputs))
-        return [_windows(e) if way == "windows" else [Window(e.ids, e.type_ids)] for e in encodings]
+    def encode(self, inputs: Sequence[Input], long_documents: LongDocuments) -> list[list[Window]]:
+        """The windows of each input, special tokens included; one window each unless `windows`."""
+        tokenizer, in_windows = self._tokenizers[long_documents], long_documents == "windows"
+        encodings = chain.from_iterable(tokenizer.encode_batch_fast(part) for part in _slices(inputs))
+        return [_windows(e) if in_windows else [Window(e.ids, e.type_ids)] for e in encodings]
 
     def length(self, text: str) -> int:
-        """Tokens of a text alone, special tokens included."""
+        """Number of tokens of a text alone, special tokens included."""
         return len(self._whole.encode(text).ids)
 
-    def shortened(self, texts: Sequence[str], tokens: int, *, keep_end: bool = False) -> list[str]:
-        """The texts, each cut to its first (or last) `tokens` tokens, special tokens not counted.
+    def shorten(self, texts: Sequence[str], tokens: int, *, keep_end: bool = False) -> list[str]:
+        """Shortens each text to its first (or last) `tokens` tokens, without special tokens.
 
-        Of a long text no more is tokenized than it takes.
+        Tokenizes no more of a long text than necessary.
         """
-        cut = list(texts)
+        shortened = list(texts)
         left = [index for index, text in enumerate(texts) if _may_exceed(text, tokens)]
-        characters = _CHARACTERS_OF_A_TOKEN * (tokens + _MARGIN)
+        characters = _CHARACTERS_PER_TOKEN * (tokens + _MARGIN)
         while left:
             parts = [_part(texts[index], characters, keep_end=keep_end) for index in left]
             longer = []
@@ -121,12 +125,12 @@ class TruncatingTokenizer:
                 if len(part) < len(texts[index]) and len(encoding) <= tokens + _MARGIN:
                     longer.append(index)
                 else:
-                    cut[index] = _kept(part, encoding, tokens, keep_end=keep_end)
+                    shortened[index] = _kept(part, encoding, tokens, keep_end=keep_end)
             left, characters = longer, 4 * characters
-        return cut
+        return shortened
 
     def _plain(self, texts: Sequence[str]) -> Iterator[Encoding]:
-        """The texts' encodings, without special tokens, a few at a time: they take many times the texts' memory."""
+        """Encodings without special tokens, a slice at a time, because they take many times the texts' memory."""
         for part in _slices(texts):
             yield from self._whole.encode_batch(part, add_special_tokens=False)
 
@@ -160,7 +164,7 @@ def _windows(first: Encoding) -> list[Window]:
 
 
 def _types_as_in(first: Encoding, length: int) -> list[int]:
-    """The type ids of a later window: `tokenizers` counts what it split off a second text to the first one."""
+    """The type ids of a later window: `tokenizers` counts the overflow of a second text as part of the first."""
     types, texts = first.type_ids, first.sequence_ids
     split = max(text for text in texts if text is not None)
     start = texts.index(split)
@@ -169,22 +173,22 @@ def _types_as_in(first: Encoding, length: int) -> list[int]:
 
 
 def _may_exceed(text: str, tokens: int) -> bool:
-    # A token has a byte at least. A tokenizer may put one space before the text, and its normalizer makes more of a
-    # compatibility character: 18 characters of U+FDFA.
+    # A token has at least one byte. A tokenizer may put a space before the text, and its normalizer may expand a
+    # compatibility character: U+FDFA becomes 18 characters.
     return len(text) >= tokens or len(text.encode()) >= tokens or not unicodedata.is_normalized("NFKC", text)
 
 
 def _start(text: str, encoding: Encoding, tokens: int) -> str:
-    """The text up to the token past the last, without a character that the two share."""
+    """The first `tokens` tokens of the text, without a character that the last one shares with the next token."""
     return text[: min(encoding.offsets[tokens - 1][1], encoding.offsets[tokens][0])]
 
 
 def _end(text: str, encoding: Encoding, tokens: int) -> str:
-    """The text from the token before the first, without a character that the two share."""
+    """The last `tokens` tokens of the text, without a character that the first one shares with the token before."""
     return text[max(encoding.offsets[-tokens][0], encoding.offsets[-tokens - 1][1]) :]
 
 
-def _cutting(
+def _truncating(
     serialized: str, max_tokens: int, *, direction: str = "right", stride: int = 0, strategy: str = "longest_first"
 ) -> Tokenizer:
     tokenizer = bare_tokenizer(serialized)

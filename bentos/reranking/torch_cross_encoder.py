@@ -1,4 +1,4 @@
-"""A cross-encoder on torch: query and document read together, one logit out.
+"""A cross-encoder on torch: reads query and document together and gives one logit.
 
 Nogueira and Cho, "Passage re-ranking with BERT", 2019 (https://arxiv.org/abs/1901.04085).
 """
@@ -27,14 +27,14 @@ _CLASSIFIER = "ForSequenceClassification"
 
 
 class TorchCrossEncoder:
-    """A `CrossEncoder` whose parts are driven one by one; see `RerankingModel` for the methods.
+    """Runs the modules of a `CrossEncoder` one by one; see `RerankingModel` for the methods.
 
     Raises:
-        SettingsError: The model does not give one score a pair, or needs a prompt or a chat template.
+        SettingsError: The model does not give one score per pair, or needs a prompt or a chat template.
     """
 
     def __init__(self, model: CrossEncoder, settings: ModelSettings) -> None:
-        _refuse_what_is_no_classifier(model, settings)
+        _check_is_classifier(model, settings)
         self._modules: list[Any] = list(model)
         self._activation: Any = model.activation_fn
         max_tokens = longest_input(stated_length(model), settings, most=positions(model))
@@ -55,11 +55,11 @@ class TorchCrossEncoder:
         """See `RerankingModel`."""
         tokenizer = self._tokenizer
         keep_end = long_documents == "cut_start"
-        texts = tokenizer.shortened(documents, max_tokens_per_doc, keep_end=keep_end)
-        readable = tokenizer.readable(query, long_documents)
-        if readable != query and long_documents in {"cut", "cut_start"}:
-            texts = tokenizer.no_longer_than(query, texts, keep_end=keep_end)
-        encoded = tokenizer.encode([(readable, text) for text in texts], long_documents)
+        texts = tokenizer.shorten(documents, max_tokens_per_doc, keep_end=keep_end)
+        short_query = tokenizer.shorten_query(query, long_documents)
+        if short_query != query and long_documents in {"cut", "cut_start"}:
+            texts = tokenizer.shorten_like_query(query, texts, keep_end=keep_end)
+        encoded = tokenizer.encode([(short_query, text) for text in texts], long_documents)
         return EncodedQuery(
             documents=[[Pair(window.ids, window.type_ids) for window in windows] for windows in encoded],
             query_tokens=tokenizer.length(query) if long_documents == "refuse" else 0,
@@ -84,22 +84,18 @@ class TorchCrossEncoder:
             return activated
 
 
-def _refuse_what_is_no_classifier(model: CrossEncoder, settings: ModelSettings) -> None:
+def _check_is_classifier(model: CrossEncoder, settings: ModelSettings) -> None:
     if model.num_labels != 1:
-        raise SettingsError(
-            f"model {settings.id}: it has {model.num_labels} labels; a reranker has one, whose score orders documents"
-        )
+        raise SettingsError(f"model {settings.id}: it has {model.num_labels} labels; a reranker must have exactly one")
     if model.default_prompt_name is not None:
         raise SettingsError(f"model {settings.id}: it puts a prompt before its inputs, which is not supported")
     architectures = getattr(model.config, "architectures", None) or ()
     if any(name.endswith("ForCausalLM") for name in architectures):
-        raise SettingsError(
-            f"model {settings.id}: it is a language model that answers yes or no; a sequence classifier is needed"
-        )
-    # Weights without the head load all the same, with a random one and a warning.
+        raise SettingsError(f"model {settings.id}: it is a causal language model; a sequence classifier is required")
+    # Weights without a classification head load with a random head and a warning.
     loaded = type(model.model).__name__
     if loaded.endswith(_CLASSIFIER) and architectures and not any(name.endswith(_CLASSIFIER) for name in architectures):
         raise SettingsError(
-            f"model {settings.id}: its weights are those of {architectures[0]}, without a classifier; an embedding "
-            "model reranks with `kind: late_interaction`"
+            f"model {settings.id}: its weights are of {architectures[0]}, which has no classifier; for an embedding "
+            "model set `kind: late_interaction`"
         )

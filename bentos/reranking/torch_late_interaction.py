@@ -1,4 +1,4 @@
-"""Late interaction on torch: query and document read alone, their token vectors compared.
+"""Late interaction on torch: reads query and document separately and compares their token vectors.
 
 Khattab and Zaharia, "ColBERT: Efficient and effective passage search via contextualized late interaction over BERT",
 2020 (https://arxiv.org/abs/2004.12832).
@@ -26,12 +26,9 @@ from bentos.reranking.model_info import model_info
 from bentos.reranking.settings import ModelSettings
 from bentos.reranking.tokenization import TruncatingTokenizer
 
-_QUERY_TOKENS_KEPT = 16_384
-"""Tokens of queries whose vectors are kept between batches, in all: 25 MB at 384 dimensions."""
-
 
 class _Vectors(NamedTuple):
-    """What the model makes of texts; every vector has length 1."""
+    """Vectors of texts, each of length 1."""
 
     tokens: torch.Tensor
     """Shape (texts, longest, dimensions)."""
@@ -42,7 +39,7 @@ class _Vectors(NamedTuple):
 
 
 class _QueryVectors(NamedTuple):
-    """What the model makes of one query."""
+    """Vectors of one query."""
 
     tokens: torch.Tensor
     """Shape (tokens, dimensions)."""
@@ -51,13 +48,19 @@ class _QueryVectors(NamedTuple):
 
 
 class TorchLateInteraction:
-    """A `SentenceTransformer` whose token vectors are compared; see `RerankingModel` for the methods.
+    """Compares the token vectors of a `SentenceTransformer`; see `RerankingModel` for the methods.
 
-    The score is the mean, weighted as set, of MaxSim over the query's tokens (the mean over them of the largest cosine
-    with a token of the document) and of the cosine of the two pooled vectors: in [-1, 1].
+    The score, in [-1, 1], is the weighted mean of two values: MaxSim, which is the mean over the query's tokens of the
+    largest cosine with a token of the document; and the cosine of the two pooled vectors.
+
+    Args:
+        model: The loaded model.
+        settings: The model's settings.
+        max_cached_tokens: Most tokens of the queries whose vectors are cached; 16,384 take 25 MB at 384 dimensions.
     """
 
-    def __init__(self, model: SentenceTransformer, settings: ModelSettings) -> None:
+    def __init__(self, model: SentenceTransformer, settings: ModelSettings, max_cached_tokens: int = 16_384) -> None:
+        self._max_cached_tokens = max_cached_tokens
         self._modules: list[Any] = [module for module in model if not isinstance(module, Normalize)]
         max_tokens = longest_input(stated_length(model), settings, inputs_per_item=2, most=positions(model))
         self._tokenizer = TruncatingTokenizer(
@@ -68,7 +71,7 @@ class TorchLateInteraction:
         self._maxsim_weight, self._pooled_weight = settings.maxsim_weight / total, settings.embedding_weight / total
         self._query_prefix = _prefix(settings.query_prefix, model, "query")
         self._document_prefix = _prefix(settings.document_prefix, model, "document")
-        self._kept: dict[tuple[int, ...], _QueryVectors] = {}
+        self._cached: dict[tuple[int, ...], _QueryVectors] = {}
         self._info = model_info(settings, max_tokens)
 
     @property
@@ -81,49 +84,50 @@ class TorchLateInteraction:
     ) -> EncodedQuery:
         """See `RerankingModel`."""
         tokenizer = self._tokenizer
-        texts = tokenizer.shortened(documents, max_tokens_per_doc, keep_end=long_documents == "cut_start")
+        texts = tokenizer.shorten(documents, max_tokens_per_doc, keep_end=long_documents == "cut_start")
         prefixed = [self._document_prefix + text for text in texts]
         encoded = tokenizer.encode(prefixed, long_documents)
-        # A query is never read in windows: what its beginning asks is what is compared.
-        ((asked,),) = tokenizer.encode([self._query_prefix + query], "refuse" if long_documents == "refuse" else "cut")
+        # A query is never read in windows; only its beginning is compared.
+        long_query: LongDocuments = "refuse" if long_documents == "refuse" else "cut"
+        ((read,),) = tokenizer.encode([self._query_prefix + query], long_query)
         return EncodedQuery(
-            documents=[[Pair(window.ids, query_ids=asked.ids) for window in windows] for windows in encoded],
-            query_tokens=len(asked.ids) if long_documents == "refuse" else 0,
+            documents=[[Pair(window.ids, query_ids=read.ids) for window in windows] for windows in encoded],
+            query_tokens=len(read.ids) if long_documents == "refuse" else 0,
         )
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """See `RerankingModel`."""
-        asked = [tuple(pair.query_ids) for pair in pairs]
+        queries = [tuple(pair.query_ids) for pair in pairs]
         with inference_mode():
-            kept = self._queries(dict.fromkeys(asked))
-            documents = self._read([pair.ids for pair in pairs])
-            scores: list[float] = self._compare([kept[ids] for ids in asked], documents).cpu().tolist()
+            vectors = self._query_vectors(dict.fromkeys(queries))
+            documents = self._encode([pair.ids for pair in pairs])
+            scores: list[float] = self._compare([vectors[ids] for ids in queries], documents).cpu().tolist()
             return scores
 
     def transform_scores(self, scores: NDArray[np.float32], form: ScoreForm) -> NDArray[np.float32]:
         """See `RerankingModel`; `unit` is (1 + score) / 2."""
         if form != "unit":
             return scores
-        # Rounding may leave a cosine a little outside of [-1, 1].
+        # Rounding may put a cosine slightly outside [-1, 1].
         unit: NDArray[np.float32] = np.clip((1 + scores) / 2, 0, 1)
         return unit
 
-    def _queries(self, wanted: Collection[tuple[int, ...]]) -> dict[tuple[int, ...], _QueryVectors]:
-        """Vectors of queries by their ids. The documents of one query share it, and come in several batches."""
-        found = {ids: self._kept.pop(ids) for ids in wanted if ids in self._kept}
-        if missing := [ids for ids in wanted if ids not in found]:
-            read = self._read(missing)
+    def _query_vectors(self, queries: Collection[tuple[int, ...]]) -> dict[tuple[int, ...], _QueryVectors]:
+        """Vectors of queries by their ids, cached because the documents of one query come in several batches."""
+        found = {ids: self._cached.pop(ids) for ids in queries if ids in self._cached}
+        if missing := [ids for ids in queries if ids not in found]:
+            encoded = self._encode(missing)
             for row, ids in enumerate(missing):
-                found[ids] = _QueryVectors(read.tokens[row][read.mask[row].bool()], read.pooled[row].clone())
-        self._kept |= found  # those just used are the youngest
-        tokens = sum(map(len, self._kept))
-        while tokens > _QUERY_TOKENS_KEPT:
-            oldest = next(iter(self._kept))
-            del self._kept[oldest]
+                found[ids] = _QueryVectors(encoded.tokens[row][encoded.mask[row].bool()], encoded.pooled[row].clone())
+        self._cached |= found  # the most recently used come last
+        tokens = sum(map(len, self._cached))
+        while tokens > self._max_cached_tokens:
+            oldest = next(iter(self._cached))
+            del self._cached[oldest]
             tokens -= len(oldest)
         return found
 
-    def _read(self, ids: Sequence[Sequence[int]]) -> _Vectors:
+    def _encode(self, ids: Sequence[Sequence[int]]) -> _Vectors:
         features = self._padder.batch(ids)
         for module in self._modules:
             features = module(features)
@@ -145,5 +149,5 @@ class TorchLateInteraction:
         return scores
 
 
-def _prefix(wanted: str | None, model: SentenceTransformer, name: str) -> str:
-    return (model.prompts.get(name) or "") if wanted is None else wanted
+def _prefix(setting: str | None, model: SentenceTransformer, name: str) -> str:
+    return (model.prompts.get(name) or "") if setting is None else setting

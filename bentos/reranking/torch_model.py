@@ -1,4 +1,4 @@
-"""Loads a reranking model on torch, of either kind."""
+"""Loads a reranking model of either kind on torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def load(settings: ModelSettings) -> RerankingModel:
     """Loads one model onto its device.
 
     Raises:
-        TorchlessError: GPU_UNAVAILABLE, when the device is not there.
+        TorchlessError: GPU_UNAVAILABLE, when the device is missing.
         SettingsError: The settings do not fit the model.
     """
     require_device(settings.device)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write into the log
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write to the log
     if settings.kind == "cross_encoder":
         return TorchCrossEncoder(CrossEncoder(source(settings), **load_arguments(settings)).eval(), settings)
     return TorchLateInteraction(SentenceTransformer(source(settings), **load_arguments(settings)).eval(), settings)

@@ -1,1 +1,1 @@
-"""What every bento is served with; the only code that touches BentoML's legacy service and its gRPC server."""
+"""Serving for every bento; the only code that touches BentoML's legacy service and its gRPC server."""

@@ -1,4 +1,4 @@
-"""What a servicer reads off a call beside its request, and writes beside its answer."""
+"""Reads the metadata and deadline of a gRPC call, and writes timings and errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from torchless.contracts.errors import GRPC_STATUS, TorchlessError
+from torchless.contracts.errors import TorchlessError
 from torchless.contracts.grpc_status import to_status
 from torchless.contracts.types.v1.types_pb2 import Timings
 
@@ -15,20 +15,20 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def tenant(context: Context) -> str:
-    """Whom the call is for; empty: nobody in particular."""
+    """The caller's tenant; empty when the call names none."""
     metadata = dict(context.invocation_metadata() or ())
     value = metadata.get("x-tenant-id", "")
     return value if isinstance(value, str) else value.decode("ascii", "replace")
 
 
 def expires_at(context: Context) -> float | None:
-    """When the caller stops waiting, as `time.monotonic()`; None: never."""
+    """The call's deadline, as `time.monotonic()`; None: it has none."""
     left = context.time_remaining()
     return None if left is None else time.monotonic() + left
 
 
 def timings(*, queue_s: float, tokenization_s: float, inference_s: float, started: float) -> Timings:
-    """The message, from seconds; `started` is the `time.monotonic()` at which the request arrived."""
+    """Timings in seconds as a message; `started` is the `time.monotonic()` at which the request arrived."""
     return Timings(
         queue_ms=queue_s * 1000,
         tokenization_ms=tokenization_s * 1000,
@@ -38,10 +38,10 @@ def timings(*, queue_s: float, tokenization_s: float, inference_s: float, starte
 
 
 async def abort(context: Context, error: TorchlessError, cause: Exception | None = None) -> NoReturn:
-    """Ends the call with `error`, all of it: what the caller is to hear, and what programs read."""
+    """Ends the call with `error`: its message for people, and its details for programs."""
     trailer = (("grpc-status-details-bin", to_status(error).SerializeToString()),)
     try:
-        await context.abort(GRPC_STATUS[error.kind], error.message, trailer)
+        await context.abort(error.kind.policy.grpc_status, error.message, trailer)
     except grpc.aio.AbortError as aborted:
         raise aborted from cause
     raise AssertionError("abort returned")

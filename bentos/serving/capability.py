@@ -1,4 +1,4 @@
-"""What a bento's own code looks like from the serving side."""
+"""The interface between a bento's own code and its serving."""
 
 from __future__ import annotations
 
@@ -10,35 +10,32 @@ import grpc
 
 
 class Capability(Protocol):
-    """One bento's servicer together with the model behind it.
-
-    It is made in the serving process, before the model is loaded; making it costs nothing.
-    """
+    """A bento's servicer together with its model. It is created before the model is loaded, at no cost."""
 
     async def start(self) -> None:
-        """Loads and warms up. The service says NOT_SERVING until this returns.
+        """Loads and warms up the model. The service is NOT_SERVING until this returns.
 
         Raises:
-            TorchlessError: It cannot; calls are answered with this error and the service stays NOT_SERVING.
+            TorchlessError: Why it cannot. Calls fail with this error, and the service stays NOT_SERVING.
         """
 
     async def stop(self) -> None:
-        """Lets go of the device; no call is in flight any more."""
+        """Releases the device. No call is in flight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """How a capability is put on a gRPC server."""
+    """How a capability is added to a gRPC server."""
 
     full_name: str
     """The gRPC service's full name, for health and reflection."""
     make: Callable[[], Capability]
-    """Makes the capability, which is also the servicer."""
+    """Creates the capability, which is also the servicer."""
     add_to_server: Callable[[Any, grpc.aio.Server], None]
     """The generated `add_...Servicer_to_server`."""
     lost_device_is_final: bool = True
-    """Whether a call that ends with GPU_UNAVAILABLE turns the whole service NOT_SERVING: the device that a model is on
-    does not come back to its process. False where the service goes on without a device."""
+    """Whether a call that fails with GPU_UNAVAILABLE turns the service NOT_SERVING for good, since a process cannot
+    recover the device of its model. False for a service that works without a device."""
     watches: frozenset[str] = frozenset()
-    """Methods that stream for as long as the caller listens. They end with UNREACHABLE when the service leaves, so that
-    it does not wait for them."""
+    """Methods that stream for as long as the caller listens. They end with UNREACHABLE when the service shuts down, so
+    that it does not wait for them."""

@@ -1,7 +1,4 @@
-"""`grpc.health.v1`: what is said of the service to those who ask and to those who watch.
-
-Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
-"""
+"""Health checks (`grpc.health.v1`). Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md."""
 
 from __future__ import annotations
 
@@ -15,18 +12,18 @@ from bentos.serving.calls import Context, abort
 from bentos.serving.readiness import LEAVING, Readiness
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
-_UNKNOWN = TorchlessError(ErrorKind.NOT_FOUND, "service: no service of that name is here")
+_UNKNOWN = TorchlessError(ErrorKind.NOT_FOUND, "service: this server has no service with that name")
 
 
 class Health:
     """The health of one service and of the whole server, which are the same.
 
-    Stands in for the servicer of grpcio-health-checking: that one's streams do not end before the server's grace period
-    does, and when one of those who watch a name hangs up, it forgets the others.
+    Replaces the servicer of grpcio-health-checking: its streams last until the end of the server's grace period, and
+    when one watcher of a name disconnects, it forgets the others.
 
     Args:
-        full_name: The gRPC service's full name; the whole is the empty name.
-        readiness: What is told.
+        full_name: The gRPC service's full name; the empty name stands for the whole server.
+        readiness: The state to report.
     """
 
     def __init__(self, full_name: str, readiness: Readiness) -> None:
@@ -40,16 +37,16 @@ class Health:
         return HealthCheckResponse(status=self._status(request.service))
 
     async def watch(self, request: HealthCheckRequest, context: Context) -> AsyncIterator[HealthCheckResponse]:
-        """The status now and after every change, until the service leaves; ends then with UNREACHABLE."""
-        told: int | None = None
+        """The status now and after every change. Ends with UNREACHABLE when the service shuts down."""
+        sent: int | None = None
 
-        def is_news_or_over() -> bool:
-            return told != self._status(request.service) or self._readiness.leaving
+        def has_changed_or_ended() -> bool:
+            return sent != self._status(request.service) or self._readiness.leaving
 
-        while told != self._status(request.service):
-            told = self._status(request.service)
-            yield HealthCheckResponse(status=told)
-            await self._readiness.until(is_news_or_over)
+        while sent != self._status(request.service):
+            sent = self._status(request.service)
+            yield HealthCheckResponse(status=sent)
+            await self._readiness.until(has_changed_or_ended)
         await abort(context, LEAVING)
 
     def _status(self, name: str) -> int:
@@ -59,7 +56,7 @@ class Health:
 
 
 class HealthInterceptor(grpc.aio.ServerInterceptor):
-    """Answers `grpc.health.v1.Health` in the place of whoever was put on the server for it.
+    """Answers `grpc.health.v1.Health` instead of the health servicer that BentoML adds.
 
     Args:
         full_name: As `Health` has it.
@@ -82,5 +79,5 @@ class HealthInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Ours for health, else the next one's."""
+        """Our handler for health checks, otherwise the next interceptor's."""
         return self._handlers.get(details.method) or await continuation(details)

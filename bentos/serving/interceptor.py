@@ -1,4 +1,4 @@
-"""Around every call: readiness, our errors as gRPC statuses, metrics, and a log line for what went wrong with us."""
+"""Wraps every call: readiness, errors as gRPC statuses, metrics, and a log line for internal errors."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 logger = logging.getLogger(__name__)
 
 _OURS = "/torchless."
-_INTERNAL = TorchlessError(ErrorKind.INTERNAL, "the service failed on this request")
+_INTERNAL = TorchlessError(ErrorKind.INTERNAL, "the service failed to process this request")
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of our own services; health and reflection pass untouched.
+    """Wraps the handlers of our own services; leaves health checks and reflection alone.
 
     Args:
-        readiness: Asked before each call.
+        readiness: Checked before each call.
         lost_device_is_final: As `Mount` has it.
         watches: As `Mount` has it.
     """
@@ -43,7 +43,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """The handler for `details`, wrapped if it is ours."""
+        """The handler for `details`, wrapped if it belongs to our service."""
         handler = await continuation(details)
         if handler is None or not details.method.startswith(_OURS):
             return handler
@@ -85,7 +85,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     async def _not_ready(self) -> None:
-        """Raises, once the service is not ready, what a new call would hear."""
+        """Waits until the service is not ready, then raises the error of a new call."""
         await self._readiness.until(lambda: not self._readiness.ready)
         self._readiness.check()
 
@@ -98,12 +98,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 class _Observed:
-    """Around one call: counts it, and ends it with a status where an error comes out of it.
+    """Counts one call, and turns its error into a gRPC status.
 
     Args:
         method: The method's name, for metrics.
         context: The call.
-        lost_device: Told of the error that says so.
+        lost_device: Called with a GPU_UNAVAILABLE error.
     """
 
     __slots__ = ("_context", "_lost_device", "_method", "_started")
@@ -143,5 +143,5 @@ def _outcome(error: BaseException | None) -> str:
         return "OK"
     if isinstance(error, TorchlessError):
         return error.kind.value
-    # What is no Exception is the end of a call whose caller hung up.
+    # Only the cancellation of a call whose client disconnected is no Exception.
     return ErrorKind.INTERNAL.value if isinstance(error, Exception) else "CANCELLED"

@@ -1,7 +1,4 @@
-"""The life of a serving process: load beside the open port, serve, drain on SIGTERM, leave.
-
-BentoML does not drain, so it is done here.
-"""
+"""The lifecycle of a serving process: load, serve, drain on SIGTERM, exit. BentoML itself does not drain."""
 
 from __future__ import annotations
 
@@ -21,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 class Lifecycle:
-    """Ties one capability to the server that BentoML runs it on.
+    """Starts and stops one capability together with BentoML's server.
 
     Args:
         full_name: The gRPC service's full name, for the log.
-        capability: What is started and stopped.
-        readiness: What calls are asked against.
+        capability: The capability to start and stop.
+        readiness: Is told when the service is ready, has failed, drains or shuts down.
         settings: Drain times.
     """
 
@@ -39,7 +36,7 @@ class Lifecycle:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attach(self, server: Any) -> None:
-        """Takes charge of BentoML's gRPC server, which is about to open its port; on its event loop."""
+        """Takes control of BentoML's gRPC server before it opens its port; called on its event loop."""
         self._server = server
         server.wait_for_termination = self._until_stopped(server.wait_for_termination)
         self._spawn(self._start())
@@ -59,7 +56,7 @@ class Lifecycle:
         except Exception:
             logger.exception("not serving: the model could not be loaded")
             self._readiness.fail(
-                TorchlessError(ErrorKind.UNREACHABLE, "the service could not load its model; its log says why")
+                TorchlessError(ErrorKind.UNREACHABLE, "the service could not load its model; see its log")
             )
 
     def _on_signal(self) -> None:
@@ -70,11 +67,11 @@ class Lifecycle:
         self._readiness.drain()
         await asyncio.sleep(self._settings.drain_delay_s)
         self._readiness.leave()
-        # Refuses new calls at once, returns when those in flight are done or the grace period is over.
+        # Refuses new calls at once; returns when the calls in flight are done or the grace period is over.
         await self._server.stop(self._settings.drain_grace_s)
 
     def _until_stopped(self, terminated: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[None]]:
-        # BentoML leaves as soon as the server has terminated; its own shutdown hooks never run.
+        # BentoML exits as soon as the server has terminated; its own shutdown hooks never run.
         async def wait() -> None:
             await terminated()
             await self._capability.stop()

@@ -1,6 +1,6 @@
 """Prometheus metrics of a bento, and the endpoint that serves them.
 
-BentoML's own interceptor passes over mounted servicers, so these are ours. No label holds a caller's value.
+BentoML's own metrics leave out mounted servicers. No label holds a value from a caller.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PADDING_TOKENS = Counter("torchless_padding_tokens", "Padding computed, in toke
 _BATCH_SECONDS = Histogram("torchless_batch_seconds", "Duration of batches, in seconds.", _LABELS, buckets=_SECONDS)
 _QUEUE_SECONDS = Histogram(
     "torchless_queue_seconds",
-    "From admission until the last item went to the device, in seconds.",
+    "Time from admission until the device took the request's last item, in seconds.",
     _LABELS,
     buckets=_SECONDS,
 )
@@ -36,7 +36,7 @@ _WAITING_TOKENS = Gauge("torchless_waiting_tokens", "Tokens that wait for the de
 
 
 class Waiting(Protocol):
-    """Whatever tells how many tokens wait."""
+    """A queue of a device."""
 
     @property
     def waiting_tokens(self) -> int:
@@ -44,7 +44,7 @@ class Waiting(Protocol):
 
 
 class _ModelMetrics(NamedTuple):
-    """The metrics of one model's batches; looking them up by label costs more than counting."""
+    """The metrics of one model, kept because looking them up by label costs more than counting."""
 
     items: Histogram
     tokens: Histogram
@@ -54,7 +54,7 @@ class _ModelMetrics(NamedTuple):
 
 
 class BatchMetrics:
-    """Records what the device was given; the batcher's observer.
+    """Records the batches of a capability; the batcher's observer.
 
     Args:
         service: Name of the capability, for instance `embedding`.
@@ -65,7 +65,7 @@ class BatchMetrics:
         self._of = cache(self._labelled)
 
     def watch(self, *batchers: Waiting) -> None:
-        """Reads the waiting tokens of `batchers` whenever metrics are asked for."""
+        """Reports the waiting tokens of `batchers` at every scrape."""
         _WAITING_TOKENS.labels(self._service).set_function(lambda: sum(each.waiting_tokens for each in batchers))
 
     def batch_done(self, key: Hashable, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
@@ -94,17 +94,17 @@ class _CallMetrics(NamedTuple):
 
 @cache
 def call_metrics(method: str) -> _CallMetrics:
-    """Calls in flight and their durations, for one method of ours."""
+    """Calls in flight and their durations, for one method."""
     return _CallMetrics(IN_FLIGHT.labels(method), CALL_SECONDS.labels(method))
 
 
 @cache
 def calls_metric(method: str, outcome: str) -> Counter:
-    """Calls of one method of ours that ended with `outcome`."""
+    """Calls of one method that ended with `outcome`."""
     return CALLS.labels(method, outcome)
 
 
 def serve_metrics(host: str, port: int) -> None:
-    """Serves all metrics of this process over HTTP, on a thread of its own; nothing when `port` is 0."""
+    """Serves all metrics of this process over HTTP, on a separate thread; does nothing when `port` is 0."""
     if port:
         start_http_server(port, addr=host)

@@ -1,4 +1,4 @@
-"""Whether the service is ready, and what calls hear while it is not."""
+"""Readiness of the service, and the error of calls while it is not ready."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from collections.abc import Callable
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 _LOADING = TorchlessError(
-    ErrorKind.UNREACHABLE, "the service is still loading its model; try again shortly", retry_after_s=1.0
+    ErrorKind.UNREACHABLE, "the service is still loading its model; retry shortly", retry_after_s=1.0
 )
-LEAVING = TorchlessError(ErrorKind.UNREACHABLE, "the service is going away; try another or again", retry_after_s=1.0)
-"""What is heard of a service that leaves."""
+LEAVING = TorchlessError(
+    ErrorKind.UNREACHABLE, "the service is shutting down; retry on another replica", retry_after_s=1.0
+)
+"""The error of new calls while the service shuts down."""
 
 
 class Readiness:
-    """Loading, then ready, failed or leaving. May be changed on any thread."""
+    """Loading, then ready, failed or shutting down. May be changed on any thread."""
 
     def __init__(self) -> None:
         self._obstacle: TorchlessError | None = _LOADING
@@ -29,21 +31,21 @@ class Readiness:
 
     @property
     def healthy(self) -> bool:
-        """Whether calls should be sent here; no longer, once the service drains, though they are still served."""
+        """Whether new calls should come here. False once the service drains, though it still serves calls."""
         return self.ready and not self._draining
 
     @property
     def leaving(self) -> bool:
-        """Whether the service waits for what is in flight and for nothing else."""
+        """Whether the service is shutting down and only finishes the calls in flight."""
         return self._obstacle is LEAVING
 
     @property
     def listeners(self) -> int:
-        """How many wait for a change."""
+        """Number of coroutines that wait for a change."""
         return len(self._listeners)
 
     def check(self) -> None:
-        """Does nothing when ready.
+        """Raises the reason when calls are not served.
 
         Raises:
             TorchlessError: Why calls are not served.
@@ -52,7 +54,7 @@ class Readiness:
             raise self._obstacle.copy()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits until `condition`, which is looked up now and after every change, holds."""
+        """Waits until `condition` holds; it is evaluated now and after every change."""
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def listener() -> None:
@@ -67,28 +69,28 @@ class Readiness:
             self._listeners.discard(listener)
 
     def become_ready(self) -> None:
-        """Calls are served from now on, unless the service is already leaving."""
+        """Serves calls from now on, unless the service is already shutting down."""
         if self._obstacle is _LOADING:
             self._become(None)
 
     def fail(self, error: TorchlessError) -> None:
-        """Calls hear `error` from now on; the service does not get ready again."""
+        """Fails every call with `error` from now on; the service does not become ready again."""
         if not self.leaving:
             self._become(error.copy())
 
     def drain(self) -> None:
-        """Callers are asked to go elsewhere from now on."""
+        """Reports NOT_SERVING from now on, so that clients turn to another replica."""
         self._draining = True
-        self._tell()
+        self._notify()
 
     def leave(self) -> None:
-        """New calls are refused from now on."""
+        """Refuses new calls from now on."""
         self._become(LEAVING)
 
     def _become(self, obstacle: TorchlessError | None) -> None:
         self._obstacle = obstacle
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in tuple(self._listeners):
             listener()

@@ -1,6 +1,6 @@
-"""A capability as a BentoML service that `bentoml serve-grpc` can serve.
+"""Builds a BentoML service that `bentoml serve-grpc` can serve.
 
-BentoML 1.4 serves gRPC for `bentoml.legacy.Service` only. Whatever that takes stays in this file and in `lifecycle`.
+BentoML 1.4 serves gRPC for `bentoml.legacy.Service` only; everything specific to it is in this file and in `lifecycle`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,15 @@ from torchless.telemetry.logs import configure_logging
 
 _MIB = 1024 * 1024
 SHORTEST_PING_INTERVAL_S = 5.0
-"""How often a client may ask over an idle connection whether the service is there, in seconds: with room to spare below
-the 10 s that our own clients may be set to."""
+"""Shortest interval of a client's keepalive pings over an idle connection, in seconds: half of the shortest that our
+clients can be set to."""
 
 
 def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
-    """A service named `name` with the mounted capability.
-
-    Imported by BentoML's supervisor as well as by its worker, so nothing is made here but the description.
-    """
+    """Describes a service named `name`; starts nothing, because BentoML's supervisor imports it too."""
     _configure_bentoml(settings)
     with warnings.catch_warnings():
-        # Deprecated in favour of a kind of service that cannot be served over gRPC.
+        # Deprecated in favour of a class that cannot be served over gRPC.
         warnings.simplefilter("ignore")
         service: Any = bentoml.legacy.Service(name)
     readiness = Readiness()
@@ -57,10 +54,10 @@ def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
 
 
 def keepalive_options(shortest_ping_interval_s: float) -> tuple[tuple[str, int], ...]:
-    """Options of a gRPC server that lets its clients ping so often while nothing is sent.
+    """Options of a gRPC server that accepts a ping at this interval over an idle connection.
 
-    Without, it hangs up (GOAWAY, too_many_pings) on one that pings more often than every five minutes, such as one that
-    watches and hears nothing new. https://github.com/grpc/grpc/blob/master/doc/keepalive.md names the option by its
+    By default, a server closes a connection (GOAWAY, too_many_pings) that pings more often than every five minutes, for
+    instance a watch without news. https://github.com/grpc/grpc/blob/master/doc/keepalive.md names the option by its
     constant, GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS.
     """
     return (("grpc.http2.min_ping_interval_without_data_ms", int(shortest_ping_interval_s * 1000)),)
@@ -68,14 +65,14 @@ def keepalive_options(shortest_ping_interval_s: float) -> tuple[tuple[str, int],
 
 def _configure_bentoml(settings: ServingSettings) -> None:
     config = BentoMLContainer.config.api_server
-    # Its metrics pass over mounted servicers, and cost a process.
+    # BentoML's metrics leave out mounted servicers, and need a process.
     config.metrics.enabled.set(False)
     config.grpc.max_message_length.set(settings.max_message_mib * _MIB)
-    _mend_server()
+    _patch_server()
 
 
-def _mend_server() -> None:
-    """Changes what BentoML's gRPC server has no setting for; a second call changes nothing more."""
+def _patch_server() -> None:
+    """Changes parts of BentoML's gRPC server that have no setting; may be called more than once."""
     from bentoml._internal.server import grpc_app
 
     server_class: Any = grpc_app.Server
@@ -87,8 +84,8 @@ def _mend_server() -> None:
         return (*theirs(server), *keepalive_options(SHORTEST_PING_INTERVAL_S))
 
     def interceptors(server: Any) -> Any:
-        # Ours only. BentoML's access log answers a failed handler with a message type of its own, wrong for any other
-        # service, and its tracing took a tenth of the event loop for spans that nothing collects.
+        # Only our own. BentoML's access log answers a failed handler with BentoML's message type, which is wrong for
+        # other services, and its tracing took a tenth of the event loop for spans that nothing collects.
         return list(server.bento_service.interceptors)
 
     options.is_ours = True  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Settings that every bento shares."""
+"""Settings that all bentos share."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class ServingSettings(ProgramSettings):
     env_prefix = "TORCHLESS_SERVING_"
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Least severe log lines written."""
+    """Lowest level that is logged."""
     metrics_host: str = "127.0.0.1"
-    """Address on which Prometheus metrics are served over HTTP. Loopback unless told otherwise."""
+    """Address on which Prometheus metrics are served over HTTP."""
     metrics_port: int = Field(default=9101, ge=0, le=65_535)
-    """Port of the metrics; 0: none are served."""
+    """Port of the metrics; 0: no metrics are served."""
     max_message_mib: int = Field(default=64, ge=1, le=1024)
-    """Largest gRPC message received or sent, in MiB; a larger one is refused while it is read."""
+    """Largest gRPC message received or sent, in MiB."""
     drain_delay_s: float = Field(default=0.0, ge=0, le=300)
-    """Time between NOT_SERVING and refusing new calls on SIGTERM, in seconds, so that balancers notice first."""
+    """Time between NOT_SERVING and refusing new calls on SIGTERM, in seconds, so that load balancers notice first."""
     drain_grace_s: float = Field(default=30.0, ge=0, le=3600)
-    """Time that calls in flight have to finish on SIGTERM, in seconds."""
+    """Time for calls in flight to finish on SIGTERM, in seconds."""

@@ -1,4 +1,4 @@
-"""Streams: those that are worked on side by side and answered in order, and those that something else ends."""
+"""Helpers for gRPC streams: concurrent work with answers in order, and streams that end early."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _END: Any = object()
 async def in_order(
     source: AsyncIterable[Q], answer: Callable[[Q], Awaitable[A]], window: int
 ) -> AsyncGenerator[A, None]:
-    """The answers to what comes from `source`, in its order, each as soon as those before it are out.
+    """Answers the items of `source` concurrently, in their order.
 
-    At most `window` are being worked on or waiting to be sent; the next is read only when one was sent, so that flow
-    control reaches whoever sends. What `answer` or `source` raises ends the stream and cancels the rest.
+    At most `window` items are in progress or waiting to be sent. The next item is read only after an answer was sent,
+    so that flow control reaches the sender. An exception of `answer` or `source` ends the stream and cancels the rest.
     """
     slots = asyncio.Semaphore(window)
     started: asyncio.Queue[asyncio.Task[A] | None] = asyncio.Queue()
@@ -44,7 +44,7 @@ async def in_order(
         while (current := await started.get()) is not None:
             yield await current
             slots.release()
-        await reader  # raises what reading raised
+        await reader  # raises the exception of `source`
     finally:
         left: list[asyncio.Task[A] | asyncio.Task[None] | None] = [reader, current]
         while not started.empty():
@@ -56,7 +56,7 @@ async def in_order(
 
 
 async def ended_by(answers: AsyncGenerator[A, None], end: Coroutine[Any, Any, object]) -> AsyncGenerator[A, None]:
-    """The answers until they end or `end` does; what `end` raises is raised."""
+    """Yields `answers` until they end or `end` completes; raises the exception of `end`."""
     over = asyncio.create_task(end)
     coming: asyncio.Future[A] | None = None
     try:

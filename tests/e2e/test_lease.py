@@ -57,7 +57,7 @@ def embedding(gpu: Bento, folder: Path, **lease: str) -> Iterator[Bento]:
             process.wait(30)
 
 
-async def test_room_is_held_while_the_model_serves_and_given_back(machine: Machine, tmp_path: Path) -> None:
+async def test_lease_is_held_while_the_model_serves_and_then_released(machine: Machine, tmp_path: Path) -> None:
     with serving(machine) as gpu:
         async with client_of(gpu) as leases:
             with embedding(gpu, tmp_path) as bento:
@@ -78,7 +78,9 @@ async def test_room_is_held_while_the_model_serves_and_given_back(machine: Machi
             assert (await leases.status()).allocations == ()
 
 
-async def test_without_room_the_model_is_not_loaded_and_calls_hear_why(machine: Machine, tmp_path: Path) -> None:
+async def test_without_a_lease_the_model_is_not_loaded_and_calls_fail_with_the_reason(
+    machine: Machine, tmp_path: Path
+) -> None:
     machine.gpus.clear()
     machine.tell()
     with serving(machine) as gpu:

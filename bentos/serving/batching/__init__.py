@@ -1,6 +1,7 @@
-"""Adaptive batching: what waits for a device is put together into batches over it.
+"""Adaptive batching: waiting items are joined into batches for a device.
 
-`scheduler` decides and knows neither threads nor time; `batcher` runs it beside an event loop; `admission` says no.
+`scheduler` forms batches and knows neither threads nor time; `batcher` runs it on the device's thread; `admission`
+refuses requests when too many tokens wait.
 """
 
 from bentos.serving.batching.batcher import Batcher, Outcome

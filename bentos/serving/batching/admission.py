@@ -1,4 +1,4 @@
-"""Says no before a request waits for longer than it is worth."""
+"""Admission control: refuses a request at once when too much is already waiting."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_larg
 _SMOOTHING = 0.2
 _SHORTEST_HINT_S = 0.1
 _LONGEST_HINT_S = 60.0
-_ROOM_FOR_UNKNOWN = 1 / 16
-"""Part of the room that a request whose length is not known yet needs to find free."""
+_CAPACITY_FOR_UNKNOWN = 1 / 16
+"""Share of the capacity that must be free for a request whose length is not known yet."""
 
 
 class DrainRate:
-    """Tokens that the device works off in a second, as a moving average over its batches.
+    """Tokens that the device computes per second, as a moving average over its batches.
 
-    The first batch does not count: it pays for what is made once, and a service that took it for its speed would refuse
-    what it could well serve for as long as the average takes to forget it.
+    The first batch does not count: it includes one-time costs, and would make the service look slow, and refuse
+    requests, until the average forgot it.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class DrainRate:
         self._is_first = True
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """Takes account of one batch of `tokens` tokens that took `seconds`."""
+        """Records one batch of `tokens` tokens that took `seconds`."""
         if self._is_first or seconds <= 0:
             self._is_first = False
             return
@@ -36,14 +36,14 @@ class DrainRate:
         self.tokens_per_second = before + _SMOOTHING * (rate - before)
 
     def seconds_for(self, tokens: int) -> float:
-        """Time to work off `tokens`, in seconds; 0 before anything was measured."""
+        """Time to compute `tokens`, in seconds; 0 before the first measurement."""
         return 0.0 if self.tokens_per_second is None else tokens / self.tokens_per_second
 
 
 class Admission:
-    """Counts what waits, and refuses or holds back what would be too much.
+    """Counts waiting tokens and requests, and refuses or delays requests above the limit.
 
-    Belongs to one event loop. A request is admitted with its tokens and released as its items are taken.
+    Belongs to one event loop. A request is admitted with its tokens, which are released as the device takes its items.
 
     Args:
         settings: How much may wait.
@@ -62,22 +62,22 @@ class Admission:
         """Requests admitted and not yet answered."""
 
     def refuse_if_full(self) -> None:
-        """Refuses before any work is done for a request whose length is not known yet.
+        """Refuses a request whose length is not known yet, before any work is done for it.
 
-        When a little room is left it is refused as well: under overload there always is, and a request that is
-        tokenized to find that it needs more has cost what those who were let in could have used.
+        It is also refused when little capacity is left. Under overload a little is always free, and tokenizing a
+        request only to find that it does not fit wastes time that admitted requests need.
 
         Raises:
-            TorchlessError: OVERLOADED, with the time after which there should be room.
+            TorchlessError: OVERLOADED, with the time after which there should be capacity.
         """
-        if not self._has_room(int(self._max_tokens * _ROOM_FOR_UNKNOWN)):
+        if not self._has_room(int(self._max_tokens * _CAPACITY_FOR_UNKNOWN)):
             raise self.overloaded(0)
 
     def admit(self, tokens: int) -> None:
-        """Takes a place for a request of `tokens` tokens.
+        """Admits a request of `tokens` tokens.
 
         Raises:
-            TorchlessError: OVERLOADED when there is no room now; INPUT_TOO_LARGE when there never could be.
+            TorchlessError: OVERLOADED when it does not fit now; INPUT_TOO_LARGE when it never could.
         """
         self._refuse_if_never(tokens)
         if not self._has_room(tokens):
@@ -85,12 +85,12 @@ class Admission:
         self._enter(tokens)
 
     async def wait_for_room(self, tokens: int) -> None:
-        """Takes a place, waiting for it behind whoever waits already, while half of the room is taken.
+        """Admits a request of `tokens` tokens once it fits into half of the capacity; first come, first served.
 
-        The other half is for those who do not wait, so that a bulk caller never locks them out.
+        The other half is kept for requests that do not wait, so that a bulk caller never locks them out.
 
         Raises:
-            TorchlessError: INPUT_TOO_LARGE when there never could be room; what `fail_waiting` was given.
+            TorchlessError: INPUT_TOO_LARGE when it could never fit; the error given to `fail_waiting`.
         """
         self._refuse_if_never(tokens, self._max_tokens // 2)
         if not self._held_back and self._has_room(tokens, self._max_tokens // 2):
@@ -102,30 +102,30 @@ class Admission:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                # Let in at the very moment it was cancelled.
+                # Admitted at the very moment it was cancelled.
                 self.release_tokens(tokens)
                 self.release_request()
-            self._let_in()  # those behind it no longer have it before them
+            self._admit_waiting()  # the requests behind it move up
             raise
 
     def fail_waiting(self, error: TorchlessError) -> None:
-        """Ends the wait of everybody who waits for room."""
+        """Ends every `wait_for_room` with `error`."""
         while self._held_back:
             _, turn = self._held_back.popleft()
             if not turn.done():
                 turn.set_exception(error.copy())
 
     def release_tokens(self, tokens: int) -> None:
-        """Gives back the room of items that were taken or dropped."""
+        """Releases the tokens of items that the device took or that were dropped."""
         self.tokens -= tokens
-        self._let_in()
+        self._admit_waiting()
 
     def release_request(self) -> None:
-        """Gives back the place of a request that was answered, or given up."""
+        """Releases a request that was answered or cancelled."""
         self.requests -= 1
-        self._let_in()
+        self._admit_waiting()
 
-    def _let_in(self) -> None:
+    def _admit_waiting(self) -> None:
         while self._held_back:
             tokens, turn = self._held_back[0]
             if turn.done():
@@ -148,16 +148,16 @@ class Admission:
         if tokens > (room or self._max_tokens):
             raise input_too_large(
                 self._inputs,
-                f"hold {tokens} tokens in all and at most {room or self._max_tokens} are taken in one call; send fewer",
+                f"hold {tokens} tokens in total; the maximum per call is {room or self._max_tokens}; send fewer",
             )
 
     def overloaded(self, tokens: int, **metadata: str) -> TorchlessError:
-        """The refusal of a request of `tokens` tokens, with the time after which there should be room."""
+        """The error for a request of `tokens` tokens, with the time after which there should be capacity."""
         excess = max(self.tokens + tokens - self._max_tokens, self.tokens // 2)
         seconds = self.drain_rate.seconds_for(excess)
         return TorchlessError(
             ErrorKind.OVERLOADED,
-            "the service has more waiting than it can serve in time; try again after the time given",
+            "the service is overloaded; retry after the delay given",
             retry_after_s=min(max(seconds, _SHORTEST_HINT_S), _LONGEST_HINT_S),
             metadata=metadata,
         )

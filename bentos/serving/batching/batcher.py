@@ -1,6 +1,6 @@
-"""Runs the scheduler: requests come from an event loop, batches go over the device on one thread.
+"""Runs the scheduler: requests come from an event loop, batches run on the device's thread.
 
-The thread asks the scheduler for its next batch itself, so the device never waits for the event loop between batches.
+The thread takes its next batch from the scheduler itself, so the device never waits for the event loop between batches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bentos.serving.batching.admission import Admission
 from bentos.serving.batching.scheduler import Batch, BatchLimits, Scheduler, Work
 from bentos.serving.batching.settings import BatchingSettings
 from bentos.serving.readiness import LEAVING
-from torchless.contracts.errors import CALLERS_FAULT, TOO_LATE, ErrorKind, TorchlessError
+from torchless.contracts.errors import TOO_LATE, ErrorKind, TorchlessError
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -25,32 +25,32 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 _DEAD = TorchlessError(
-    ErrorKind.GPU_UNAVAILABLE, "the service lost the thread that drives its device; it has to be started again"
+    ErrorKind.GPU_UNAVAILABLE, "the thread that drives the service's device has died; the service must be restarted"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[R]):
-    """What came of a request."""
+    """The results of a request."""
 
     results: list[R]
-    """One an item, in the order of the request's items."""
+    """One per item, in the order of the request's items."""
     queue_s: float
-    """From admission until its last item was taken, in seconds."""
+    """Time from admission until the device took its last item, in seconds."""
     device_s: float
-    """Sum of the batches that held its items, in seconds."""
+    """Total time of the batches that held its items, in seconds."""
 
 
 class BatchObserver(Protocol):
-    """Whoever wants to know what the device was given; called on the device's thread."""
+    """Is told of every batch, on the device's thread."""
 
     def batch_done(self, key: Hashable, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        """One batch is done: its items, their tokens without and with padding, and how long it took, in seconds."""
+        """Called after a batch with its items, their tokens without and with padding, and its duration in seconds."""
 
 
 @dataclass(eq=False, slots=True)
 class _Job(Generic[P, R]):
-    """A request on its way through."""
+    """A request in progress."""
 
     work: Work[P]
     answer: asyncio.Future[Outcome[R]]
@@ -61,16 +61,16 @@ class _Job(Generic[P, R]):
 
 
 class Batcher(Generic[P, R]):
-    """Joins concurrent requests into batches.
+    """Joins concurrent requests into batches for one device.
 
     Args:
-        run: Runs one batch: a key and the payloads of its items, to one result an item. Called on the device's thread
-            only. A `TorchlessError` of kind GPU_UNAVAILABLE fails the batch as a whole; after any other exception each
-            request of the batch is run alone, so that only the one at fault fails.
-        limits: What one batch of a key may hold.
+        run: Runs one batch: takes a key and the payloads of its items, returns one result per item. Called on the
+            device's thread only. A `TorchlessError` that is not the caller's fault fails the whole batch; after any
+            other exception each request of the batch runs alone, so that only the one at fault fails.
+        limits: Limits of a batch with a given key.
         settings: Window and admission.
-        observer: Told of every batch.
-        clock: Seconds, monotonic.
+        observer: Is told of every batch.
+        clock: Monotonic time in seconds.
         inputs: Name of the request's field that holds the items, for messages.
     """
 
@@ -106,7 +106,7 @@ class Batcher(Generic[P, R]):
         self._thread.start()
 
     async def stop(self) -> None:
-        """Works off what waits, then ends the thread. `submit` refuses from now on."""
+        """Finishes the waiting requests, then ends the thread. `submit` refuses from now on."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -118,16 +118,16 @@ class Batcher(Generic[P, R]):
         return self._scheduler.waiting_tokens
 
     async def submit(self, work: Work[P], *, wait_for_room: bool = False) -> Outcome[R]:
-        """Runs the request's items in batches with others'. Cancelling drops what the device has not taken yet.
+        """Runs the request's items in shared batches. Cancelling drops the items that the device has not taken yet.
 
         Args:
             work: The items. `expires_at` is in the batcher's clock.
-            wait_for_room: Wait while there is no room, instead of refusing.
+            wait_for_room: Wait for capacity instead of refusing.
 
         Raises:
-            TorchlessError: OVERLOADED or INPUT_TOO_LARGE from admission, OVERLOADED also when the request would expire
-                before its turn; DEADLINE when it expired while it waited; UNREACHABLE when the batcher stops;
-                GPU_UNAVAILABLE when the device's thread is gone; else what the batch raised.
+            TorchlessError: OVERLOADED or INPUT_TOO_LARGE from admission; OVERLOADED also when the request would expire
+                before its turn; DEADLINE when it expired in the queue; UNREACHABLE when the batcher stops;
+                GPU_UNAVAILABLE when the device's thread has died; otherwise the error of the batch.
         """
         tokens = work.waiting_tokens
         if wait_for_room:
@@ -148,13 +148,13 @@ class Batcher(Generic[P, R]):
             self.admission.release_request()
 
     def _refuse_if_too_late(self, work: Work[P]) -> None:
-        """Refuses now what would only expire in the queue, and cost the device what it was served until then."""
+        """Refuses a request that would expire before it is complete, so that no batch is computed in vain."""
         if work.expires_at is None:
             return
         with self._changed:
             before = self._scheduler.tokens_before(work)
         needed = self.admission.drain_rate.seconds_for(self._on_device + before + work.waiting_tokens)
-        # What is before it ends somewhere within a batch, and its own batch is answered as a whole.
+        # The work before it may end in the middle of a batch, and a batch is answered as a whole.
         if before and self._clock() + needed + self._batch_s > work.expires_at:
             raise self.admission.overloaded(work.waiting_tokens, reason=TOO_LATE)
 
@@ -177,8 +177,8 @@ class Batcher(Generic[P, R]):
         try:
             self._serve_batches()
         except BaseException:
-            # A defect of ours. Without its thread the batcher can answer nobody, so nobody is left waiting.
-            logger.exception("the device's thread died")
+            # A defect of ours. Without its thread the batcher cannot answer, so every request fails at once.
+            logger.exception("the device thread died")
             self._dead = True
             self._deliver(self._fail_all)
 
@@ -213,10 +213,10 @@ class Batcher(Generic[P, R]):
         return None if not self._batch_s or rate is None else int(rate * self._batch_s)
 
     def _wait_for_more_items(self) -> None:
-        """Waits, within the window, for as many items as the last batch held.
+        """Waits, up to the window, for as many items as the last batch held.
 
-        Callers that were answered together are back together a moment later; a batch that starts with the first of them
-        leaves the others a whole batch behind. A lone caller, and a window that brought nobody, wait no more.
+        Callers that were answered together send their next requests at about the same time. A batch that starts with
+        the first of these makes the others wait for a whole batch. A lone caller never waits.
         """
         ends = self._clock() + self._window_s
         while (left := ends - self._clock()) > 0 and not self._stopping:
@@ -231,8 +231,8 @@ class Batcher(Generic[P, R]):
         payloads = batch.payloads
         try:
             results = self._checked(batch.key, payloads)
-        except Exception as error:  # the boundary to the model: whatever it raises is the requests' answer
-            if len(shares) == 1 or _is_everybodys(error):
+        except Exception as error:  # the boundary to the model: every exception becomes the requests' answer
+            if len(shares) == 1 or _fails_whole_batch(error):
                 return dict.fromkeys(shares, error)
             logger.warning(
                 "a batch of %d requests failed with %s; running each alone", len(shares), type(error).__name__
@@ -255,7 +255,7 @@ class Batcher(Generic[P, R]):
     def _deliver(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
-        except RuntimeError:  # the loop is closed: nobody is left to hear it
+        except RuntimeError:  # the loop is closed, so no caller is left
             logger.debug("the event loop closed before a batch was delivered")
 
     # On the event loop.
@@ -268,7 +268,7 @@ class Batcher(Generic[P, R]):
 
     def _expired(self, work: Work[P], tokens: int) -> None:
         self.admission.release_tokens(tokens)
-        self._fail(work, TorchlessError(ErrorKind.DEADLINE, "the deadline passed while the request waited"))
+        self._fail(work, TorchlessError(ErrorKind.DEADLINE, "the deadline passed while the request was queued"))
 
     def _done(self, batch: Batch[P], outcomes: dict[Work[P], Sequence[R] | BaseException], seconds: float) -> None:
         self.admission.drain_rate.observe(batch.tokens, seconds)
@@ -277,7 +277,7 @@ class Batcher(Generic[P, R]):
             indices.setdefault(work, []).append(index)
         for work, outcome in outcomes.items():
             if isinstance(outcome, BaseException):
-                self._fail(work, _for_the_caller(outcome).copy())
+                self._fail(work, _as_torchless_error(outcome).copy())
             elif job := self._jobs.get(work):
                 job.device_s += seconds
                 job.results.update(zip(indices[work], outcome, strict=True))
@@ -300,11 +300,11 @@ class Batcher(Generic[P, R]):
             job.answer.set_exception(error)
 
 
-def _is_everybodys(error: Exception) -> bool:
-    return isinstance(error, TorchlessError) and error.kind not in CALLERS_FAULT
+def _fails_whole_batch(error: Exception) -> bool:
+    return isinstance(error, TorchlessError) and not error.kind.policy.callers_fault
 
 
-def _for_the_caller(error: BaseException) -> TorchlessError:
+def _as_torchless_error(error: BaseException) -> TorchlessError:
     if isinstance(error, TorchlessError):
         return error
     logger.error("the model failed", exc_info=error)

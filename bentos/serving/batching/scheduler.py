@@ -1,18 +1,18 @@
-"""Decides which waiting items make the next batch.
+"""Decides which waiting items form the next batch.
 
-Pure: no thread, no clock, no device, so that it is tested like any scheduler. The rules:
+Pure: no thread, no clock, no device. The rules:
 
-* A batch holds items of one key (one model), at most `max_items`, at most `max_tokens` counted with padding: its
+* A batch holds items with one key (one model), at most `max_items`, and at most `max_tokens` counted with padding: its
   longest item times its number of items.
 * The *anchor*, an item that must be in the batch, comes from the flow whose turn it is, and within the flow from the
   request whose turn it is; both then go to the back. A waiting request is therefore the anchor after at most as many
   batches as there were requests before it, whatever arrives meanwhile: nothing starves. (Round robin, as in Shreedhar
   and Varghese, "Efficient fair queueing using deficit round-robin", 1995.)
 * The rest of the batch is filled evenly between flows, and within a flow from the request with the fewest tokens left.
-  Small requests so get by a bulk one, and what was begun is finished before more is begun (Schrage, "A proof of the
+  So small requests overtake a bulk one, and started requests finish before others start (Schrage, "A proof of the
   optimality of the shortest remaining processing time discipline", 1968); the anchors keep the long ones moving. Each
-  request offers the item nearest in length to the anchor; one that would pad the batch too much stays.
-* A request larger than a batch is served over several; nothing is ever joined across keys.
+  request offers the item nearest in length to the anchor; an item that would pad the batch too much stays.
+* A request larger than a batch is served over several; items with different keys never share a batch.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ P = TypeVar("P")
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What one batch of a key may hold."""
+    """Limits of a batch."""
 
     max_tokens: int
-    """Tokens, padding included."""
+    """Most tokens, padding included."""
     max_items: int
-    """Items."""
+    """Most items."""
     padding_share: float
-    """Largest part of what an item adds to the batch that may be padding, in [0, 1)."""
+    """Largest share of padding in what an item adds to the batch, in [0, 1)."""
     free_padding_tokens: int
-    """Padding of the whole batch that is allowed whatever its share, in tokens."""
+    """Padding of the whole batch that is always allowed, in tokens."""
 
     def within(self, tokens: int) -> BatchLimits:
-        """The same limits, but for at most `tokens` tokens."""
+        """The same limits with `max_tokens` at most `tokens`."""
         return replace(self, max_tokens=min(self.max_tokens, tokens))
 
     def allow(self, batch: Batch[P], length: int) -> bool:
-        """Whether an item of `length` tokens may join `made`: within the limits, and without much padding."""
+        """Whether an item of `length` tokens fits into `batch` without too much padding."""
         items, longest = len(batch.items) + 1, max(batch.longest, length)
         padded = items * longest
         if items > self.max_items or padded > self.max_tokens:
@@ -61,26 +61,26 @@ class Work(Generic[P]):
     """One request's items, waiting for the device."""
 
     key: Hashable
-    """Items share a batch only with an equal key."""
+    """Only items with equal keys share a batch."""
     lengths: Sequence[int]
     """Tokens of each item, each >= 1."""
     payloads: Sequence[P]
-    """What the device needs of each item."""
+    """Input of the device for each item."""
     flow: Hashable = None
-    """Whose request it is, for fairness between callers; None: nobody's in particular, which is a flow as well."""
+    """The caller, for fairness between callers; calls without one share the flow None."""
     expires_at: float | None = None
-    """Time, on the caller's clock, after which nobody waits for the answer; None: never."""
+    """Time after which no caller waits for the answer, on the scheduler's user's clock; None: never."""
     waiting: list[int] = field(init=False)
-    """Indices of the items not yet taken, shortest first."""
+    """Indices of the waiting items, shortest first."""
     waiting_tokens: int = field(init=False)
-    """Tokens of the items not yet taken."""
+    """Tokens of the waiting items."""
 
     def __post_init__(self) -> None:
         self.waiting = sorted(range(len(self.lengths)), key=self.lengths.__getitem__)
         self.waiting_tokens = sum(self.lengths)
 
     def nearest(self, length: int) -> int:
-        """Position in `waiting` of the item nearest in length to `length`; of two equally near the shorter."""
+        """Position in `waiting` of the item nearest in length to `length`; of two equally near, the shorter."""
         right = bisect_left(self.waiting, length, key=self.lengths.__getitem__)
         if right == len(self.waiting):
             return right - 1
@@ -92,7 +92,7 @@ class Work(Generic[P]):
 
 @dataclass(slots=True)
 class Batch(Generic[P]):
-    """Items that go over the device together."""
+    """Items that the device computes together."""
 
     key: Hashable
     items: list[tuple[Work[P], int]] = field(default_factory=list)
@@ -104,20 +104,20 @@ class Batch(Generic[P]):
 
     @property
     def padded_tokens(self) -> int:
-        """Tokens with padding, which is what the device computes."""
+        """Tokens that the device computes: with padding."""
         return self.longest * len(self.items)
 
     @property
     def payloads(self) -> list[P]:
-        """What the device needs, in the order of `items`."""
+        """Input of the device, in the order of `items`."""
         return [work.payloads[index] for work, index in self.items]
 
 
 class Scheduler(Generic[P]):
-    """The waiting requests, and the next batch from among them.
+    """Holds the waiting requests and forms batches of them.
 
     Args:
-        limits: What a batch of a key may hold. An item longer than a key's `max_tokens` is refused by `add`.
+        limits: Limits of a batch with a given key. `add` refuses an item longer than `max_tokens`.
     """
 
     def __init__(self, limits: Callable[[Any], BatchLimits]) -> None:
@@ -128,10 +128,10 @@ class Scheduler(Generic[P]):
         self.waiting_requests = 0
 
     def add(self, work: Work[P]) -> None:
-        """Lets `work` wait.
+        """Queues `work`.
 
         Raises:
-            ValueError: An item alone is larger than a batch may be, or there is no item.
+            ValueError: An item is larger than a batch may be, or there is no item.
         """
         limit = self._limits(work.key).max_tokens
         if not work.lengths or max(work.lengths) > limit:
@@ -142,10 +142,7 @@ class Scheduler(Generic[P]):
         self.waiting_tokens += work.waiting_tokens
 
     def drop(self, work: Work[P]) -> int:
-        """Forgets what `work` still has waiting, and returns how many tokens that were; twice is once.
-
-        Items already in a batch are not affected.
-        """
+        """Drops the waiting items of `work` and returns their tokens; items already in a batch are not affected."""
         queue = self._flows.get(work.flow)
         if queue is None or work not in queue:
             return 0
@@ -157,15 +154,15 @@ class Scheduler(Generic[P]):
         return tokens
 
     def drop_expired(self, now: float) -> list[tuple[Work[P], int]]:
-        """Drops the requests whose answer nobody waits for any more; returns each with its dropped tokens."""
+        """Drops the expired requests; returns each with its dropped tokens."""
         expired = [work for work in self._all() if work.expires_at is not None and work.expires_at <= now]
         return [(work, self.drop(work)) for work in expired]
 
     def next_batch(self, budget: int | None = None) -> Batch[P] | None:
-        """Takes the next batch; None when nothing waits.
+        """Takes the next batch; None when no item waits.
 
         Args:
-            budget: Tokens, padding included, to which the batch is filled where the key's own limit is higher. Its
+            budget: Tokens, padding included, to which the batch is filled when the key's own limit is higher. The
                 first item may be larger.
         """
         if not self._flows:
@@ -173,7 +170,7 @@ class Scheduler(Generic[P]):
         flow, queue = next(iter(self._flows.items()))
         first = queue[0]
         batch: Batch[P] = Batch(first.key)
-        # The longest first: a request split over batches then goes from long to short, each batch padded least.
+        # Longest first: a request split over batches then goes from long to short, with the least padding.
         self._take(batch, first, len(first.waiting) - 1)
         if first.waiting:
             queue.rotate(-1)
@@ -184,12 +181,12 @@ class Scheduler(Generic[P]):
         return batch
 
     def tokens_before(self, work: Work[P]) -> int:
-        """Tokens of its flow that are likely to be served before `work` would be: of requests with no more left."""
+        """Tokens that are likely to be served before `work`: of requests of its flow with no more tokens left."""
         queue = self._flows.get(work.flow, ())
         return sum(other.waiting_tokens for other in queue if other.waiting_tokens <= work.waiting_tokens)
 
     def has_full_batch(self) -> bool:
-        """Whether as much waits as a batch holds, so that waiting for more would gain nothing."""
+        """Whether the waiting items fill a batch, so that waiting for more gains nothing."""
         if not self._flows:
             return False
         limits = self._limits(next(iter(self._flows.values()))[0].key)
@@ -206,13 +203,13 @@ class Scheduler(Generic[P]):
         heapq.heapify(turns)
         while turns and len(batch.items) < limits.max_items:
             flow_tokens, _, order, work = heapq.heappop(turns)
-            if flow_tokens != in_flow.get(work.flow, 0):  # another request of the flow was served since
+            if flow_tokens != in_flow.get(work.flow, 0):  # another request of the flow was served in between
                 heapq.heappush(turns, (in_flow[work.flow], work.waiting_tokens, order, work))
                 continue
             position = work.nearest(target)
             length = work.lengths[work.waiting[position]]
             if not limits.allow(batch, length):
-                continue  # what it has left fits no better: out of this batch
+                continue  # its other items fit no better, so the request leaves this batch
             self._take(batch, work, position)
             in_flow[work.flow] = in_flow.get(work.flow, 0) + length
             if work.waiting:

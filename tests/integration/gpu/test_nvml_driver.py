@@ -36,7 +36,7 @@ def driver(machine: Machine) -> Iterator[NvmlDriver]:
     driver.close()
 
 
-def test_what_a_card_tells(machine: Machine, driver: NvmlDriver) -> None:
+def test_reading_has_every_figure_of_a_device(machine: Machine, driver: NvmlDriver) -> None:
     machine.processes = [("GPU-a", 77, 300), ("GPU-a", 78, NOT_SUPPORTED), ("GPU-b", 79, 5)]
     machine.gpus[0].uncorrected = 3
     machine.tell()
@@ -57,7 +57,7 @@ def test_what_a_card_tells(machine: Machine, driver: NvmlDriver) -> None:
     assert (second.uuid, second.processes) == ("GPU-b", (ProcessReading(79, 5),))
 
 
-def test_what_a_card_does_not_support_is_absent_and_not_zero(machine: Machine, driver: NvmlDriver) -> None:
+def test_unsupported_figure_is_absent_and_not_zero(machine: Machine, driver: NvmlDriver) -> None:
     machine.gpus = [GPU("GPU-a", -1, -1, -1, -1, -1, -1, -1, -1)]
     machine.tell()
     driver.close()
@@ -86,9 +86,7 @@ def test_a_gpu_in_mig_mode_is_listed_before_its_instances(machine: Machine, driv
 
 
 @pytest.mark.parametrize("code", [GPU_IS_LOST, UNKNOWN])
-def test_a_card_that_is_gone_is_told_by_its_number_and_the_others_are_read(
-    machine: Machine, driver: NvmlDriver, code: int
-) -> None:
+def test_lost_device_is_reported_by_index_and_others_are_read(machine: Machine, driver: NvmlDriver, code: int) -> None:
     machine.gpus[0].code = code
     machine.tell()
     reading = driver.read()
@@ -97,7 +95,7 @@ def test_a_card_that_is_gone_is_told_by_its_number_and_the_others_are_read(
     assert reading.gone[0]
 
 
-def test_a_card_that_does_not_answer_for_a_while_is_there_and_at_fault(machine: Machine, driver: NvmlDriver) -> None:
+def test_device_that_cannot_be_read_is_listed_as_faulty(machine: Machine, driver: NvmlDriver) -> None:
     driver.read()
     machine.gpus[0].code = TIMEOUT
     machine.tell()
@@ -109,7 +107,7 @@ def test_a_card_that_does_not_answer_for_a_while_is_there_and_at_fault(machine: 
     assert driver.read().devices[0].fault == ""
 
 
-def test_a_new_session_finds_what_came_back(machine: Machine, driver: NvmlDriver) -> None:
+def test_new_session_finds_a_returned_device(machine: Machine, driver: NvmlDriver) -> None:
     gone = machine.gpus.pop(0)
     machine.tell()
     assert list(driver.read().gone) == [0]
@@ -121,7 +119,7 @@ def test_a_new_session_finds_what_came_back(machine: Machine, driver: NvmlDriver
     assert [device.uuid for device in driver.read().devices] == ["GPU-a", "GPU-b"]
 
 
-def test_without_the_library_there_is_no_driver_until_it_is_installed(machine: Machine) -> None:
+def test_driver_is_unavailable_until_its_library_is_installed(machine: Machine) -> None:
     driver = NvmlDriver()
     with pytest.raises(DriverUnavailableError, match="not installed"):
         driver.open()
@@ -132,7 +130,7 @@ def test_without_the_library_there_is_no_driver_until_it_is_installed(machine: M
     driver.close()
 
 
-def test_a_driver_that_is_not_loaded_or_goes_is_unavailable(machine: Machine) -> None:
+def test_driver_that_is_not_loaded_or_stops_is_unavailable(machine: Machine) -> None:
     machine.install()
     machine.init = DRIVER_NOT_LOADED
     machine.tell()
@@ -150,7 +148,7 @@ def test_a_driver_that_is_not_loaded_or_goes_is_unavailable(machine: Machine) ->
 
 
 @pytest.mark.gpu
-def test_a_real_driver_tells_what_is_there() -> None:
+def test_real_driver_lists_its_devices() -> None:
     driver = NvmlDriver()
     try:
         driver.open()

@@ -35,7 +35,7 @@ async def refusal(call: Any) -> TorchlessError:
     return caught.value
 
 
-async def test_what_is_there_and_how_full_it_is(client: GPUClient) -> None:
+async def test_status_lists_devices_and_their_memory(client: GPUClient) -> None:
     status = await client.status()
     assert (status.available, status.unavailable_reason) == (True, "")
     assert (status.driver_version, status.cuda_version, status.reserve_mb) == ("570.86.15", "12.8", 100)
@@ -59,7 +59,7 @@ async def test_health_and_reflection_name_the_service(bento: Bento, client: GPUC
         call.cancel()
 
 
-async def test_the_life_of_a_lease(client: GPUClient) -> None:
+async def test_lease_from_allocation_to_release(client: GPUClient) -> None:
     context = CallContext(tenant="from the metadata")
     lease = await client.allocate(4_000, "trainer", ttl_s=60, exclusive=True, pid=4711, context=context)
     assert [(d.uuid, d.index, d.memory_mb, d.lost) for d in lease.devices] == [("GPU-a", 0, 4_000, False)]
@@ -77,7 +77,7 @@ async def test_the_life_of_a_lease(client: GPUClient) -> None:
     assert (await client.status()).allocations == ()
 
 
-async def test_an_expired_lease_is_not_found_and_its_room_is_free(client: GPUClient) -> None:
+async def test_expired_lease_is_not_found_and_its_memory_is_free(client: GPUClient) -> None:
     lease = await client.allocate(19_400, "short", ttl_s=2)
     error = await refusal(client.allocate(19_000, "next"))
     assert error.kind is ErrorKind.OVERLOADED
@@ -99,7 +99,7 @@ async def many(bento: Bento, memory_mb: int, key: str) -> tuple[list[str], list[
     return [id_ for each in answers for id_ in each["given"]], [kind for each in answers for kind in each["refused"]]
 
 
-async def test_a_hundred_clients_at_once_never_get_more_than_there_is(bento: Bento, client: GPUClient) -> None:
+async def test_hundred_concurrent_clients_never_lease_more_than_exists(bento: Bento, client: GPUClient) -> None:
     given, refused = await many(bento, 900, "")
     assert len(given) == len(set(given)) == 10 + 21  # 9,400 and 19,400 MiB
     assert refused == ["OVERLOADED"] * 69
@@ -109,7 +109,7 @@ async def test_a_hundred_clients_at_once_never_get_more_than_there_is(bento: Ben
         assert device.memory_leased_mb <= (device.memory_free_mb or 0) - 100
 
 
-async def test_a_hundred_repeats_at_once_are_one_lease(bento: Bento, client: GPUClient) -> None:
+async def test_hundred_concurrent_repeats_are_one_lease(bento: Bento, client: GPUClient) -> None:
     given, refused = await many(bento, 9_000, "the same")
     assert (len(given), len(set(given)), refused) == (100, 1, [])
     assert [each.id for each in (await client.status()).allocations] == given[:1]
@@ -118,7 +118,7 @@ async def test_a_hundred_repeats_at_once_are_one_lease(bento: Bento, client: GPU
     assert (await client.allocate(1, "x", idempotency_key="the same", tenant="another")).id != given[0]
 
 
-async def test_an_acknowledged_lease_survives_a_kill(machine: Machine) -> None:
+async def test_acknowledged_lease_survives_a_kill(machine: Machine) -> None:
     with serving(machine) as first:
         async with client_of(first) as client:
             released = await client.allocate(10, "gone")
@@ -132,7 +132,7 @@ async def test_an_acknowledged_lease_survives_a_kill(machine: Machine) -> None:
             assert (await refusal(client.renew(released.id))).metadata["reason"] == "released"
 
 
-async def test_without_a_driver_it_serves_and_says_so_until_one_is_there(tmp_path: Path) -> None:
+async def test_service_reports_a_missing_driver_until_it_is_installed(tmp_path: Path) -> None:
     machine = Machine(tmp_path, [GPU("GPU-a")])
     machine.tell()
     with serving(machine) as bento:
@@ -155,7 +155,7 @@ async def test_without_a_driver_it_serves_and_says_so_until_one_is_there(tmp_pat
             assert (await client.allocate(100, "h")).devices[0].uuid == "GPU-a"
 
 
-async def test_a_machine_without_a_gpu_says_so(tmp_path: Path) -> None:
+async def test_status_reports_a_machine_without_a_gpu(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.install()
     machine.tell()
@@ -167,7 +167,7 @@ async def test_a_machine_without_a_gpu_says_so(tmp_path: Path) -> None:
             assert await client.ready()
 
 
-async def test_a_gpu_that_falls_off_the_bus(machine: Machine) -> None:
+async def test_gpu_that_falls_off_the_bus_loses_its_leases(machine: Machine) -> None:
     with serving(machine) as bento:
         async with client_of(bento) as client, aclosing(client.watch(interval_s=3600)) as updates:
             first = await anext(updates)
@@ -211,7 +211,7 @@ async def until_event(updates: Any, kind: EventKind) -> StatusUpdate:
     pytest.fail("the stream ended")
 
 
-async def test_a_driver_that_hangs_stops_new_leases_and_nothing_else(machine: Machine) -> None:
+async def test_hanging_driver_stops_only_new_leases(machine: Machine) -> None:
     machine.sleep_ms = 4_000
     machine.tell()
     with serving(machine, driver__timeout_s="0.5") as bento:
@@ -240,7 +240,7 @@ async def test_a_driver_that_hangs_stops_new_leases_and_nothing_else(machine: Ma
             assert [each.state for each in (await client.status()).allocations] == [AllocationState.ACTIVE]
 
 
-async def test_thresholds_are_told_and_counted(machine: Machine) -> None:
+async def test_thresholds_are_reported_and_counted(machine: Machine) -> None:
     with serving(machine) as bento:
         async with client_of(bento) as client, aclosing(client.watch(interval_s=3600)) as updates:
             await anext(updates)
@@ -271,14 +271,14 @@ async def metrics(bento: Bento) -> str:
     return await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
 
 
-async def test_the_status_is_sent_at_the_interval_and_the_reading_is_new(client: GPUClient) -> None:
+async def test_status_is_sent_at_the_interval_with_a_new_reading(client: GPUClient) -> None:
     async with aclosing(client.watch(interval_s=0.1)) as updates, asyncio.timeout(PATIENCE_S):
         seen = [await anext(updates) for _ in range(4)]
     assert [update.events for update in seen] == [()] * 4
     assert seen[-1].status.read_at > seen[0].status.read_at
 
 
-async def test_a_stranger_that_takes_memory_and_a_holder_that_takes_its_own(machine: Machine) -> None:
+async def test_allocatable_memory_accounts_for_strangers_and_holders(machine: Machine) -> None:
     with serving(machine) as bento:
         async with client_of(bento) as client:
             await client.allocate(4_000, "holder", pid=77)
@@ -320,7 +320,7 @@ async def allocatable(client: GPUClient) -> int:
         ({"device_uuids": ["GPU-x"]}, ErrorKind.NOT_FOUND, None),
     ],
 )
-async def test_bad_input_is_refused_by_its_field_and_the_next_request_works(
+async def test_invalid_field_is_named_and_the_next_request_works(
     client: GPUClient, arguments: dict[str, Any], kind: ErrorKind, field: str | None
 ) -> None:
     error = await refusal(client.allocate(**{"memory_mb": 100, "holder": "h", **arguments}))
@@ -329,7 +329,7 @@ async def test_bad_input_is_refused_by_its_field_and_the_next_request_works(
     assert (await client.allocate(100, "h")).state is AllocationState.ACTIVE
 
 
-async def test_bad_renewals_and_intervals_are_refused(client: GPUClient) -> None:
+async def test_invalid_renewals_and_intervals_are_refused(client: GPUClient) -> None:
     lease = await client.allocate(100, "h")
     assert (await refusal(client.renew(lease.id, ttl_s=-1))).kind is ErrorKind.INVALID_INPUT
     for unknown in ("", "nothing", "x" * 100_000):
@@ -341,7 +341,7 @@ async def test_bad_renewals_and_intervals_are_refused(client: GPUClient) -> None
     assert (await client.status()).allocations == (lease,)
 
 
-async def test_no_room_for_more_watchers_is_said_and_room_comes_back(machine: Machine) -> None:
+async def test_watchers_above_the_limit_are_refused_until_one_leaves(machine: Machine) -> None:
     with serving(machine, watch__max_watchers="1") as bento:
         async with client_of(bento) as client:
             async with aclosing(client.watch()) as first:
@@ -358,7 +358,7 @@ async def test_no_room_for_more_watchers_is_said_and_room_comes_back(machine: Ma
             await until(has_room, bento.log.read_text, within_s=PATIENCE_S)
 
 
-async def test_a_watcher_that_does_not_read_holds_nobody_up(bento: Bento, client: GPUClient) -> None:
+async def test_watcher_that_does_not_read_blocks_no_one_else(bento: Bento, client: GPUClient) -> None:
     async with grpc.aio.insecure_channel(bento.address) as channel:
         call = GPUServiceStub(channel).WatchStatus(pb.WatchStatusRequest(interval_s=0.05))  # never read
         for _ in range(50):
@@ -368,7 +368,7 @@ async def test_a_watcher_that_does_not_read_holds_nobody_up(bento: Bento, client
     assert (await client.status()).allocations == ()
 
 
-async def test_those_who_watch_do_not_hold_up_the_end_of_the_service(machine: Machine) -> None:
+async def test_watchers_do_not_delay_the_shutdown(machine: Machine) -> None:
     with serving(machine, drain_grace_s="3600") as bento:
         async with client_of(bento) as client, aclosing(client.watch(interval_s=3600)) as updates:
             await anext(updates)
@@ -380,7 +380,7 @@ async def test_those_who_watch_do_not_hold_up_the_end_of_the_service(machine: Ma
         assert await asyncio.to_thread(bento.process.wait, PATIENCE_S) == 0
 
 
-async def test_nothing_of_torch_is_loaded() -> None:
+async def test_gpu_service_loads_no_torch() -> None:
     look = "import bentos.gpu.service, sys; print({'torch', 'transformers', 'numpy.random'} & sys.modules.keys())"
     process = await asyncio.create_subprocess_exec(
         str(GPU_PYTHON), "-c", look, cwd=ROOT, stdout=asyncio.subprocess.PIPE
@@ -398,7 +398,7 @@ class RealMachine(Machine):
 
 
 @pytest.mark.gpu
-async def test_a_real_gpu_is_listed_and_leased(tmp_path: Path) -> None:
+async def test_real_gpu_is_listed_and_leased(tmp_path: Path) -> None:
     with serving(RealMachine(tmp_path)) as bento:
         async with client_of(bento) as client:
             status = await client.status()

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder
 
 from bentos.reranking import torch_model
-from bentos.reranking.model import ScoreForm
-from bentos.reranking.reranker import Query, RerankAnswer, Reranker, RerankJob
+from bentos.reranking.model import Query, ScoreForm
+from bentos.reranking.reranker import RerankAnswer, Reranker, RerankJob
 from bentos.reranking.settings import ModelSettings, RerankingSettings
 from bentos.reranking.tokenization import TruncatingTokenizer
 from tests.integration.reranking.small_models import (
@@ -104,7 +104,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     ("family", "activation", "padding_side"),
     [("bert", "", "right"), ("bert", IDENTITY, "right"), ("roberta", IDENTITY, "right"), ("llama", "", "left")],
 )
-async def test_scores_of_every_form_equal_the_librarys(
+async def test_scores_of_every_form_equal_the_library(
     tmp_path: Path, family: Family, activation: str, padding_side: str
 ) -> None:
     saved = save_cross_encoder(tmp_path, family, activation=activation, padding_side=padding_side)
@@ -117,7 +117,7 @@ async def test_scores_of_every_form_equal_the_librarys(
     assert np.array_equal(predicted(saved, QUERIES), raw) is bool(activation)
 
 
-async def test_scores_are_the_same_however_requests_are_joined(folder: str) -> None:
+async def test_scores_do_not_depend_on_batching(folder: str) -> None:
     settings = model(folder)
     pairs = [Query(query.text, [text]) for query in QUERIES for text in query.documents]
     alone = predicted(folder, pairs, batch_size=1)
@@ -131,7 +131,7 @@ async def test_scores_are_the_same_however_requests_are_joined(folder: str) -> N
             np.testing.assert_allclose(score, logit if forms[n % 3] == "raw" else alone[n], atol=1e-4)
 
 
-async def test_tokens_are_those_that_the_library_reads(folder: str) -> None:
+async def test_tokens_equal_the_librarys(folder: str) -> None:
     (answer,) = await rerank_each(model(folder), [RerankJob(QUERIES)])
     tokenizer = CrossEncoder(folder, device="cpu").tokenizer
     for query, got in zip(QUERIES, answer.queries, strict=True):
@@ -140,7 +140,7 @@ async def test_tokens_are_those_that_the_library_reads(folder: str) -> None:
         assert max(got.token_counts) <= LONGEST
 
 
-async def test_left_padding_of_a_single_pair_is_none(tmp_path: Path) -> None:
+async def test_single_pair_has_no_left_padding(tmp_path: Path) -> None:
     """Positions of BERT count from the row's start, so only what is alone is the same on either side."""
     saved = save_cross_encoder(tmp_path, padding_side="left")
     jobs = [RerankJob([Query("a b", [text])]) for text in DOCUMENTS]
@@ -149,7 +149,7 @@ async def test_left_padding_of_a_single_pair_is_none(tmp_path: Path) -> None:
     assert_same(np.concatenate([each.queries[0].scores for each in answers]), wanted)
 
 
-async def test_a_shorter_longest_input_is_kept(folder: str) -> None:
+async def test_configured_longest_input_limits_the_model(folder: str) -> None:
     direct = CrossEncoder(folder, device="cpu")
     direct.max_seq_length = 11
     settings = model(folder, max_tokens=11, window_overlap_tokens=1)
@@ -163,7 +163,7 @@ ROOM = LONGEST - 3 - 2
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 @pytest.mark.parametrize("overlap", [0, 5])
-async def test_the_best_windows_score_is_that_of_the_text_it_holds(
+async def test_score_of_the_best_window_equals_the_score_of_its_text(
     tmp_path: Path, family: Family, overlap: int
 ) -> None:
     saved = save_cross_encoder(tmp_path, family)
@@ -183,7 +183,7 @@ async def test_the_best_windows_score_is_that_of_the_text_it_holds(
     assert tokens == sum(len(window.split()) + (LONGEST - room) for window in windows)
 
 
-async def test_a_long_query_before_windows_leaves_the_document_half(folder: str) -> None:
+async def test_long_query_takes_at_most_half_of_a_window(folder: str) -> None:
     query, letters = " ".join("qrst" * 20), list(LETTERS * 2)
     kept, room = " ".join(query.split()[:14]), 15
     settings = model(folder, window_overlap_tokens=0)
@@ -201,13 +201,13 @@ async def test_a_long_query_before_windows_leaves_the_document_half(folder: str)
         ({"max_tokens_per_doc": 7, "long_documents": "windows"}, slice(0, 7)),
     ],
 )
-async def test_what_is_cut_off_does_not_count(folder: str, how: dict[str, Any], kept: slice) -> None:
+async def test_truncated_text_does_not_change_the_score(folder: str, how: dict[str, Any], kept: slice) -> None:
     letters = list(LETTERS * 3)
     got = await scores_of(model(folder), [Query("a b", [" ".join(letters)])], **how)
     assert_same(got, predicted(folder, [Query("a b", [" ".join(letters[kept])])]))
 
 
-async def test_the_start_of_a_long_query_is_cut_with_the_start_of_its_documents(folder: str) -> None:
+async def test_cut_start_drops_the_start_of_query_and_documents(folder: str) -> None:
     query, document = [*LETTERS * 4], [*LETTERS[::-1] * 2]
     settings = model(folder)
     got = await scores_of(settings, [Query(" ".join(query), [" ".join(document)])], long_documents="cut_start")
@@ -219,12 +219,12 @@ async def test_the_start_of_a_long_query_is_cut_with_the_start_of_its_documents(
 @pytest.mark.parametrize(
     ("query", "document", "named"),
     [
-        ("a b", LONG, "queries[0].documents[1]: has 83 tokens as the model reads it, which is at most 32"),
-        (LONG, "a b", "queries[0].query: has 80 tokens and the model reads at most 32"),
+        ("a b", LONG, "queries[0].documents[1]: has 83 tokens as input of the model, which reads at most 32"),
+        (LONG, "a b", "queries[0].query: has 80 tokens; the model reads at most 32"),
         (LONG * 3, "a b", "queries[0].query: has 236 tokens"),
     ],
 )
-async def test_what_is_too_long_is_refused_with_its_length(folder: str, query: str, document: str, named: str) -> None:
+async def test_too_long_input_is_refused_with_its_length(folder: str, query: str, document: str, named: str) -> None:
     with pytest.raises(TorchlessError) as caught:
         await scores_of(model(folder), [Query(query, ["fine", document])], long_documents="refuse")
     assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
@@ -232,14 +232,14 @@ async def test_what_is_too_long_is_refused_with_its_length(folder: str, query: s
 
 
 @pytest.mark.parametrize("asked", [LONGEST * 2 - 1, LONGEST * 2, LONGEST * 2 + 1, LONGEST * 3, LONGEST * 5])
-async def test_of_two_very_long_texts_the_longer_gets_the_odd_token(folder: str, asked: int) -> None:
+async def test_longer_of_two_very_long_texts_keeps_the_odd_token(folder: str, asked: int) -> None:
     lengths = [LONGEST - 3, LONGEST * 2, LONGEST * 2 + 1, LONGEST * 3 - 1, LONGEST * 3, LONGEST * 4, LONGEST * 5 + 1]
     documents = [" ".join(LETTERS[(n + k) % len(LETTERS)] for n in range(length)) for k, length in enumerate(lengths)]
     query = Query(" ".join(LETTERS[-1 - n % len(LETTERS)] for n in range(asked)), documents)
     assert_same(await scores_of(model(folder), [query]), predicted(folder, [query]))
 
 
-async def test_a_very_long_query_is_not_tokenized_whole_with_every_document(
+async def test_long_query_is_shortened_before_it_is_tokenized_with_each_document(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[int] = []
@@ -257,15 +257,13 @@ async def test_a_very_long_query_is_not_tokenized_whole_with_every_document(
     assert max(given) < 3 * LONGEST * 2
 
 
-async def test_bfloat16_weights_answer_float32_scores_near_the_exact_ones(folder: str) -> None:
+async def test_bfloat16_weights_give_float32_scores_near_the_exact_ones(folder: str) -> None:
     got = await scores_of(model(folder, dtype="bfloat16"), QUERIES)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, predicted(folder, QUERIES), atol=0.05)
 
 
-def test_a_model_of_the_hub_is_read_from_the_hubs_cache_at_its_revision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hub_model_is_loaded_from_the_cache_at_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real loading by id, from a cache laid out as the hub's client lays it out."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     save_cross_encoder(tmp_path / "cache" / "models--team--tiny" / "snapshots" / commit)
@@ -276,13 +274,13 @@ def test_a_model_of_the_hub_is_read_from_the_hubs_cache_at_its_revision(
     assert (info.id, info.revision, info.kind, info.max_tokens) == ("team/tiny", commit, "cross_encoder", LONGEST)
 
 
-async def test_a_model_is_read_out_of_an_installed_package(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_model_is_loaded_from_an_installed_package(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "package_with_a_model", SimpleNamespace(get_model_path=lambda: folder))
     got = await scores_of(ModelSettings(id="m", package="package_with_a_model", window_overlap_tokens=4), QUERIES)
     assert_same(got, predicted(folder, QUERIES))
 
 
-async def test_what_the_library_saves_is_loaded_with_its_activation(folder: str, tmp_path: Path) -> None:
+async def test_saved_model_is_loaded_with_its_activation(folder: str, tmp_path: Path) -> None:
     CrossEncoder(folder, device="cpu", activation_fn=torch.nn.Tanh()).save_pretrained(str(tmp_path))
     got = await scores_of(model(str(tmp_path)), QUERIES)
     assert_same(got, np.tanh(predicted(folder, QUERIES, activation_fn=torch.nn.Identity())))
@@ -303,12 +301,12 @@ def with_a_prompt(folder: Path) -> str:
     [
         (with_three_labels, "it has 3 labels"),
         (with_a_prompt, "it puts a prompt before its inputs"),
-        (save_language_model, "it is a language model"),
-        (save_encoder, "its weights are those of BertModel, without a classifier"),
+        (save_language_model, "it is a causal language model"),
+        (save_encoder, "its weights are of BertModel, which has no classifier"),
         (save_without_fast_tokenizer, "it has no fast tokenizer"),
     ],
 )
-def test_what_is_no_reranker_is_refused_and_named(save: Callable[[Path], str], named: str, tmp_path: Path) -> None:
+def test_unsuitable_model_is_refused_and_named(save: Callable[[Path], str], named: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         torch_model.load(ModelSettings(id="team/other", path=save(tmp_path)))
     assert "team/other" in str(caught.value)
@@ -318,8 +316,8 @@ def test_what_is_no_reranker_is_refused_and_named(save: Callable[[Path], str], n
 @pytest.mark.parametrize(
     ("how", "named"),
     [
-        ({"window_overlap_tokens": 8}, "`window_overlap_tokens` is 8; of 32 tokens that the model reads, at most 7"),
-        ({"max_batch_tokens": 16}, "`max_batch_tokens` is 16 and one input may have 32"),
+        ({"window_overlap_tokens": 8}, "`window_overlap_tokens` is 8; the maximum is 7 for a model that reads 32"),
+        ({"max_batch_tokens": 16}, "`max_batch_tokens` is 16, but one input may have 32"),
     ],
 )
 def test_settings_that_do_not_fit_the_model_are_refused(folder: str, how: dict[str, Any], named: str) -> None:
@@ -329,21 +327,21 @@ def test_settings_that_do_not_fit_the_model_are_refused(folder: str, how: dict[s
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_a_longest_input_past_the_models_positions_is_refused(tmp_path: Path, family: Family) -> None:
+def test_longest_input_above_the_models_positions_is_refused(tmp_path: Path, family: Family) -> None:
     saved = save_cross_encoder(tmp_path, family)
-    with pytest.raises(SettingsError, match=f"`max_tokens` is {LONGEST + 1} and the model has positions for {LONGEST}"):
+    with pytest.raises(SettingsError, match=f"`max_tokens` is {LONGEST + 1}; the model has {LONGEST} positions"):
         torch_model.load(model(saved, max_tokens=LONGEST + 1))
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-async def test_the_longest_input_is_the_weights_where_the_tokenizer_states_none(tmp_path: Path, family: Family) -> None:
+async def test_longest_input_comes_from_the_weights_if_the_tokenizer_has_none(tmp_path: Path, family: Family) -> None:
     saved = save_cross_encoder(tmp_path, family, stated_length=None)
     settings = model(saved)
     assert torch_model.load(settings).info.max_tokens == LONGEST
     assert np.isfinite(await scores_of(settings, QUERIES)).all()
 
 
-def test_a_device_that_is_not_there_is_gpu_unavailable(folder: str) -> None:
+def test_missing_device_is_gpu_unavailable(folder: str) -> None:
     with pytest.raises(TorchlessError) as caught:
         torch_model.load(model(folder, device="cuda:99"))
     assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE

@@ -72,7 +72,7 @@ def cpu_scores(model: RerankingModel, query: str, documents: list[str]) -> list[
     return [model.score(pairs)[0] for pairs in encoded.documents]
 
 
-async def test_the_models_are_where_they_are_set_to_be(gpu_client: RerankingClient) -> None:
+async def test_models_are_on_their_configured_devices(gpu_client: RerankingClient) -> None:
     models = await gpu_client.list_models()
     assert [(model.device, model.dtype) for model in models] == [
         ("cuda", "float32"),
@@ -81,13 +81,13 @@ async def test_the_models_are_where_they_are_set_to_be(gpu_client: RerankingClie
     ]
 
 
-async def test_late_interaction_equals_that_of_the_cpu(gpu_client: RerankingClient, on_cpu: RerankingModel) -> None:
+async def test_late_interaction_on_gpu_equals_cpu(gpu_client: RerankingClient, on_cpu: RerankingModel) -> None:
     found = await gpu_client.rerank_batch([Query(QUERY, DOCUMENTS), Query("harbour", DOCUMENTS)])
     for query, got in zip((QUERY, "harbour"), found.queries, strict=True):
         np.testing.assert_allclose(got.scores, cpu_scores(on_cpu, query, DOCUMENTS), atol=1e-4)
 
 
-async def test_bfloat16_is_near_and_keeps_the_order_of_what_is_clear(
+async def test_bfloat16_scores_are_near_and_keep_a_clear_order(
     gpu_client: RerankingClient, on_cpu: RerankingModel
 ) -> None:
     found = await gpu_client.rerank(QUERY, DOCUMENTS[:2], RerankOptions(model="late-bfloat16"))
@@ -95,7 +95,7 @@ async def test_bfloat16_is_near_and_keeps_the_order_of_what_is_clear(
     assert list(found.queries[0].order()) == [1, 0]
 
 
-async def test_a_cross_encoder_equals_predict_on_the_cpu(gpu_client: RerankingClient, cross_encoder: str) -> None:
+async def test_cross_encoder_on_gpu_equals_predict_on_cpu(gpu_client: RerankingClient, cross_encoder: str) -> None:
     documents = ["a b c", "z", " ".join(LETTERS * 3), "xyz " * 11, " "]
     found = await gpu_client.rerank("a query", documents, RerankOptions(model="cross"))
     wanted = CrossEncoder(cross_encoder, device="cpu").predict([("a query", text) for text in documents])

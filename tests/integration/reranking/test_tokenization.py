@@ -45,18 +45,18 @@ def of_letters(max_tokens: int = 16, overlap: int = 2, *, pairs: bool = True) ->
         (1, "", "c"),
     ],
 )
-def test_a_text_is_cut_between_characters_and_never_longer_than_asked(tokens: int, start: str, end: str) -> None:
+def test_text_is_cut_between_characters_within_the_limit(tokens: int, start: str, end: str) -> None:
     tokenizer = of_bytes()
-    assert tokenizer.shortened(["é😀abc"], tokens) == [start]
-    assert tokenizer.shortened(["é😀abc"], tokens, keep_end=True) == [end]
+    assert tokenizer.shorten(["é😀abc"], tokens) == [start]
+    assert tokenizer.shorten(["é😀abc"], tokens, keep_end=True) == [end]
 
 
 @given(st.lists(st.text(max_size=20), max_size=4), st.integers(1, 30), st.booleans())
-def test_what_is_kept_is_a_part_of_the_text_with_at_most_so_many_tokens(
+def test_shortened_text_is_a_part_of_the_text_within_the_token_limit(
     texts: list[str], tokens: int, keep_end: bool
 ) -> None:
     tokenizer = BYTES
-    for text, cut in zip(texts, tokenizer.shortened(texts, tokens, keep_end=keep_end), strict=True):
+    for text, cut in zip(texts, tokenizer.shorten(texts, tokens, keep_end=keep_end), strict=True):
         assert text.endswith(cut) if keep_end else text.startswith(cut)
         assert len(cut.encode()) <= tokens
         assert cut == text or len(cut.encode()) > tokens - 4
@@ -67,7 +67,7 @@ BYTES = of_bytes()
 
 @pytest.mark.parametrize("keep_end", [False, True])
 @pytest.mark.parametrize("tokens", [1, 5, 40])
-def test_a_very_long_text_is_cut_as_if_it_had_been_tokenized_whole(tokens: int, keep_end: bool) -> None:
+def test_long_text_is_shortened_as_if_it_were_tokenized_whole(tokens: int, keep_end: bool) -> None:
     texts = [
         " ".join(LETTERS * 500),
         LETTERS * 900,  # one word, more than WordPiece reads
@@ -77,12 +77,12 @@ def test_a_very_long_text_is_cut_as_if_it_had_been_tokenized_whole(tokens: int, 
     ]
     tokenizer = of_letters()
     whole = [tokenizer._whole.encode(text, add_special_tokens=False) for text in texts]
-    for text, encoding, cut in zip(texts, whole, tokenizer.shortened(texts, tokens, keep_end=keep_end), strict=True):
+    for text, encoding, cut in zip(texts, whole, tokenizer.shorten(texts, tokens, keep_end=keep_end), strict=True):
         ids = tokenizer._whole.encode(cut, add_special_tokens=False).ids
         assert ids == (encoding.ids[-tokens:] if keep_end else encoding.ids[:tokens]), text[:20]
 
 
-def test_of_a_very_long_text_no_more_is_tokenized_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_needed_part_of_a_long_text_is_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = of_letters()
     seen: list[int] = []
     plain = TruncatingTokenizer._plain
@@ -92,39 +92,39 @@ def test_of_a_very_long_text_no_more_is_tokenized_than_it_takes(monkeypatch: pyt
         return plain(self, texts)
 
     monkeypatch.setattr(TruncatingTokenizer, "_plain", counted)
-    tokenizer.shortened([". " * 500_000, "short"], 50)
+    tokenizer.shorten([". " * 500_000, "short"], 50)
     assert max(seen) < 5_000
 
 
-def test_a_text_of_exactly_so_many_tokens_is_left_as_it_is() -> None:
+def test_text_of_exactly_the_limit_is_unchanged() -> None:
     tokenizer = of_letters()
     text = " ".join(LETTERS[:10])
-    assert tokenizer.shortened([text, text, "z"], 10) == [text, text, "z"]
-    assert tokenizer.shortened([text], 9) == [" ".join(LETTERS[:9])]
-    assert tokenizer.shortened([text], 9, keep_end=True) == [" ".join(LETTERS[1:10])]
+    assert tokenizer.shorten([text, text, "z"], 10) == [text, text, "z"]
+    assert tokenizer.shorten([text], 9) == [" ".join(LETTERS[:9])]
+    assert tokenizer.shorten([text], 9, keep_end=True) == [" ".join(LETTERS[1:10])]
 
 
-def test_characters_that_a_normalizer_makes_many_of_are_counted_as_many() -> None:
+def test_characters_that_normalization_expands_are_counted_expanded() -> None:
     """U+FDFA is one character of three bytes, and eighteen of thirty-three once it is normalised."""
     tokenizer = of_bytes(normalizer=normalizers.NFKC())
-    assert tokenizer.shortened(["ab\ufdfa"], 20) == ["ab"]
-    assert tokenizer.shortened(["ab\ufdfa"], 35) == ["ab\ufdfa"]
+    assert tokenizer.shorten(["ab\ufdfa"], 20) == ["ab"]
+    assert tokenizer.shorten(["ab\ufdfa"], 35) == ["ab\ufdfa"]
 
 
 @pytest.mark.parametrize(
     ("way", "kept"),
     [("cut", slice(0, 32)), ("refuse", slice(0, 32)), ("cut_start", slice(-32, None)), ("windows", slice(0, 6))],
 )
-def test_of_a_long_query_no_more_is_read_with_every_document_than_there_is_room_for(way: Any, kept: slice) -> None:
+def test_long_query_is_shortened_to_the_space_beside_a_document(way: Any, kept: slice) -> None:
     tokenizer = of_letters()
     query = LETTERS * 1000
-    assert tokenizer.readable(" ".join(query), way) == " ".join(query[kept])
-    assert tokenizer.readable("a b", way) == "a b"
+    assert tokenizer.shorten_query(" ".join(query), way) == " ".join(query[kept])
+    assert tokenizer.shorten_query("a b", way) == "a b"
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 3])
 @pytest.mark.parametrize("letters", [1, 11, 12, 26, 70])
-def test_windows_hold_every_token_and_overlap_as_set(overlap: int, letters: int) -> None:
+def test_windows_contain_every_token_and_overlap_as_configured(overlap: int, letters: int) -> None:
     tokenizer = of_letters(16, overlap)
     text = (LETTERS * 3)[:letters]
     (windows,) = tokenizer.encode([("a b", " ".join(text))], "windows")
@@ -139,24 +139,24 @@ def test_windows_hold_every_token_and_overlap_as_set(overlap: int, letters: int)
         assert window.type_ids == [0] * 4 + [1] * (len(window.ids) - 4)
 
 
-def test_windows_of_single_texts_are_of_one_type() -> None:
+def test_windows_of_single_texts_have_one_type_id() -> None:
     (windows,) = of_letters(10, 2, pairs=False).encode([" ".join(LETTERS)], "windows")
     assert len(windows) == 4
     assert {number for window in windows for number in window.type_ids} == {0}
 
 
 @pytest.mark.parametrize("way", ["cut", "cut_start", "refuse"])
-def test_other_ways_give_one_window_each_and_only_refuse_gives_it_whole(way: Any) -> None:
+def test_other_options_give_one_window_and_only_refuse_keeps_it_whole(way: Any) -> None:
     made = of_letters().encode([("a b", " ".join(LETTERS)), ("a", "b")], way)
     assert [[len(window.ids) for window in windows] for windows in made] == [[31 if way == "refuse" else 16], [5]]
 
 
-def test_a_length_is_that_of_the_whole_text_with_special_tokens() -> None:
+def test_length_counts_the_whole_text_with_special_tokens() -> None:
     assert of_letters().length(" ".join(LETTERS)) == 28
 
 
 @pytest.mark.parametrize(("pairs", "most"), [(True, 3), (False, 3)])
-def test_windows_that_would_overlap_too_much_are_refused(pairs: bool, most: int) -> None:
+def test_too_large_window_overlap_is_refused(pairs: bool, most: int) -> None:
     assert of_letters(16, most, pairs=pairs).encode([("a", "b") if pairs else "a"], "windows")
-    with pytest.raises(SettingsError, match=f"is {most + 1}; of 16 tokens that the model reads, at most {most} may"):
+    with pytest.raises(SettingsError, match=f"is {most + 1}; the maximum is {most} for a model that reads 16 tokens"):
         of_letters(16, most + 1, pairs=pairs)

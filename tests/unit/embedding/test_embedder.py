@@ -38,7 +38,7 @@ def unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     return vector / np.float32(np.linalg.norm(vector))
 
 
-async def test_vectors_come_in_the_order_of_the_texts_whatever_their_lengths() -> None:
+async def test_vectors_keep_the_order_of_texts_of_different_lengths() -> None:
     model = FakeEmbeddingModel()
     texts = ["one two three four five", "one", "one two", "a b c d e f g h i j", "x"] * 7
     async with embedder(model) as subject:
@@ -50,7 +50,7 @@ async def test_vectors_come_in_the_order_of_the_texts_whatever_their_lengths() -
     assert all(max(one) * len(one) <= model.max_batch_tokens for one in model.batches)
 
 
-async def test_raw_and_cut_vectors() -> None:
+async def test_vectors_can_be_raw_or_truncated() -> None:
     model = FakeEmbeddingModel()
     async with embedder(model) as subject:
         raw = await subject.embed(EmbedJob(texts=["a b"], normalize=False))
@@ -62,7 +62,7 @@ async def test_raw_and_cut_vectors() -> None:
     np.testing.assert_allclose(whole.vectors[0], unit(vector), rtol=1e-5)
 
 
-async def test_a_vector_per_token() -> None:
+async def test_per_token_gives_a_vector_for_each_token() -> None:
     model = FakeEmbeddingModel()
     async with embedder(model) as subject:
         answer = await subject.embed(EmbedJob(texts=["a b", "c"], per_token=True, normalize=False))
@@ -71,7 +71,7 @@ async def test_a_vector_per_token() -> None:
     np.testing.assert_allclose(answer.vectors, wanted)
 
 
-async def test_requests_with_different_parameters_share_a_pass() -> None:
+async def test_requests_with_different_options_share_a_batch() -> None:
     model = FakeEmbeddingModel(pass_s=0.05)
     async with embedder(model) as subject:
         plug = asyncio.create_task(subject.embed(EmbedJob(texts=["plug"])))
@@ -118,7 +118,7 @@ async def test_truncation_right_left_and_none() -> None:
     assert counts == [41]
 
 
-async def test_token_ids_are_read_as_the_text_they_stand_for() -> None:
+async def test_token_ids_embed_like_their_text() -> None:
     model = FakeEmbeddingModel()
     async with embedder(model) as subject:
         wanted = await subject.embed(EmbedJob(texts=["alpha beta", "gamma"]))
@@ -130,19 +130,23 @@ async def test_token_ids_are_read_as_the_text_they_stand_for() -> None:
 @pytest.mark.parametrize(
     ("job", "kind", "named"),
     [
-        (EmbedJob(), ErrorKind.INVALID_INPUT, "texts: is empty"),
-        (EmbedJob(texts=["a", ""]), ErrorKind.INVALID_INPUT, "texts[1]: is empty"),
-        (EmbedJob(texts=["a", "x" * 101]), ErrorKind.INPUT_TOO_LARGE, "texts[1]: has 101 characters; at most 100"),
-        (EmbedJob(texts=["a"] * 11), ErrorKind.INPUT_TOO_LARGE, "texts: holds 11 inputs; at most 10"),
+        (EmbedJob(), ErrorKind.INVALID_INPUT, "texts: must not be empty"),
+        (EmbedJob(texts=["a", ""]), ErrorKind.INVALID_INPUT, "texts[1]: must not be empty"),
+        (
+            EmbedJob(texts=["a", "x" * 101]),
+            ErrorKind.INPUT_TOO_LARGE,
+            "texts[1]: has 101 characters; the maximum is 100",
+        ),
+        (EmbedJob(texts=["a"] * 11), ErrorKind.INPUT_TOO_LARGE, "texts: hold 11 inputs; the maximum is 10"),
         (EmbedJob(texts=["a"], model="other"), ErrorKind.NOT_FOUND, "'other'"),
         (EmbedJob(texts=["a"], dimensions=5), ErrorKind.INVALID_INPUT, "8, 4, 2"),
         (EmbedJob(texts=["a"], prompt_name="no"), ErrorKind.INVALID_INPUT, "document, query"),
         (EmbedJob(token_ids=[[1, VOCABULARY]]), ErrorKind.INVALID_INPUT, "token_ids[0][1]"),
-        (EmbedJob(token_ids=[[]]), ErrorKind.INVALID_INPUT, "token_ids[0]: is empty"),
+        (EmbedJob(token_ids=[[]]), ErrorKind.INVALID_INPUT, "token_ids[0]: must not be empty"),
         (EmbedJob(texts=["a"], token_ids=[[1]]), ErrorKind.INVALID_INPUT, "together"),
     ],
 )
-async def test_bad_input_is_named_and_the_next_request_works(job: EmbedJob, kind: ErrorKind, named: str) -> None:
+async def test_invalid_field_is_named_and_the_next_request_works(job: EmbedJob, kind: ErrorKind, named: str) -> None:
     async with embedder(max_inputs=10, max_input_characters=100) as subject:
         with pytest.raises(TorchlessError) as caught:
             await subject.embed(job)
@@ -151,7 +155,7 @@ async def test_bad_input_is_named_and_the_next_request_works(job: EmbedJob, kind
         assert (await subject.embed(EmbedJob(texts=["fine"]))).vectors.shape == (1, DIMENSIONS)
 
 
-async def test_two_models_answer_for_themselves_and_never_share_a_pass() -> None:
+async def test_two_models_never_share_a_batch() -> None:
     first, second = FakeEmbeddingModel(id="first"), FakeEmbeddingModel(id="second")
     async with embedder(first, second) as subject:
         answers = await asyncio.gather(
@@ -163,7 +167,7 @@ async def test_two_models_answer_for_themselves_and_never_share_a_pass() -> None
     assert sum(map(len, second.batches)) == 10
 
 
-async def test_one_bad_text_fails_its_own_request_and_not_its_neighbours() -> None:
+async def test_failing_text_fails_only_its_own_request() -> None:
     model = FakeEmbeddingModel(pass_s=0.05, poison="poison")
     async with embedder(model) as subject:
         plug = asyncio.create_task(subject.embed(EmbedJob(texts=["plug"])))
@@ -175,7 +179,7 @@ async def test_one_bad_text_fails_its_own_request_and_not_its_neighbours() -> No
     assert [type(each).__name__ for each in outcomes] == ["EmbedAnswer", "TorchlessError", "EmbedAnswer"]
 
 
-async def test_numbers_that_are_not_finite_are_an_error() -> None:
+async def test_vectors_that_are_not_finite_are_an_error() -> None:
     class Broken(FakeEmbeddingModel):
         def embed(self, items: Any, prompt_tokens: int) -> Any:
             return [np.full(DIMENSIONS, np.nan, dtype=np.float32) for _ in items]
@@ -185,7 +189,7 @@ async def test_numbers_that_are_not_finite_are_an_error() -> None:
             await subject.embed(EmbedJob(texts=["a"]))
 
 
-async def test_a_deadline_that_passes_in_the_queue_is_heard() -> None:
+async def test_deadline_that_passes_in_the_queue_is_reported() -> None:
     model = FakeEmbeddingModel(pass_s=0.1)
     async with embedder(model) as subject:
         plug = asyncio.create_task(subject.embed(EmbedJob(texts=["plug"])))
@@ -197,7 +201,7 @@ async def test_a_deadline_that_passes_in_the_queue_is_heard() -> None:
     assert len(model.batches) == 1
 
 
-async def test_vectors_per_token_that_no_message_holds_are_refused_before_they_are_computed() -> None:
+async def test_token_vectors_above_the_message_limit_are_refused_before_inference() -> None:
     model = FakeEmbeddingModel(max_tokens=60_000, max_batch_tokens=60_000)
     async with embedder(model, max_message_mib=1) as subject:
         with pytest.raises(TorchlessError) as caught:
@@ -207,13 +211,13 @@ async def test_vectors_per_token_that_no_message_holds_are_refused_before_they_a
     assert model.batches == []
 
 
-async def test_texts_that_are_too_long_together_are_refused() -> None:
+async def test_texts_above_the_total_limit_are_refused() -> None:
     async with embedder(max_request_characters=100) as subject:
-        with pytest.raises(TorchlessError, match="120 characters in all; at most 100"):
+        with pytest.raises(TorchlessError, match="120 characters in total; the maximum is 100"):
             await subject.embed(EmbedJob(texts=["x" * 60] * 2))
 
 
-async def test_limits_below_what_the_warm_up_sends_do_not_keep_the_service_from_starting() -> None:
+async def test_limits_for_callers_do_not_stop_the_warm_up() -> None:
     model = FakeEmbeddingModel()
     async with embedder(model, warm_up_batches=1, max_inputs=1, max_input_characters=3, max_request_characters=3):
         assert sum(len(lengths) for lengths in model.batches) == 33

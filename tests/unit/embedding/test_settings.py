@@ -10,11 +10,11 @@ from bentos.embedding.settings import DEFAULT_MODEL, EmbeddingSettings
 from torchless.settings import SettingsError
 
 
-def test_the_default_is_the_packaged_model_on_the_cpu() -> None:
+def test_default_is_the_packaged_model_on_the_cpu() -> None:
     assert EmbeddingSettings.load().models == (DEFAULT_MODEL,)
 
 
-def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "embedding.yaml"
     file.write_text("max_inputs: 7\nbatching: {max_items: 3, window_ms: 5}\nmodels: [{id: one, path: m}]\n")
     monkeypatch.setenv("TORCHLESS_EMBEDDING_CONFIG", str(file))
@@ -35,7 +35,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
         ("models: [{id: a, path: p, package: q}]", "not both"),
     ],
 )
-def test_what_cannot_be_used_is_named(text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_setting_is_named(text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "embedding.yaml"
     file.write_text(text)
     monkeypatch.setenv("TORCHLESS_EMBEDDING_CONFIG", str(file))
@@ -44,7 +44,7 @@ def test_what_cannot_be_used_is_named(text: str, named: str, tmp_path: Path, mon
     assert named in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_settings_file_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHLESS_EMBEDDING_CONFIG", "nowhere.yaml")
     with pytest.raises(SettingsError, match=r"TORCHLESS_EMBEDDING_CONFIG names a file that does not exist"):
         EmbeddingSettings.load()

@@ -13,7 +13,7 @@ rows = arrays(np.float32, (3, 8), elements=st.floats(-1e3, 1e3, width=32))
 
 
 @given(rows, st.integers(0, 8))
-def test_normalised_rows_have_length_one_or_are_zero(given_rows: np.ndarray, dimensions: int) -> None:
+def test_normalized_rows_have_length_one_or_are_zero(given_rows: np.ndarray, dimensions: int) -> None:
     made = truncate_and_normalize(given_rows, dimensions, normalize=True)
     assert made.shape == (3, dimensions or 8)
     assert made.dtype == np.float32
@@ -25,11 +25,11 @@ def test_normalised_rows_have_length_one_or_are_zero(given_rows: np.ndarray, dim
             assert length <= 1 + 1e-5
 
 
-def test_cutting_comes_before_normalising() -> None:
+def test_truncation_precedes_normalization() -> None:
     made = truncate_and_normalize(np.array([[3, 4, 100]], dtype=np.float32), 2, normalize=True)
     np.testing.assert_allclose(made, [[0.6, 0.8]], rtol=1e-6)
 
 
-def test_raw_rows_are_left_as_they_are() -> None:
+def test_raw_rows_are_unchanged() -> None:
     source = np.array([[3, 4, 100]], dtype=np.float32)
     np.testing.assert_array_equal(truncate_and_normalize(source, 0, normalize=False), source)

@@ -64,13 +64,13 @@ async def kind_of(call: Any) -> ErrorKind:
 
 
 @pytest.mark.parametrize("final", [True, False])
-async def test_a_call_without_a_device_ends_the_service_only_where_that_is_final(final: bool) -> None:
+async def test_gpu_unavailable_stops_the_service_only_if_a_lost_device_is_final(final: bool) -> None:
     async with serving(lost_device_is_final=final) as (client, readiness, _):
         assert await kind_of(client.allocate(1, "h")) is ErrorKind.GPU_UNAVAILABLE
         assert readiness.ready is not final
 
 
-async def test_those_who_watch_hear_that_the_service_leaves() -> None:
+async def test_watchers_see_the_shutdown() -> None:
     async with (
         serving(watches=frozenset({"WatchStatus"})) as (client, readiness, servicer),
         aclosing(client.watch()) as updates,
@@ -82,7 +82,7 @@ async def test_those_who_watch_hear_that_the_service_leaves() -> None:
         await servicer.ended.wait()
 
 
-async def test_a_watcher_that_hangs_up_is_let_go() -> None:
+async def test_disconnected_watcher_is_removed() -> None:
     async with serving(watches=frozenset({"WatchStatus"})) as (client, readiness, servicer):
         async with aclosing(client.watch()) as updates:
             await anext(updates)

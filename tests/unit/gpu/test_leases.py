@@ -50,15 +50,15 @@ def refusal(devices: list[DeviceReading], leases: list[Lease], memory_mb: int, *
     return caught.value
 
 
-def test_an_empty_device_has_room_for_all_but_the_reserve() -> None:
+def test_empty_device_offers_all_but_the_reserve() -> None:
     assert room(device("a", total_mb=1000)) == 900
 
 
-def test_memory_of_strangers_is_not_promised() -> None:
+def test_memory_of_strangers_is_not_offered() -> None:
     assert room(device("a", total_mb=1000, used_mb=300, processes={9: 300})) == 600
 
 
-def test_a_lease_without_a_process_counts_on_top_of_what_is_in_use() -> None:
+def test_lease_without_a_process_counts_on_top_of_used_memory() -> None:
     assert room(device("a", total_mb=1000, used_mb=300, processes={9: 300}), lease("a", 300)) == 300
 
 
@@ -67,7 +67,7 @@ def test_a_lease_without_a_process_counts_on_top_of_what_is_in_use() -> None:
     [(0, 600), (200, 600), (300, 600), (400, 500)],
     ids=["nothing yet", "a part", "all of it", "more than it leased"],
 )
-def test_a_holders_memory_counts_once(used_by_holder: int, left: int) -> None:
+def test_holders_memory_counts_once(used_by_holder: int, left: int) -> None:
     one = device("a", total_mb=1000, used_mb=used_by_holder, processes={7: used_by_holder})
     assert room(one, lease("a", 300, pid=7)) == left
 
@@ -77,14 +77,14 @@ def test_leases_of_one_process_count_together() -> None:
     assert room(one, lease("a", 300, pid=7), lease("a", 200, pid=7)) == 400
 
 
-def test_never_more_than_is_free_where_total_and_used_do_not_add_up() -> None:
+def test_offer_never_exceeds_free_memory() -> None:
     """Some drivers keep memory that they count neither as used nor as free."""
     one = replace(device("a"), memory=MemoryReading(total_mb=1000, used_mb=100, free_mb=400))
     assert room(one) == 300
     assert room(one, lease("a", 50)) == 250
 
 
-def test_a_process_whose_memory_is_not_told_counts_as_a_stranger() -> None:
+def test_process_with_unknown_memory_counts_as_a_stranger() -> None:
     one = device("a", total_mb=1000, used_mb=300)
     assert room(one, lease("a", 300, pid=7)) == 300
 
@@ -94,7 +94,7 @@ def test_a_process_whose_memory_is_not_told_counts_as_a_stranger() -> None:
     strangers=st.integers(0, 500),
     holders=st.lists(st.tuples(st.integers(1, 400), st.integers(0, 500)), max_size=4),
 )
-def test_what_is_promised_can_be_taken_by_everybody(total: int, strangers: int, holders: list[tuple[int, int]]) -> None:
+def test_all_leased_memory_can_be_used_at_once(total: int, strangers: int, holders: list[tuple[int, int]]) -> None:
     """Everybody takes all that they leased: strangers keep theirs, and the reserve is still free."""
     in_use = strangers + sum(used for _, used in holders)
     if in_use > total:
@@ -107,7 +107,7 @@ def test_what_is_promised_can_be_taken_by_everybody(total: int, strangers: int, 
         assert taken == total - RESERVE
 
 
-def test_best_fit_is_the_device_where_least_is_left_over() -> None:
+def test_best_fit_is_the_device_with_least_left_over() -> None:
     devices = [device("a", total_mb=1000), device("b", total_mb=600, index=1), device("c", total_mb=2000, index=2)]
     assert placed(devices, [], 400) == ["b"]
     assert placed(devices, [], 700) == ["a"]
@@ -119,13 +119,13 @@ def test_equal_fits_go_to_the_first_device() -> None:
     assert placed([device("b", index=1), device("a", index=0)], [], 400) == ["a"]
 
 
-def test_several_devices_are_given_whole_or_not_at_all() -> None:
+def test_several_devices_are_leased_all_or_none() -> None:
     devices = [device("a", total_mb=1000), device("b", total_mb=1000, index=1)]
     assert sorted(placed(devices, [], 400, device_count=2)) == ["a", "b"]
     assert refusal(devices, [lease("b", 700)], 400, device_count=2).kind is ErrorKind.OVERLOADED
 
 
-def test_exclusive_means_no_lease_before_and_none_after() -> None:
+def test_exclusive_lease_shares_its_device_with_no_other() -> None:
     devices = [device("a", total_mb=1000), device("b", total_mb=2000, index=1)]
     assert placed(devices, [lease("a", 1)], 400, exclusive=True) == ["b"]
     assert placed(devices, [lease("a", 1, exclusive=True)], 400) == ["b"]
@@ -133,7 +133,7 @@ def test_exclusive_means_no_lease_before_and_none_after() -> None:
     assert refusal(devices, both, 400, exclusive=True).kind is ErrorKind.OVERLOADED
 
 
-def test_the_hint_is_the_first_end_of_a_lease_where_it_would_fit() -> None:
+def test_retry_hint_is_the_first_end_of_a_lease_on_a_fitting_device() -> None:
     devices = [device("small", total_mb=300), device("big", total_mb=1000, index=1)]
     leases = [lease("small", 100, expires=NOW + 5), lease("big", 500, expires=NOW + 40), lease("big", 300)]
     error = refusal(devices, leases, 400)
@@ -141,25 +141,25 @@ def test_the_hint_is_the_first_end_of_a_lease_where_it_would_fit() -> None:
     assert error.retry_after_s == pytest.approx(40)
 
 
-def test_room_that_strangers_have_gives_a_hint_too() -> None:
+def test_memory_used_by_strangers_gives_a_retry_hint() -> None:
     error = refusal([device("a", total_mb=1000, used_mb=900)], [], 400)
     assert error.kind is ErrorKind.OVERLOADED
     assert error.retry_after_s is not None
 
 
-def test_more_than_any_device_says_what_is_possible() -> None:
+def test_request_larger_than_any_device_names_the_maximum() -> None:
     error = refusal([device("a", total_mb=1000), device("b", total_mb=2000, index=1)], [lease("b", 1900)], 1901)
     assert error.kind is ErrorKind.INPUT_TOO_LARGE
     assert error.violations[0].field == "memory_mb"
     assert "1900 MiB" in error.message
 
 
-def test_more_devices_than_could_hold_it_is_said_of_their_count() -> None:
+def test_request_for_too_many_devices_names_the_maximum() -> None:
     error = refusal([device("a", total_mb=1000), device("b", total_mb=200, index=1)], [], 400, device_count=2)
     assert (error.kind, error.violations[0].field) == (ErrorKind.INPUT_TOO_LARGE, "device_count")
 
 
-def test_named_devices_only() -> None:
+def test_lease_uses_only_the_named_devices() -> None:
     devices = [device("a", total_mb=600), device("b", total_mb=1000, index=1)]
     assert placed(devices, [], 400, device_uuids=frozenset({"b"})) == ["b"]
     assert refusal(devices, [], 400, device_uuids=frozenset({"x"})).kind is ErrorKind.NOT_FOUND

@@ -38,7 +38,7 @@ def request(memory_mb: int = 400, **more: Any) -> LeaseRequest:
     return LeaseRequest(**{"memory_mb": memory_mb, "holder": "h", "ttl_s": 60.0, **more})
 
 
-async def test_a_lease_is_decided_on_the_devices_as_they_are_now(tmp_path: Path) -> None:
+async def test_allocation_uses_a_fresh_reading(tmp_path: Path) -> None:
     driver = FakeGPUDriver([device("a", total_mb=1000)])
     async with managing(driver, tmp_path, driver=SLOW_POLL) as manager:
         driver.devices = [device("a", total_mb=1000, used_mb=600)]  # a stranger came since the last poll
@@ -51,7 +51,7 @@ async def test_a_lease_is_decided_on_the_devices_as_they_are_now(tmp_path: Path)
         assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
 
 
-async def test_the_driver_is_called_on_one_thread_that_is_not_the_event_loops(tmp_path: Path) -> None:
+async def test_driver_is_called_on_one_thread_outside_the_event_loop(tmp_path: Path) -> None:
     driver = FakeGPUDriver([device("a")])
     async with managing(driver, tmp_path, driver=SLOW_POLL) as manager:
         await asyncio.gather(*(manager.allocate(request(1)) for _ in range(20)))
@@ -60,7 +60,7 @@ async def test_the_driver_is_called_on_one_thread_that_is_not_the_event_loops(tm
     assert driver.opened == driver.closed == 1
 
 
-async def test_a_hundred_at_once_never_get_more_than_there_is(tmp_path: Path) -> None:
+async def test_hundred_concurrent_allocations_never_exceed_the_memory(tmp_path: Path) -> None:
     driver = FakeGPUDriver([device("a", total_mb=1000), device("b", total_mb=1000)])
     async with managing(driver, tmp_path) as manager:
         outcomes = await asyncio.gather(*(manager.allocate(request(90)) for _ in range(100)), return_exceptions=True)
@@ -70,7 +70,7 @@ async def test_a_hundred_at_once_never_get_more_than_there_is(tmp_path: Path) ->
     assert all(isinstance(each, TorchlessError) for each in refused)
 
 
-async def test_past_the_calls_that_may_wait_they_are_refused(tmp_path: Path) -> None:
+async def test_calls_above_the_waiting_limit_are_refused(tmp_path: Path) -> None:
     driver = FakeGPUDriver([device("a", total_mb=1000)])
     async with managing(driver, tmp_path, max_waiting_calls=3) as manager:
         outcomes = await asyncio.gather(*(manager.snapshot() for _ in range(10)), return_exceptions=True)
@@ -78,7 +78,7 @@ async def test_past_the_calls_that_may_wait_they_are_refused(tmp_path: Path) -> 
         assert (await manager.snapshot()).available
 
 
-async def test_a_driver_that_hangs_stops_new_leases_and_nothing_else(tmp_path: Path) -> None:
+async def test_hanging_driver_stops_only_new_leases(tmp_path: Path) -> None:
     driver = FakeGPUDriver([device("a", total_mb=1000)])
     own = DriverSettings(poll_interval_s=0.02, timeout_s=0.1, max_reading_age_s=0)
     async with managing(driver, tmp_path, driver=own) as manager:
@@ -103,7 +103,7 @@ async def test_a_driver_that_hangs_stops_new_leases_and_nothing_else(tmp_path: P
         assert [each.state for each in (await manager.snapshot()).leases] == [LeaseState.ACTIVE]
 
 
-async def test_a_driver_that_comes_back_is_found(tmp_path: Path) -> None:
+async def test_returned_driver_is_found(tmp_path: Path) -> None:
     driver = FakeGPUDriver([device("a")], missing="the driver is not installed")
     own = DriverSettings(poll_interval_s=0.02, reopen_interval_s=0.02)
     async with managing(driver, tmp_path, driver=own) as manager:
@@ -126,7 +126,7 @@ async def test_a_driver_that_comes_back_is_found(tmp_path: Path) -> None:
         assert (await manager.snapshot()).lost_devices == ()
 
 
-async def test_leases_that_run_out_are_swept_and_told(tmp_path: Path) -> None:
+async def test_expired_leases_are_swept_and_reported(tmp_path: Path) -> None:
     driver = FakeGPUDriver([device("a", total_mb=1000)])
     async with (
         managing(driver, tmp_path, min_ttl_s=0.01, driver=SLOW_POLL) as manager,
@@ -145,7 +145,7 @@ async def test_leases_that_run_out_are_swept_and_told(tmp_path: Path) -> None:
         assert update.snapshot.leases == ()
 
 
-async def test_the_status_comes_at_the_interval_without_any_event(tmp_path: Path) -> None:
+async def test_status_is_sent_at_the_interval_without_events(tmp_path: Path) -> None:
     watch = WatchSettings(interval_s=0.02, min_interval_s=0.01)
     async with (
         managing(FakeGPUDriver([device("a")]), tmp_path, watch=watch) as manager,
@@ -156,7 +156,7 @@ async def test_the_status_comes_at_the_interval_without_any_event(tmp_path: Path
     assert events == []
 
 
-async def test_a_slow_watcher_gets_the_newest_status_and_a_count_of_what_it_missed(tmp_path: Path) -> None:
+async def test_slow_watcher_gets_the_newest_status_and_a_count_of_missed_events(tmp_path: Path) -> None:
     driver = FakeGPUDriver([device("a", total_mb=1000)])
     async with (
         managing(driver, tmp_path, watch=WatchSettings(max_events=5), driver=SLOW_POLL) as manager,
@@ -173,7 +173,7 @@ async def test_a_slow_watcher_gets_the_newest_status_and_a_count_of_what_it_miss
     assert update.events[-1].allocation_id == kept.id
 
 
-async def test_no_more_watch_than_may(tmp_path: Path) -> None:
+async def test_watchers_above_the_limit_are_refused(tmp_path: Path) -> None:
     async with managing(FakeGPUDriver(), tmp_path, watch=WatchSettings(max_watchers=1)) as manager:
         async with aclosing(manager.watch(None)) as first:
             await anext(first)
@@ -185,7 +185,7 @@ async def test_no_more_watch_than_may(tmp_path: Path) -> None:
             assert not (await anext(third)).snapshot.available
 
 
-async def test_a_process_that_follows_waits_for_the_store(tmp_path: Path) -> None:
+async def test_next_process_waits_for_the_store(tmp_path: Path) -> None:
     driver = FakeGPUDriver([device("a", total_mb=1000)])
     async with managing(driver, tmp_path) as first:
         lease = await first.allocate(request())
@@ -199,7 +199,7 @@ async def test_a_process_that_follows_waits_for_the_store(tmp_path: Path) -> Non
     await following.__aexit__(None, None, None)
 
 
-async def test_a_store_that_cannot_be_opened_is_said_without_its_path(tmp_path: Path) -> None:
+async def test_store_that_cannot_be_opened_is_reported_without_its_path(tmp_path: Path) -> None:
     (tmp_path / "leases.sqlite3").write_text("not a database, and long enough to be looked at as one" * 100)
     manager = GPUManager(GPUSettings(store=str(tmp_path / "leases.sqlite3")), FakeGPUDriver())
     with pytest.raises(TorchlessError) as caught:
@@ -227,7 +227,7 @@ async def test_a_store_that_cannot_be_opened_is_said_without_its_path(tmp_path: 
         ("device_uuids", {"device_uuids": frozenset({"a" * 257})}),
     ],
 )
-async def test_bad_input_names_its_field(tmp_path: Path, field: str, changes: dict[str, Any]) -> None:
+async def test_invalid_request_names_its_field(tmp_path: Path, field: str, changes: dict[str, Any]) -> None:
     async with managing(FakeGPUDriver([device("a", total_mb=1000)]), tmp_path) as manager:
         with pytest.raises(TorchlessError) as caught:
             await manager.allocate(request(**changes))
@@ -236,7 +236,7 @@ async def test_bad_input_names_its_field(tmp_path: Path, field: str, changes: di
 
 
 @pytest.mark.parametrize("interval_s", [0.0, -1.0, float("nan"), float("inf"), 0.1])
-async def test_an_interval_out_of_range_is_refused(tmp_path: Path, interval_s: float) -> None:
+async def test_watch_interval_out_of_range_is_refused(tmp_path: Path, interval_s: float) -> None:
     async with managing(FakeGPUDriver(), tmp_path) as manager:
         with pytest.raises(TorchlessError) as caught:
             manager.watch(interval_s)

@@ -32,7 +32,7 @@ def uuids(poll: DriverPoll) -> list[str]:
     return [each.uuid for each in poll.reading.devices] if poll.reading else []
 
 
-def test_a_driver_that_refuses_to_open_again_once_takes_no_device_with_it() -> None:
+def test_driver_that_fails_to_reopen_once_loses_no_device() -> None:
     driver = FakeGPUDriver([device("a"), device("b")])
     with monitoring(driver, OFTEN) as (_, polls):
         wait_until(lambda: bool(polls) and uuids(polls[-1]) == ["a", "b"])
@@ -44,7 +44,7 @@ def test_a_driver_that_refuses_to_open_again_once_takes_no_device_with_it() -> N
     assert [poll.stalled for poll in polls if poll.reading is None] == [True]
 
 
-def test_a_driver_that_keeps_refusing_has_gone() -> None:
+def test_driver_that_keeps_failing_to_open_is_lost() -> None:
     driver = FakeGPUDriver([device("a"), device("b")])
     with monitoring(driver, OFTEN) as (_, polls):
         wait_until(lambda: bool(polls) and uuids(polls[-1]) == ["a", "b"])
@@ -54,7 +54,7 @@ def test_a_driver_that_keeps_refusing_has_gone() -> None:
         wait_until(lambda: uuids(polls[-1]) == ["a"])
 
 
-def test_a_defect_in_reading_loses_nothing_and_ends_nothing() -> None:
+def test_unexpected_read_error_loses_no_device_and_polling_continues() -> None:
     driver = FakeGPUDriver([device("a")])
     with monitoring(driver, OFTEN) as (_, polls):
         driver.broken = True
@@ -64,7 +64,7 @@ def test_a_defect_in_reading_loses_nothing_and_ends_nothing() -> None:
         wait_until(lambda: uuids(polls[-1]) == ["a"])
 
 
-def test_many_who_ask_at_once_share_a_look() -> None:
+def test_concurrent_requests_share_a_poll() -> None:
     driver = FakeGPUDriver([device("a")])
     with monitoring(driver, SELDOM) as (monitor, polls):
         wait_until(lambda: len(polls) == 1)
@@ -78,7 +78,7 @@ def test_many_who_ask_at_once_share_a_look() -> None:
     assert len(polls) == 3
 
 
-def test_a_young_reading_is_enough() -> None:
+def test_recent_reading_needs_no_new_poll() -> None:
     with monitoring(FakeGPUDriver([device("a")]), DriverSettings(poll_interval_s=3600, max_reading_age_s=60)) as (
         monitor,
         polls,
@@ -88,7 +88,7 @@ def test_a_young_reading_is_enough() -> None:
     assert len(polls) == 1
 
 
-def test_a_driver_that_hangs_does_not_keep_the_process() -> None:
+def test_hanging_driver_does_not_block_the_exit() -> None:
     driver = FakeGPUDriver([device("a")], hold=threading.Event())
     with monitoring(driver, DriverSettings(timeout_s=0.05)) as (monitor, polls):
         wait_until(lambda: monitor.poll_duration_s() > 0)

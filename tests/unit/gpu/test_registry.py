@@ -81,7 +81,7 @@ def refusal(work: Callable[..., object], *arguments: Any) -> TorchlessError:
     return caught.value
 
 
-def test_a_lease_says_what_it_holds_and_until_when(desk: Desk) -> None:
+def test_lease_states_its_devices_memory_and_expiry(desk: Desk) -> None:
     lease = desk.registry.allocate(request(pid=7, tenant="t"))
     assert (lease.created, lease.expires, lease.pid, lease.tenant) == (desk.now, desk.now + 60, 7, "t")
     snapshot = desk.registry.snapshot()
@@ -90,13 +90,13 @@ def test_a_lease_says_what_it_holds_and_until_when(desk: Desk) -> None:
     assert desk.kinds() == [EventKind.ALLOCATED]
 
 
-def test_an_exclusive_lease_leaves_nothing_of_its_device(desk: Desk) -> None:
+def test_exclusive_lease_leaves_no_allocatable_memory(desk: Desk) -> None:
     desk.registry.allocate(request(exclusive=True))
     first, second = desk.registry.snapshot().devices
     assert (first.allocatable, first.allocatable_mb, second.allocatable_mb) == (False, 0, 900)
 
 
-def test_a_lease_ends_at_its_last_moment_without_any_sweep(desk: Desk) -> None:
+def test_lease_ends_at_its_expiry_without_a_sweep(desk: Desk) -> None:
     lease = desk.registry.allocate(request(800))
     desk.now += 59.999
     assert desk.registry.snapshot().leases == (lease,)
@@ -108,7 +108,7 @@ def test_a_lease_ends_at_its_last_moment_without_any_sweep(desk: Desk) -> None:
     assert "expired" in error.message
 
 
-def test_renewing_counts_from_now_and_keeps_its_length(desk: Desk) -> None:
+def test_renewal_counts_from_now_and_keeps_the_ttl(desk: Desk) -> None:
     lease = desk.registry.allocate(request())
     desk.now += 30
     assert desk.registry.renew(lease.id, 10.0).expires == desk.now + 10
@@ -116,7 +116,7 @@ def test_renewing_counts_from_now_and_keeps_its_length(desk: Desk) -> None:
     assert desk.registry.renew(lease.id, None).expires == desk.now + 10
 
 
-def test_released_is_released_once(desk: Desk) -> None:
+def test_lease_can_be_released_once(desk: Desk) -> None:
     lease = desk.registry.allocate(request())
     assert desk.registry.release(lease.id) == lease
     again = refusal(desk.registry.release, lease.id)
@@ -139,7 +139,7 @@ def test_leases_and_their_ends_survive_a_restart(desk: Desk) -> None:
     assert desk.registry.allocate(request(pid=3, tenant="t", idempotency_key="k", exclusive=True)) == kept
 
 
-def test_how_old_leases_ended_is_forgotten_in_time(desk: Desk) -> None:
+def test_ended_leases_are_forgotten_after_a_while(desk: Desk) -> None:
     lease = desk.registry.release(desk.registry.allocate(request()).id)
     desk.now += desk.settings.remember_ended_s + 61
     desk.registry.sweep()
@@ -147,7 +147,7 @@ def test_how_old_leases_ended_is_forgotten_in_time(desk: Desk) -> None:
     assert refusal(desk.registry.release, lease.id).metadata["reason"] == "unknown"
 
 
-def test_a_repeated_key_answers_the_same_lease_while_it_is_there(desk: Desk) -> None:
+def test_repeated_key_returns_the_same_lease_while_it_lives(desk: Desk) -> None:
     asked = request(800, idempotency_key="k", tenant="t")
     lease = desk.registry.allocate(asked)
     assert [desk.registry.allocate(asked) for _ in range(100)] == [lease] * 100
@@ -160,20 +160,20 @@ def test_a_repeated_key_answers_the_same_lease_while_it_is_there(desk: Desk) -> 
     assert desk.registry.allocate(asked).id not in {lease.id, other.id}
 
 
-def test_a_key_is_free_when_its_lease_has_expired(desk: Desk) -> None:
+def test_key_is_free_after_its_lease_has_expired(desk: Desk) -> None:
     first = desk.registry.allocate(request(idempotency_key="k"))
     desk.now += 61
     assert desk.registry.allocate(request(500, idempotency_key="k")).id != first.id
 
 
-def test_a_repeat_is_answered_without_a_device_too(desk: Desk) -> None:
+def test_repeated_key_is_answered_without_a_device(desk: Desk) -> None:
     lease = desk.registry.allocate(request(idempotency_key="k"))
     desk.registry.observe(DriverPoll(None, "the driver went"))
     again = desk.registry.allocate(request(idempotency_key="k"))
     assert (again.id, again.state) == (lease.id, LeaseState.LOST)
 
 
-def test_leases_on_a_device_that_falls_off_the_bus_are_lost(desk: Desk) -> None:
+def test_leases_on_a_lost_device_are_lost(desk: Desk) -> None:
     here = desk.registry.allocate(request(800))
     there = desk.registry.allocate(request(700))
     assert (here.devices[0].uuid, there.devices[0].uuid) == ("a", "b")
@@ -190,7 +190,7 @@ def test_leases_on_a_device_that_falls_off_the_bus_are_lost(desk: Desk) -> None:
     assert desk.registry.allocate(request(100)).devices[0].uuid == "b"
 
 
-def test_a_lost_lease_stays_lost_across_a_restart_and_when_the_device_is_back(desk: Desk) -> None:
+def test_lost_lease_stays_lost_after_a_restart_and_when_the_device_returns(desk: Desk) -> None:
     lease = desk.registry.allocate(request(800))
     desk.registry.observe(poll(device("b", total_mb=1000, index=1), n0="it fell off the bus"))
     desk.restart()
@@ -202,7 +202,7 @@ def test_a_lost_lease_stays_lost_across_a_restart_and_when_the_device_is_back(de
     assert desk.registry.release(lease.id).state is LeaseState.LOST
 
 
-def test_a_lost_lease_still_holds_its_other_devices(desk: Desk) -> None:
+def test_lost_lease_keeps_its_other_devices(desk: Desk) -> None:
     lease = desk.registry.allocate(request(800, device_count=2))
     desk.registry.observe(poll(device("b", total_mb=1000, index=1), n0="it fell off the bus"))
     assert refusal(desk.registry.allocate, request(200)).kind is ErrorKind.OVERLOADED
@@ -210,7 +210,7 @@ def test_a_lost_lease_still_holds_its_other_devices(desk: Desk) -> None:
     assert desk.registry.allocate(request(200)).devices[0].uuid == "b"
 
 
-def test_without_any_device_left_there_is_no_gpu_and_a_reason(desk: Desk) -> None:
+def test_allocation_without_any_device_is_gpu_unavailable_with_a_reason(desk: Desk) -> None:
     desk.registry.allocate(request())
     desk.kinds()
     desk.registry.observe(DriverPoll(None, "the NVIDIA driver is not loaded"))
@@ -226,12 +226,12 @@ def test_without_any_device_left_there_is_no_gpu_and_a_reason(desk: Desk) -> Non
     assert [each.uuid for each in desk.registry.snapshot().lost_devices] == ["b"]
 
 
-def test_a_driver_without_devices_says_so(desk: Desk) -> None:
+def test_driver_without_devices_is_reported(desk: Desk) -> None:
     desk.registry.observe(poll())
     assert "lists no GPU" in desk.registry.snapshot().reason
 
 
-def test_a_driver_that_does_not_answer_loses_no_lease(desk: Desk) -> None:
+def test_unresponsive_driver_loses_no_lease(desk: Desk) -> None:
     lease = desk.registry.allocate(request())
     desk.registry.observe(DriverPoll(None, "the driver does not answer", stalled=True))
     assert refusal(desk.registry.allocate, request()).kind is ErrorKind.GPU_UNAVAILABLE
@@ -241,7 +241,7 @@ def test_a_driver_that_does_not_answer_loses_no_lease(desk: Desk) -> None:
     assert desk.registry.snapshot().lost_devices == ()
 
 
-def test_mig_instances_that_are_cut_anew_leave_no_trace(desk: Desk) -> None:
+def test_removed_mig_instances_are_not_listed_as_lost(desk: Desk) -> None:
     gpu = replace(device("a"), mig_enabled=True)
     one = replace(device("mig-1", total_mb=900), parent_uuid="a", mig_index=0)
     desk.registry.observe(poll(gpu, one))
@@ -253,7 +253,7 @@ def test_mig_instances_that_are_cut_anew_leave_no_trace(desk: Desk) -> None:
     assert [each.state for each in snapshot.leases] == [LeaseState.LOST]
 
 
-def test_as_many_allocations_as_the_service_keeps_and_no_more(tmp_path: Path) -> None:
+def test_allocations_above_the_limit_are_refused(tmp_path: Path) -> None:
     desk = Desk(tmp_path / "few.sqlite3", GPUSettings(max_allocations=2))
     desk.registry.observe(poll(device("a")))
     desk.registry.allocate(request(1, ttl_s=20.0))
@@ -263,7 +263,7 @@ def test_as_many_allocations_as_the_service_keeps_and_no_more(tmp_path: Path) ->
     desk.registry.close()
 
 
-def test_a_lease_that_the_disk_refuses_was_not_made(desk: Desk) -> None:
+def test_lease_is_not_made_if_the_disk_write_fails(desk: Desk) -> None:
     connection = desk.registry._store._connection
     assert connection is not None
     connection.execute("PRAGMA max_page_count=1")  # as a full disk: nothing more fits into the file
@@ -283,7 +283,7 @@ def test_a_lease_that_the_disk_refuses_was_not_made(desk: Desk) -> None:
     assert desk.registry.snapshot().leases == (*made, kept)
 
 
-def test_what_happens_while_the_disk_refuses_is_known_and_written_later(
+def test_changes_during_disk_errors_take_effect_and_are_written_later(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = desk.registry.allocate(request(800))
@@ -317,12 +317,12 @@ def test_every_change_is_synced_to_the_disk(desk: Desk) -> None:
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_one_process_has_the_store(desk: Desk) -> None:
+def test_store_is_open_in_one_process_only(desk: Desk) -> None:
     with pytest.raises(StoreHeldError):
         LeaseStore(desk.path).open()
 
 
-def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a database, and long enough to be looked at as one" * 100)
     with pytest.raises(sqlite3.DatabaseError):
         LeaseStore(tmp_path / "text").open()

@@ -45,7 +45,9 @@ def with_figure(name: str, value: float | None) -> DeviceReading:
         ),
     ],
 )
-def test_reached_and_left(name: ThresholdName, readings: list[DeviceReading], kinds: list[EventKind | None]) -> None:
+def test_threshold_is_reached_and_left(
+    name: ThresholdName, readings: list[DeviceReading], kinds: list[EventKind | None]
+) -> None:
     thresholds = Thresholds(ThresholdSettings())
     found = []
     for reading in readings:
@@ -55,13 +57,13 @@ def test_reached_and_left(name: ThresholdName, readings: list[DeviceReading], ki
     assert found == kinds
 
 
-def test_an_event_says_what_was_read_and_what_the_limit_is() -> None:
+def test_threshold_event_has_value_and_limit() -> None:
     (event,) = Thresholds(ThresholdSettings()).observe([with_figure("temperature_c", 91)], 7.0)
     assert (event.at, event.device_uuid, event.value, event.limit) == (7.0, "a", 91, 85)
     assert "91" in event.message
 
 
-def test_a_device_that_goes_and_comes_back_hot_is_told_again() -> None:
+def test_device_that_returns_hot_reaches_its_threshold_again() -> None:
     thresholds = Thresholds(ThresholdSettings())
     hot = with_figure("temperature_c", 91)
     assert len(thresholds.observe([hot], 1.0)) == 1
@@ -70,12 +72,12 @@ def test_a_device_that_goes_and_comes_back_hot_is_told_again() -> None:
     assert len(thresholds.observe([hot], 3.0)) == 1
 
 
-def test_what_is_not_watched_raises_nothing() -> None:
+def test_disabled_thresholds_raise_no_event() -> None:
     off = ThresholdSettings(memory_used_share=None, temperature_c=None, ecc_uncorrected=None)
     bad = replace(device("a", total_mb=10, used_mb=10), temperature_c=150, ecc_uncorrected=9)
     assert Thresholds(off).observe([bad], 1.0) == []
 
 
-def test_a_gpu_in_mig_mode_is_not_measured_by_its_memory() -> None:
+def test_memory_threshold_ignores_gpus_in_mig_mode() -> None:
     whole = replace(device("a", total_mb=10, used_mb=10), mig_enabled=True)
     assert Thresholds(ThresholdSettings()).observe([whole], 1.0) == []

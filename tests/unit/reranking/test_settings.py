@@ -12,7 +12,7 @@ from torchless.settings import SettingsError
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_default_is_late_interaction_on_the_packaged_model_on_the_cpu() -> None:
+def test_default_is_late_interaction_on_the_packaged_model_on_the_cpu() -> None:
     settings = RerankingSettings.load()
     assert settings.models == (DEFAULT_MODEL,)
     assert (DEFAULT_MODEL.kind, DEFAULT_MODEL.package, DEFAULT_MODEL.device) == (
@@ -23,17 +23,17 @@ def test_the_default_is_late_interaction_on_the_packaged_model_on_the_cpu() -> N
     assert settings.max_documents == 10_000
 
 
-def test_the_shipped_file_says_what_is_the_default_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_file_equals_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     without_file = RerankingSettings.load()
     monkeypatch.setenv("TORCHLESS_RERANKING_CONFIG", str(ROOT / "configs/reranking.yaml"))
     assert RerankingSettings.load() == without_file
 
 
-def test_a_model_is_a_cross_encoder_unless_it_says_otherwise() -> None:
+def test_model_kind_defaults_to_cross_encoder() -> None:
     assert ModelSettings(id="m").kind == "cross_encoder"
 
 
-def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "reranking.yaml"
     file.write_text("max_documents: 7\nbatching: {max_items: 3, window_ms: 5}\nmodels: [{id: one, path: m}]\n")
     monkeypatch.setenv("TORCHLESS_RERANKING_CONFIG", str(file))
@@ -52,12 +52,12 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
         ("models: [{id: a, device: tpu}]", "models.0.device"),
         ("models: [{id: a, long_documents: refuse}]", "models.0.long_documents"),
         ("models: [{id: a, maxsim_weight: -1}]", "models.0.maxsim_weight"),
-        ("models: [{id: a, maxsim_weight: 0, embedding_weight: 0}]", "both 0; one has to count"),
+        ("models: [{id: a, maxsim_weight: 0, embedding_weight: 0}]", "must not both be 0"),
         ("models: [{id: a}, {id: a}]", "two have the same id"),
         ("models: [{id: a, path: p, package: q}]", "not both"),
     ],
 )
-def test_what_cannot_be_used_is_named(text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_setting_is_named(text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "reranking.yaml"
     file.write_text(text)
     monkeypatch.setenv("TORCHLESS_RERANKING_CONFIG", str(file))
@@ -66,7 +66,7 @@ def test_what_cannot_be_used_is_named(text: str, named: str, tmp_path: Path, mon
     assert named in str(caught.value)
 
 
-def test_one_wrong_value_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_invalid_setting_is_reported_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHLESS_RERANKING_MODELS", '[{"id": "a", "device": "tpu"}]')
     with pytest.raises(SettingsError) as caught:
         RerankingSettings.load()

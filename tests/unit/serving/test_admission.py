@@ -13,7 +13,7 @@ def admission(**settings: int) -> Admission:
     return Admission(BatchingSettings.model_validate(settings))
 
 
-def test_with_little_room_left_only_a_length_that_is_known_to_fit_is_let_in() -> None:
+def test_nearly_full_queue_admits_only_requests_known_to_fit() -> None:
     nearly_full = admission(max_waiting_tokens=1600)
     nearly_full.admit(1500)
     nearly_full.refuse_if_full()  # a sixteenth is free
@@ -29,13 +29,13 @@ def test_with_little_room_left_only_a_length_that_is_known_to_fit_is_let_in() ->
 
 
 @pytest.mark.parametrize("most", [2, 15, 16])
-def test_the_least_room_there_may_be_is_room(most: int) -> None:
+def test_smallest_capacity_admits_a_request(most: int) -> None:
     small = admission(max_waiting_tokens=most)
     small.refuse_if_full()
     small.admit(most)
 
 
-def test_no_more_requests_are_let_in_than_may_wait() -> None:
+def test_admission_limits_waiting_requests() -> None:
     one = admission(max_waiting_requests=1)
     one.admit(1)
     with pytest.raises(TorchlessError) as caught:
@@ -45,7 +45,7 @@ def test_no_more_requests_are_let_in_than_may_wait() -> None:
     one.refuse_if_full()
 
 
-def test_the_first_pass_says_nothing_of_the_devices_speed() -> None:
+def test_first_batch_does_not_count_for_the_drain_rate() -> None:
     rate = DrainRate()
     rate.observe(6, 30.0)
     assert rate.seconds_for(1000) == 0

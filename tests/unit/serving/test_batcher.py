@@ -66,14 +66,14 @@ async def plugged(device: Device, batcher: Batcher[int, int]) -> asyncio.Task[Ou
 
 
 def work(*payloads: int, tokens: int = 4, expires_at: float | None = None, flow: str | None = None) -> Work[int]:
-    return Work("lane", [tokens] * len(payloads), list(payloads), flow, expires_at)
+    return Work("key", [tokens] * len(payloads), list(payloads), flow, expires_at)
 
 
 def nothing_is_held(batcher: Batcher[int, int]) -> bool:
     return (batcher.waiting_tokens, batcher.admission.tokens, batcher.admission.requests) == (0, 0, 0)
 
 
-async def test_concurrent_requests_share_passes_and_each_gets_its_own_answers() -> None:
+async def test_concurrent_requests_share_batches_and_get_their_own_answers() -> None:
     device = Device()
     async with running(device) as batcher:
         device.gate.clear()
@@ -94,7 +94,7 @@ def test_every_request_is_answered_in_its_own_order(requests: list[list[int]]) -
     async def scenario() -> None:
         device = Device()
         async with running(device) as batcher:
-            each = [Work("lane", [1 + n % 60 for n in numbers], numbers) for numbers in requests]
+            each = [Work("key", [1 + n % 60 for n in numbers], numbers) for numbers in requests]
             outcomes = await asyncio.gather(*(batcher.submit(one) for one in each))
             assert [o.results for o in outcomes] == [[2 * n for n in numbers] for numbers in requests]
             assert nothing_is_held(batcher)
@@ -102,7 +102,7 @@ def test_every_request_is_answered_in_its_own_order(requests: list[list[int]]) -
     asyncio.run(scenario())
 
 
-async def test_bad_input_fails_its_own_request_and_no_other() -> None:
+async def test_failing_item_fails_only_its_own_request() -> None:
     device = Device()
     async with running(device) as batcher:
         device.poison = 13
@@ -119,7 +119,7 @@ async def test_bad_input_fails_its_own_request_and_no_other() -> None:
         assert nothing_is_held(batcher)
 
 
-async def test_a_lost_device_fails_everyone_in_the_pass_without_another_try() -> None:
+async def test_lost_device_fails_the_whole_batch_without_a_retry() -> None:
     device = Device()
     async with running(device) as batcher:
         device.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "gone")
@@ -132,7 +132,7 @@ async def test_a_lost_device_fails_everyone_in_the_pass_without_another_try() ->
         assert len(device.batches) == 2
 
 
-async def test_what_is_cancelled_before_its_turn_costs_the_device_nothing() -> None:
+async def test_cancelled_request_is_not_computed() -> None:
     device = Device()
     async with running(device) as batcher:
         plug = await plugged(device, batcher)
@@ -150,7 +150,7 @@ async def test_what_is_cancelled_before_its_turn_costs_the_device_nothing() -> N
         assert nothing_is_held(batcher)
 
 
-async def test_what_expires_before_its_turn_hears_so_and_costs_nothing() -> None:
+async def test_expired_request_fails_and_is_not_computed() -> None:
     now = [100.0]
     device = Device()
     async with running(device, clock=lambda: now[0]) as batcher:
@@ -169,7 +169,7 @@ async def test_what_expires_before_its_turn_hears_so_and_costs_nothing() -> None
         assert nothing_is_held(batcher)
 
 
-async def test_past_the_limit_requests_are_refused_at_once_with_a_hint_and_room_comes_back() -> None:
+async def test_requests_above_the_limit_are_refused_with_a_hint_until_capacity_is_free() -> None:
     device = Device()
     async with running(device, max_waiting_tokens=16) as batcher:
         plug = await plugged(device, batcher)
@@ -186,7 +186,7 @@ async def test_past_the_limit_requests_are_refused_at_once_with_a_hint_and_room_
         assert nothing_is_held(batcher)
 
 
-async def test_a_request_larger_than_the_whole_queue_is_told_so() -> None:
+async def test_request_larger_than_the_queue_is_input_too_large() -> None:
     async with running(Device(), max_waiting_tokens=16) as batcher:
         with pytest.raises(TorchlessError) as caught:
             await batcher.submit(work(1, 2, 3, 4, 5))
@@ -195,7 +195,7 @@ async def test_a_request_larger_than_the_whole_queue_is_told_so() -> None:
         assert nothing_is_held(batcher)
 
 
-async def test_a_bulk_caller_waits_for_room_and_is_let_in_as_it_comes() -> None:
+async def test_bulk_caller_waits_until_capacity_is_free() -> None:
     device = Device()
     async with running(device, max_waiting_tokens=32) as batcher:
         plug = await plugged(device, batcher)
@@ -213,14 +213,14 @@ async def test_a_bulk_caller_waits_for_room_and_is_let_in_as_it_comes() -> None:
         assert nothing_is_held(batcher)
 
 
-async def test_an_item_that_fits_no_pass_leaves_no_trace() -> None:
+async def test_item_larger_than_a_batch_is_refused_and_releases_its_tokens() -> None:
     async with running(Device()) as batcher:
         with pytest.raises(ValueError, match="1 to 64 tokens"):
             await batcher.submit(work(1, tokens=65))
         assert nothing_is_held(batcher)
 
 
-async def test_stopping_answers_what_waits_and_refuses_what_comes() -> None:
+async def test_stop_answers_waiting_requests_and_refuses_new_ones() -> None:
     device = Device()
     async with running(device) as batcher:
         device.gate.clear()
@@ -237,7 +237,7 @@ async def test_stopping_answers_what_waits_and_refuses_what_comes() -> None:
         assert nothing_is_held(batcher)
 
 
-async def test_with_a_window_the_device_waits_for_those_that_were_answered_together() -> None:
+async def test_window_waits_for_callers_that_were_answered_together() -> None:
     device = Device()
     async with running(device, window_ms=1000) as batcher:
         assert (await batcher.submit(work(0))).results == [0]  # alone: nothing to wait for
@@ -250,7 +250,7 @@ async def test_with_a_window_the_device_waits_for_those_that_were_answered_toget
         assert sorted(device.batches[2]) == [4, 5, 6]
 
 
-async def test_a_window_that_brings_nobody_ends_and_is_not_repeated() -> None:
+async def test_window_without_new_items_ends_and_is_not_repeated() -> None:
     device = Device()
     async with running(device, window_ms=20) as batcher:
         await batcher.submit(work(1, 2, 3))
@@ -258,7 +258,7 @@ async def test_a_window_that_brings_nobody_ends_and_is_not_repeated() -> None:
         assert (await batcher.submit(work(5))).queue_s < 0.02
 
 
-async def test_a_model_that_answers_too_little_is_an_error_and_not_a_shift() -> None:
+async def test_model_with_too_few_results_is_an_error() -> None:
     batcher: Batcher[int, int] = Batcher(lambda key, payloads: [], lambda key: LIMITS, BatchingSettings())
     batcher.start()
     with pytest.raises(TorchlessError) as caught:
@@ -267,7 +267,7 @@ async def test_a_model_that_answers_too_little_is_an_error_and_not_a_shift() -> 
     await batcher.stop()
 
 
-async def test_a_cancelled_head_of_the_line_lets_those_behind_it_in() -> None:
+async def test_cancelled_first_waiter_admits_the_next() -> None:
     device = Device()
     async with running(device, max_waiting_tokens=40) as batcher:
         plug = await plugged(device, batcher)
@@ -286,7 +286,7 @@ async def test_a_cancelled_head_of_the_line_lets_those_behind_it_in() -> None:
         assert nothing_is_held(batcher)
 
 
-async def test_what_would_expire_before_its_turn_is_refused_at_once() -> None:
+async def test_request_that_would_expire_in_the_queue_is_refused_at_once() -> None:
     now = [0.0]
     device = Device()
     async with running(device, clock=lambda: now[0]) as batcher:
@@ -306,7 +306,7 @@ async def test_what_would_expire_before_its_turn_is_refused_at_once() -> None:
         assert nothing_is_held(batcher)
 
 
-async def test_a_device_thread_that_dies_leaves_nobody_waiting() -> None:
+async def test_dead_device_thread_fails_every_request() -> None:
     class Dying:
         def batch_done(self, *facts: object) -> None:
             raise RuntimeError("a defect")
@@ -318,12 +318,12 @@ async def test_a_device_thread_that_dies_leaves_nobody_waiting() -> None:
     calls = [asyncio.create_task(batcher.submit(work(n, n), wait_for_room=True)) for n in range(5)]
     outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
     assert [o.kind for o in outcomes if isinstance(o, TorchlessError)] == [ErrorKind.GPU_UNAVAILABLE] * 5
-    with pytest.raises(TorchlessError, match="started again"):
+    with pytest.raises(TorchlessError, match="must be restarted"):
         await batcher.submit(work(1))
     await batcher.stop()
 
 
-async def test_callers_that_fail_together_get_exceptions_of_their_own() -> None:
+async def test_callers_of_a_failed_batch_get_separate_exceptions() -> None:
     device = Device()
     async with running(device) as batcher:
         device.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "gone")

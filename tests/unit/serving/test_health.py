@@ -60,7 +60,7 @@ async def until_watched_by(count: int, readiness: Readiness) -> None:
 
 
 @pytest.mark.parametrize("name", [NAME, ""])
-async def test_those_who_watch_are_told_every_change_once(name: str) -> None:
+async def test_health_watchers_see_every_change_once(name: str) -> None:
     async with serving() as (stub, readiness):
         watch = stub.Watch(request(name))
         assert (await watch.read()).status == NOT_SERVING
@@ -74,7 +74,7 @@ async def test_those_who_watch_are_told_every_change_once(name: str) -> None:
         assert (await end_of(watch)).kind is ErrorKind.UNREACHABLE
 
 
-async def test_a_service_that_leaves_says_so_and_when_to_come_back_then_ends_the_stream() -> None:
+async def test_shutdown_ends_health_watches_with_a_retry_hint() -> None:
     async with serving() as (stub, readiness):
         readiness.become_ready()
         watch = stub.Watch(request(NAME))
@@ -89,7 +89,7 @@ async def test_a_service_that_leaves_says_so_and_when_to_come_back_then_ends_the
         assert (await end_of(late)).kind is ErrorKind.UNREACHABLE
 
 
-async def test_a_service_that_drains_is_not_healthy_and_serves() -> None:
+async def test_draining_service_is_unhealthy_and_still_serves() -> None:
     async with serving() as (stub, readiness):
         readiness.drain()
         readiness.become_ready()  # the model was loaded after SIGTERM had come
@@ -99,7 +99,7 @@ async def test_a_service_that_drains_is_not_healthy_and_serves() -> None:
         assert (await watch.read()).status == NOT_SERVING
 
 
-async def test_those_who_stay_are_told_though_others_hang_up() -> None:
+async def test_disconnected_health_watcher_does_not_affect_others() -> None:
     async with serving() as (stub, readiness):
         leaving, staying = stub.Watch(request(NAME)), stub.Watch(request(NAME))
         assert [(await each.read()).status for each in (leaving, staying)] == [NOT_SERVING] * 2
@@ -109,7 +109,7 @@ async def test_those_who_stay_are_told_though_others_hang_up() -> None:
         assert (await staying.read()).status == SERVING
 
 
-async def test_a_change_on_another_thread_is_told() -> None:
+async def test_change_on_another_thread_reaches_health_watchers() -> None:
     async with serving() as (stub, readiness):
         watch = stub.Watch(request(""))
         assert (await watch.read()).status == NOT_SERVING
@@ -117,7 +117,7 @@ async def test_a_change_on_another_thread_is_told() -> None:
         assert (await watch.read()).status == SERVING
 
 
-async def test_a_name_that_is_not_here_is_unknown() -> None:
+async def test_unknown_service_name_is_service_unknown() -> None:
     async with serving() as (stub, readiness):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Check(request("torchless.other.v1.OtherService"))
@@ -128,7 +128,7 @@ async def test_a_name_that_is_not_here_is_unknown() -> None:
         assert (await end_of(watch)).kind is ErrorKind.UNREACHABLE
 
 
-async def test_whoever_hangs_up_is_let_go() -> None:
+async def test_disconnected_health_watcher_is_removed() -> None:
     async with serving() as (stub, readiness):
         calls = [stub.Watch(request(NAME)) for _ in range(50)]
         for call in calls:

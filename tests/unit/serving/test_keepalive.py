@@ -44,7 +44,7 @@ async def watched(options: Any) -> AsyncIterator[tuple[Any, Readiness]]:
         await server.stop(None)
 
 
-async def test_those_who_ping_as_often_as_they_may_are_not_hung_up_on() -> None:
+async def test_client_that_pings_at_the_allowed_interval_stays_connected() -> None:
     """The same pings end the stream of a server without the option, and of ours one that pings too often."""
     async with (
         asyncio.timeout(30),
@@ -60,7 +60,7 @@ async def test_those_who_ping_as_often_as_they_may_are_not_hung_up_on() -> None:
         assert (await allowed.read()).status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_a_bento_is_served_with_it() -> None:
+def test_bento_server_uses_the_keepalive_options() -> None:
     from bentoml._internal.server.grpc_app import Server
 
     _configure_bentoml(ServingSettings())

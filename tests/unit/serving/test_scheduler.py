@@ -48,7 +48,7 @@ def test_every_item_is_served_once_and_nothing_else(incoming: Incoming) -> None:
 
 
 @given(traffic)
-def test_a_pass_keeps_to_its_lane_and_within_its_limits(incoming: Incoming) -> None:
+def test_batch_has_one_key_and_keeps_its_limits(incoming: Incoming) -> None:
     subject = scheduler()
     for each in incoming:
         subject.add(work(*each))
@@ -62,7 +62,7 @@ def test_a_pass_keeps_to_its_lane_and_within_its_limits(incoming: Incoming) -> N
 
 
 @given(traffic)
-def test_counts_follow_what_waits(incoming: Incoming) -> None:
+def test_counts_match_the_waiting_items(incoming: Incoming) -> None:
     subject = scheduler()
     works = [work(*each) for each in incoming]
     for each in works:
@@ -77,7 +77,7 @@ def test_counts_follow_what_waits(incoming: Incoming) -> None:
 
 @given(traffic, lengths)
 @settings(max_examples=50)
-def test_nobody_starves_however_much_arrives(incoming: Incoming, mine: list[int]) -> None:
+def test_no_request_starves_however_many_arrive(incoming: Incoming, mine: list[int]) -> None:
     """With a fresh request before every batch, the k-th turn of a request still comes within a bound.
 
     F requests stand before its first turn. Between its turns every newcomer is served once while as many and F more
@@ -100,9 +100,7 @@ def test_nobody_starves_however_much_arrives(incoming: Incoming, mine: list[int]
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40), st.data())
-def test_a_flow_with_work_has_its_turn_within_as_many_passes_as_there_are_flows(
-    flows: list[str], data: st.DataObject
-) -> None:
+def test_flow_gets_its_turn_within_as_many_batches_as_there_are_flows(flows: list[str], data: st.DataObject) -> None:
     """However much the others send meanwhile."""
     subject = scheduler()
     mine = work("a", [BUDGET] * 30, flow="mine")
@@ -119,7 +117,7 @@ def test_a_flow_with_work_has_its_turn_within_as_many_passes_as_there_are_flows(
         assert since <= len("abcd")
 
 
-def test_a_newcomer_waits_one_turn_each_of_those_before_it_and_not_for_their_whole_requests() -> None:
+def test_new_request_waits_one_turn_of_each_request_before_it() -> None:
     subject = scheduler()
     for _ in range(3):
         subject.add(work("a", [BUDGET] * 50))
@@ -129,7 +127,7 @@ def test_a_newcomer_waits_one_turn_each_of_those_before_it_and_not_for_their_who
     assert served_by[3] is newcomer
 
 
-def test_a_bulk_request_leaves_room_in_the_pass_for_small_ones() -> None:
+def test_bulk_request_leaves_capacity_for_small_ones() -> None:
     subject = scheduler(BatchLimits(max_tokens=1000, max_items=6, padding_share=0.25, free_padding_tokens=8))
     bulk = work("a", [10] * 100)
     small = [work("a", [10]) for _ in range(4)]
@@ -141,7 +139,7 @@ def test_a_bulk_request_leaves_room_in_the_pass_for_small_ones() -> None:
     assert {w for w, _ in first.items} == {bulk, *small}
 
 
-def test_a_tenant_with_many_requests_gets_no_more_turns_than_one_with_few() -> None:
+def test_tenants_get_equal_turns_whatever_their_number_of_requests() -> None:
     subject = scheduler()
     crowd = [work("a", [BUDGET], flow="crowd") for _ in range(10)]
     for each in crowd:
@@ -152,7 +150,7 @@ def test_a_tenant_with_many_requests_gets_no_more_turns_than_one_with_few() -> N
     assert flows == ["crowd", "alone", "crowd", "alone"]
 
 
-def test_items_of_like_length_share_a_pass() -> None:
+def test_items_of_similar_length_share_a_batch() -> None:
     subject = scheduler(BatchLimits(max_tokens=400, max_items=6, padding_share=0.25, free_padding_tokens=8))
     subject.add(work("a", [10, 100, 11, 98, 9, 99]))
     long, short = drain(subject)
@@ -175,7 +173,7 @@ def test_dropped_work_is_never_served(incoming: Incoming, data: st.DataObject) -
     assert subject.waiting_tokens == 0
 
 
-def test_expired_work_is_dropped_and_named() -> None:
+def test_expired_work_is_dropped_and_returned() -> None:
     subject = scheduler()
     late, timely, patient = work("a", [3, 4], expires_at=10), work("a", [5], expires_at=11), work("a", [6])
     for each in (late, timely, patient):
@@ -184,14 +182,14 @@ def test_expired_work_is_dropped_and_named() -> None:
     assert {w for one in drain(subject) for w, _ in one.items} == {timely, patient}
 
 
-def test_an_item_larger_than_a_pass_is_refused() -> None:
+def test_item_larger_than_a_batch_is_refused() -> None:
     subject = scheduler()
     with pytest.raises(ValueError, match="1 to 64 tokens"):
         subject.add(work("a", [BUDGET + 1]))
     assert subject.waiting_requests == 0
 
 
-def test_equal_requests_are_finished_one_after_another_and_not_all_at_the_end() -> None:
+def test_equal_requests_finish_one_after_another() -> None:
     subject = scheduler(BatchLimits(max_tokens=10_000, max_items=64, padding_share=0.25, free_padding_tokens=8))
     works = [work("a", [10] * 32) for _ in range(64)]
     for each in works:
@@ -206,7 +204,7 @@ def test_equal_requests_are_finished_one_after_another_and_not_all_at_the_end() 
     assert sum(finished.values()) / 64 < 20  # 16.5 if served strictly one by one, 32 in lock step
 
 
-def test_tokens_before_a_request_are_those_of_requests_with_no_more_left() -> None:
+def test_tokens_before_a_request_are_of_requests_with_no_more_tokens_left() -> None:
     subject = scheduler()
     for each in ([4, 4], [30] * 9, [9]):
         subject.add(work("a", each))
@@ -215,7 +213,7 @@ def test_tokens_before_a_request_are_those_of_requests_with_no_more_left() -> No
     assert subject.tokens_before(work("a", [9], flow="other")) == 0
 
 
-def test_a_budget_bounds_the_pass_but_never_its_first_item() -> None:
+def test_budget_limits_the_batch_but_not_its_first_item() -> None:
     subject = scheduler(BatchLimits(max_tokens=1000, max_items=64, padding_share=0.25, free_padding_tokens=8))
     subject.add(work("a", [100, 10, 10, 10, 10]))
     sizes = [[w.lengths[i] for w, i in one.items] for one in (subject.next_batch(20) for _ in range(3)) if one]

@@ -16,7 +16,7 @@ async def counting(count: int, taken: list[int]) -> AsyncGenerator[int, None]:
         yield n
 
 
-async def test_answers_keep_the_order_whatever_finishes_first() -> None:
+async def test_answers_keep_the_order_of_the_source() -> None:
     async def slow_first(n: int) -> int:
         await asyncio.sleep(0.02 if n % 3 == 0 else 0)
         return n * n
@@ -24,7 +24,7 @@ async def test_answers_keep_the_order_whatever_finishes_first() -> None:
     assert [a async for a in in_order(counting(20, []), slow_first, window=5)] == [n * n for n in range(20)]
 
 
-async def test_no_more_is_read_than_the_window_has_room_for() -> None:
+async def test_window_limits_how_much_is_read() -> None:
     taken: list[int] = []
     gate = asyncio.Event()
 
@@ -46,7 +46,7 @@ async def test_no_more_is_read_than_the_window_has_room_for() -> None:
     await answers.aclose()
 
 
-async def test_an_answer_comes_before_the_next_is_sent() -> None:
+async def test_answer_arrives_before_the_next_item_is_sent() -> None:
     """A caller that waits for each answer before it sends the next must not wait for ever."""
     sent: asyncio.Queue[int] = asyncio.Queue()
 
@@ -65,7 +65,7 @@ async def test_an_answer_comes_before_the_next_is_sent() -> None:
     await answers.aclose()
 
 
-async def test_a_fault_ends_the_stream_and_cancels_the_rest() -> None:
+async def test_error_ends_the_stream_and_cancels_the_rest() -> None:
     cancelled: list[int] = []
 
     async def failing(n: int) -> int:
@@ -86,7 +86,7 @@ async def test_a_fault_ends_the_stream_and_cancels_the_rest() -> None:
     assert {2, 3} <= set(cancelled) <= {2, 3, 4}
 
 
-async def test_a_fault_of_the_source_is_raised_after_what_came_before_it() -> None:
+async def test_error_of_the_source_is_raised_after_earlier_answers() -> None:
     async def broken() -> AsyncGenerator[int, None]:
         yield 1
         raise OSError("hung up")
@@ -108,7 +108,7 @@ async def forever(ended: asyncio.Event) -> AsyncGenerator[int, None]:
         ended.set()
 
 
-async def test_a_stream_that_is_ended_raises_what_ended_it_and_is_closed() -> None:
+async def test_ended_stream_raises_the_reason_and_is_closed() -> None:
     closed, end = asyncio.Event(), asyncio.Event()
 
     async def ends() -> None:
@@ -123,12 +123,12 @@ async def test_a_stream_that_is_ended_raises_what_ended_it_and_is_closed() -> No
     assert closed.is_set()
 
 
-async def test_a_stream_that_ends_by_itself_waits_for_nothing() -> None:
+async def test_stream_that_completes_does_not_wait_for_its_end() -> None:
     async with asyncio.timeout(5):
         assert [n async for n in ended_by(counting(3, []), asyncio.Event().wait())] == [0, 1, 2]
 
 
-async def test_a_stream_that_is_left_early_leaves_nothing_behind() -> None:
+async def test_abandoned_stream_leaves_no_task_behind() -> None:
     closed = asyncio.Event()
     before = asyncio.all_tasks()
     answers = ended_by(forever(closed), asyncio.Event().wait())

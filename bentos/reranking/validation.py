@@ -1,0 +1,70 @@
+"""Validates reranking requests against the service's limits and the model. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bentos.reranking.model import EncodedQuery, Query
+from bentos.reranking.settings import RerankingSettings
+from torchless.contracts.errors import input_too_large, invalid_input
+from torchless.contracts.field_path import FieldPath
+
+
+def check_queries(queries: Sequence[Query], settings: RerankingSettings) -> int:
+    """Checks the number and the lengths of queries and documents, and returns their total number of characters.
+
+    Raises:
+        TorchlessError: INVALID_INPUT or INPUT_TOO_LARGE, naming the field.
+    """
+    if not queries:
+        raise invalid_input("queries", "must not be empty")
+    if len(queries) > settings.max_queries:
+        raise input_too_large("queries", f"hold {len(queries)} queries; the maximum is {settings.max_queries}")
+    count = sum(len(query.documents) for query in queries)
+    if count > settings.max_documents:
+        raise input_too_large("queries", f"hold {count} documents; the maximum is {settings.max_documents}")
+    characters = 0
+    for number, query in enumerate(queries):
+        if not query.documents:
+            raise invalid_input(("queries", number, "documents"), "must not be empty")
+        characters += _check_text(("queries", number, "query"), query.text, settings.max_query_characters)
+        for index, text in enumerate(query.documents):
+            path = ("queries", number, "documents", index)
+            characters += _check_text(path, text, settings.max_document_characters)
+    most = settings.max_request_characters
+    if characters > most:
+        raise input_too_large("queries", f"hold {characters} characters in total; the maximum is {most}")
+    return characters
+
+
+def check_lengths(query: Query, encoded: EncodedQuery, number: int, most: int) -> None:
+    """Checks that a query and its documents fit the model without truncation.
+
+    Args:
+        query: The query as in the request.
+        encoded: The query with its distinct documents.
+        number: Index of the query in the request.
+        most: Most tokens that the model reads.
+
+    Raises:
+        TorchlessError: INPUT_TOO_LARGE, naming the query or the document.
+    """
+    if encoded.query_tokens > most:
+        raise input_too_large(
+            ("queries", number, "query"),
+            f"has {encoded.query_tokens} tokens; the model reads at most {most}; shorten it",
+        )
+    for text, windows in zip(dict.fromkeys(query.documents), encoded.documents, strict=True):
+        if (tokens := len(windows[0].ids)) > most:
+            raise input_too_large(
+                ("queries", number, "documents", query.documents.index(text)),
+                f"has {tokens} tokens as input of the model, which reads at most {most}; shorten or truncate it",
+            )
+
+
+def _check_text(path: FieldPath, text: str, longest: int) -> int:
+    if not text:
+        raise invalid_input(path, "must not be empty")
+    if len(text) > longest:
+        raise input_too_large(path, f"has {len(text)} characters; the maximum is {longest}")
+    return len(text)
