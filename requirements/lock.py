@@ -32,11 +32,11 @@ class Lock:
 
 
 LOCKS = (
-    Lock("requirements/gateway.txt", ("gateway", "cli")),
     Lock("bentos/embedding/requirements.txt", ("models",)),
     Lock("bentos/reranking/requirements.txt", ("models",), agrees_with="bentos/embedding/requirements.txt"),
-    # The gateway's versions, because its environment runs the tests of both.
-    Lock("bentos/gpu/requirements.txt", ("gpu",), agrees_with="requirements/gateway.txt"),
+    Lock("bentos/gpu/requirements.txt", ("gpu",)),
+    # The GPU service's versions, because the gateway's environment runs the tests of both: docs/decisions/0016.
+    Lock("requirements/gateway.txt", ("gateway", "cli"), agrees_with="bentos/gpu/requirements.txt"),
     Lock("requirements/gateway-test.txt", ("gateway", "cli", "gpu", "test"), agrees_with="requirements/gateway.txt"),
     Lock("requirements/bentos-test.txt", ("models", "test"), agrees_with="bentos/embedding/requirements.txt"),
     Lock("requirements/peers.txt", source="requirements/peers.in"),
