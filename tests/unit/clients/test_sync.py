@@ -12,8 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,24 +20,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.integration.gateway.embedding_server import LettersServicer, vector_of
-from tests.integration.gateway.gpu_server import GPUServer
-from tests.integration.gateway.loop_thread import LoopThread
-from tests.integration.gateway.reranking_server import RerankingServer
-from tests.integration.gateway.stand_in import StandIn
+from tests.waiting import wait_until
 from torchless.clients.base import CapabilityClient
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
-from torchless.clients.embedding import SERVICE_NAME, EmbeddingClient, Embeddings
+from torchless.clients.embedding import EmbeddingClient, Embeddings
 from torchless.clients.gpu import GPUClient
 from torchless.clients.reranking import RerankingClient
 from torchless.clients.settings import ClientSettings
 from torchless.clients.sync import SyncEmbeddingClient, SyncGPUClient, SyncRerankingClient, background, generate
 from torchless.clients.sync.base import SyncClient
+from torchless.clients.testing import EmbeddingService, GPUService, RerankingService, vector_of
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
-from torchless.contracts.embedding.v1.embedding_pb2_grpc import add_EmbeddingServiceServicer_to_server
 from torchless.contracts.errors import ErrorKind, TorchlessError
-from torchless.contracts.grpc_status import to_status
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 20.0
@@ -49,51 +43,32 @@ PAIRS: list[tuple[type[SyncClient[Any]], type[CapabilityClient]]] = [
 ]
 
 
-class StreamingServicer(LettersServicer):
-    """Answers streams as well: a frame with `refuse` in it by an error, and after one with `break` in it no more."""
+class Service(EmbeddingService):
+    """Refuses texts that are `refuse`, and fails on texts that are `break`."""
 
-    def reset(self) -> None:
-        super().reset()
-        self.frames_read = 0
-        self.stream_ended = threading.Event()
-
-    async def StreamEmbeddings(self, request_iterator: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802
-        try:
-            async for frame in request_iterator:
-                self.frames_read += 1
-                if "break" in frame.request.texts:
-                    raise ValueError
-                if "refuse" in frame.request.texts:
-                    error = TorchlessError(ErrorKind.INVALID_INPUT, "refused")
-                    yield pb.StreamEmbeddingsResponse(sequence=frame.sequence, error=to_status(error))
-                    continue
-                response = await self.GenerateEmbeddings(frame.request, context)
-                yield pb.StreamEmbeddingsResponse(sequence=frame.sequence, response=response)
-        finally:
-            self.stream_ended.set()
+    def _embed(self, request: pb.GenerateEmbeddingsRequest) -> pb.GenerateEmbeddingsResponse:
+        if "break" in request.texts:
+            raise ValueError
+        if "refuse" in request.texts:
+            raise TorchlessError(ErrorKind.INVALID_INPUT, "refused")
+        return super()._embed(request)
 
 
 @pytest.fixture(scope="module")
-def loop() -> Iterator[LoopThread]:
-    with LoopThread() as loop:
-        yield loop
-
-
-@pytest.fixture(scope="module")
-def _server(loop: LoopThread) -> Iterator[StandIn[StreamingServicer]]:
-    with StandIn(loop, StreamingServicer(), add_EmbeddingServiceServicer_to_server, SERVICE_NAME) as server:
-        yield server
+def _service() -> Iterator[Service]:
+    with Service() as service:
+        yield service
 
 
 @pytest.fixture
-def server(_server: StandIn[StreamingServicer]) -> StandIn[StreamingServicer]:
-    _server.reset()
-    return _server
+def service(_service: Service) -> Service:
+    _service.reset()
+    return _service
 
 
 @pytest.fixture
-def client(server: StandIn[StreamingServicer]) -> Iterator[SyncEmbeddingClient]:
-    with SyncEmbeddingClient(ClientSettings(address=server.address)) as client:
+def client(service: Service) -> Iterator[SyncEmbeddingClient]:
+    with SyncEmbeddingClient(ClientSettings(address=service.address)) as client:
         yield client
 
 
@@ -121,7 +96,7 @@ def test_embedding_client_embeds_tokenizes_and_raises_the_kind_of_error(client: 
     assert client.count_tokens(["a b"]) == [4]
     assert [token.text for token in client.tokenize(["a b"], add_special_tokens=False)[0]] == ["a", "b"]
     assert client.detokenize([[3, 4]]) == ["3 4"]
-    assert [model.id for model in client.list_models()] == ["tests/letters"]
+    assert [model.id for model in client.list_models()] == ["testing/hashes"]
     assert client.ready()
     assert len(client.states()) == 1
     with pytest.raises(TorchlessError) as caught:
@@ -129,30 +104,29 @@ def test_embedding_client_embeds_tokenizes_and_raises_the_kind_of_error(client: 
     assert caught.value.kind is ErrorKind.INVALID_INPUT
 
 
-def test_embedding_client_passes_on_context_and_settings(server: StandIn[StreamingServicer]) -> None:
-    server.servicer.delay_s = 60
-    with SyncEmbeddingClient(ClientSettings(address=server.address, deadline_s=600)) as client:
+def test_embedding_client_passes_on_context_and_settings(service: Service) -> None:
+    service.latency_s = 60
+    with SyncEmbeddingClient(ClientSettings(address=service.address, deadline_s=600)) as client:
         with pytest.raises(TorchlessError) as caught:
             client.embed(["a"], context=CallContext(deadline=Deadline.after(0.05), tenant="t"))
         assert caught.value.kind is ErrorKind.DEADLINE
-        assert server.servicer.metadata["x-tenant-id"] == "t"
-        client.reconfigure(ClientSettings(address=server.address, deadline_s=0.05))
+        assert service.requests[-1].metadata["x-tenant-id"] == "t"
+        client.reconfigure(ClientSettings(address=service.address, deadline_s=0.05))
         with pytest.raises(TorchlessError) as caught:
             client.embed(["a"])
     assert caught.value.kind is ErrorKind.DEADLINE
 
 
-def test_reranking_client_reranks(loop: LoopThread) -> None:
-    with RerankingServer(loop) as server, SyncRerankingClient(server.address) as client:
+def test_reranking_client_reranks() -> None:
+    with RerankingService() as service, SyncRerankingClient(service.address) as client:
         answer = client.rerank("swifts sleep", ["bread", "swifts sleep here"])
         assert list(answer.queries[0].order()) == [1, 0]
         assert len(client.rerank_batch([]).queries) == 0
-        assert client.list_models()[0].id == "tests/words"
+        assert client.list_models()[0].id == "testing/words"
 
 
-def test_gpu_client_leases_and_watches(loop: LoopThread) -> None:
-    with GPUServer(loop) as server, SyncGPUClient(server.address) as client:
-        server.settle(uuids={"GPU-a", "GPU-b"})
+def test_gpu_client_leases_and_watches() -> None:
+    with GPUService() as service, SyncGPUClient(service.address) as client:
         lease = client.allocate(100, "tests", device_uuids=["GPU-b"])
         assert client.renew(lease.id, ttl_s=60).id == lease.id
         with contextlib.closing(client.watch()) as updates:
@@ -201,7 +175,7 @@ def test_stream_of_no_frames_is_empty(client: SyncEmbeddingClient) -> None:
 
 @pytest.mark.parametrize("leave", [lambda stream: stream.close(), lambda stream: None])
 def test_stream_left_early_is_cancelled_at_the_service_and_reads_no_further(
-    client: SyncEmbeddingClient, server: StandIn[StreamingServicer], leave: Callable[[Any], None]
+    client: SyncEmbeddingClient, service: Service, leave: Callable[[Any], None]
 ) -> None:
     read = 0
 
@@ -214,11 +188,11 @@ def test_stream_left_early_is_cancelled_at_the_service_and_reads_no_further(
     stream = client.embed_stream(endless())
     for _ in range(3):
         next(stream)
-    assert not server.servicer.stream_ended.is_set()
+    assert service.in_flight == 1
     leave(stream)
     del stream  # or nothing holds it any longer
     gc.collect()
-    assert server.servicer.stream_ended.wait(PATIENCE_S)
+    wait_until(lambda: service.in_flight == 0)
     assert read < 200
     assert client.embed(["a"]).vectors.shape == (1, 16)
 
@@ -242,13 +216,11 @@ def test_failure_of_the_service_ends_the_stream(client: SyncEmbeddingClient) -> 
     assert caught.value.kind is ErrorKind.INTERNAL
 
 
-def test_ctrl_c_cancels_the_call_at_the_service(
-    client: SyncEmbeddingClient, server: StandIn[StreamingServicer]
-) -> None:
-    server.servicer.delay_s = 60
+def test_ctrl_c_cancels_the_call_at_the_service(client: SyncEmbeddingClient, service: Service) -> None:
+    service.latency_s = 60
 
     def press() -> None:
-        assert server.servicer.begun.wait(PATIENCE_S)
+        wait_until(lambda: service.in_flight == 1)
         signal.pthread_kill(main, signal.SIGINT)
 
     main = threading.get_ident()
@@ -257,11 +229,11 @@ def test_ctrl_c_cancels_the_call_at_the_service(
     with pytest.raises(KeyboardInterrupt):
         client.embed(["a"])
     thread.join()
-    assert server.servicer.cancelled.wait(PATIENCE_S)
+    wait_until(lambda: service.cancelled == 1)
 
 
-def test_closed_client_refuses_calls_and_may_be_closed_again(server: StandIn[StreamingServicer]) -> None:
-    client = SyncEmbeddingClient(ClientSettings(address=server.address))
+def test_closed_client_refuses_calls_and_may_be_closed_again(service: Service) -> None:
+    client = SyncEmbeddingClient(ClientSettings(address=service.address))
     client.embed(["a"])
     client.close()
     client.close()
@@ -271,30 +243,27 @@ def test_closed_client_refuses_calls_and_may_be_closed_again(server: StandIn[Str
         assert caught.value.kind is ErrorKind.UNREACHABLE
 
 
-def test_closing_a_client_ends_the_calls_of_other_threads(server: StandIn[StreamingServicer]) -> None:
-    server.servicer.delay_s = 60
-    client = SyncEmbeddingClient(ClientSettings(address=server.address))
+def test_closing_a_client_ends_the_calls_of_other_threads(service: Service) -> None:
+    service.latency_s = 60
+    client = SyncEmbeddingClient(ClientSettings(address=service.address))
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.embed, ["a"])
-        assert server.servicer.begun.wait(PATIENCE_S)
+        wait_until(lambda: service.in_flight == 1)
         client.close()
         error = call.exception(PATIENCE_S)
     assert isinstance(error, TorchlessError)
     assert error.kind is ErrorKind.UNREACHABLE
 
 
-def test_unreferenced_client_is_closed(server: StandIn[StreamingServicer]) -> None:
+def test_unreferenced_client_is_closed(service: Service) -> None:
     clients = background.current().clients
     before = len(clients)
-    client = SyncEmbeddingClient(ClientSettings(address=server.address))
+    client = SyncEmbeddingClient(ClientSettings(address=service.address))
     client.embed(["a"])
     assert len(clients) == before + 1
     del client
     gc.collect()
-    ends = time.monotonic() + PATIENCE_S
-    while len(clients) > before:
-        assert time.monotonic() < ends
-        time.sleep(0.01)
+    wait_until(lambda: len(clients) == before)
 
 
 def test_invalid_settings_are_refused_when_the_client_is_created() -> None:
@@ -336,8 +305,8 @@ first.wait()
 
 
 @pytest.mark.parametrize("code", ENDINGS.values(), ids=ENDINGS.keys())
-def test_program_exits_without_closing_its_clients(code: str, server: StandIn[StreamingServicer]) -> None:
-    process = program(code + "print('done')", server.address)
+def test_program_exits_without_closing_its_clients(code: str, service: Service) -> None:
+    process = program(code + "print('done')", service.address)
     printed, complaints = process.communicate(timeout=60)
     assert (printed, process.returncode) == ("done\n", 0), complaints
     # The thread that streams is told so, unless the program is gone first; nothing else complains.
@@ -345,17 +314,17 @@ def test_program_exits_without_closing_its_clients(code: str, server: StandIn[St
     assert "Warning" not in complaints
 
 
-def test_interrupt_ends_the_program_and_its_call(server: StandIn[StreamingServicer]) -> None:
-    server.servicer.delay_s = 600
-    process = program("SyncEmbeddingClient(address).embed(['a'])", server.address)
-    assert server.servicer.begun.wait(PATIENCE_S)
+def test_interrupt_ends_the_program_and_its_call(service: Service) -> None:
+    service.latency_s = 600
+    process = program("SyncEmbeddingClient(address).embed(['a'])", service.address)
+    wait_until(lambda: service.in_flight == 1)
     process.send_signal(signal.SIGINT)
     _, complaints = process.communicate(timeout=60)
     assert complaints.rstrip().endswith("KeyboardInterrupt")
-    assert server.servicer.cancelled.wait(PATIENCE_S)
+    wait_until(lambda: service.cancelled == 1)
 
 
-def test_forked_process_gets_an_error_from_calls_and_exits(server: StandIn[StreamingServicer]) -> None:
+def test_forked_process_gets_an_error_from_calls_and_exits(service: Service) -> None:
     code = """
 def error_of(call):
     try:
@@ -372,12 +341,12 @@ if child == 0:
 _, status = os.waitpid(child, 0)
 print(status, len(client.embed(["a"]).vectors))
 """
-    process = program(LEFT_OPEN + code, server.address)
+    process = program(LEFT_OPEN + code, service.address)
     printed, complaints = process.communicate(timeout=60)
     assert printed.splitlines() == ["INTERNAL True INTERNAL True", "INTERNAL True", "0 1"], complaints
 
 
-def test_fork_before_the_first_client_is_safe(server: StandIn[StreamingServicer]) -> None:
+def test_fork_before_the_first_client_is_safe(service: Service) -> None:
     code = f"""
 child = os.fork()
 {LEFT_OPEN}
@@ -385,20 +354,18 @@ if child == 0:
     sys.exit(0)
 print(os.waitpid(child, 0)[1])
 """
-    printed, complaints = program(code, server.address).communicate(timeout=60)
+    printed, complaints = program(code, service.address).communicate(timeout=60)
     assert printed == "0\n", complaints
 
 
-def test_examples_in_the_documentation_print_what_they_show(
-    loop: LoopThread, server: StandIn[StreamingServicer]
-) -> None:
+def test_examples_in_the_documentation_print_what_they_show(service: Service) -> None:
     page = (ROOT / "docs/clients.md").read_text(encoding="utf-8")
     found = re.findall(r"```py\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
     assert len(found) == page.count("```py\n") > 0
-    with RerankingServer(loop) as reranking:
+    with RerankingService() as reranking:
         for code, shown in found:
-            assert "127.0.0.1:50051" in code
-            here = code.replace("127.0.0.1:50051", server.address).replace("127.0.0.1:50052", reranking.address)
+            assert "127.0.0.1:50051" in code or "Service() as service" in code
+            here = code.replace("127.0.0.1:50051", service.address).replace("127.0.0.1:50052", reranking.address)
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
                 exec(compile(here, "docs/clients.md", "exec"), {})
