@@ -17,7 +17,7 @@ import uvloop
 from benchmarks.client_layer.variants import UnexpectedAnswerError, Variant, open_variants, same
 from benchmarks.data.inputs import Request
 from benchmarks.job_loop import Job, answer_jobs
-from benchmarks.load_generator.load import drive
+from benchmarks.load_generator.drive import drive
 from benchmarks.load_generator.spans import numbers
 
 

@@ -1,4 +1,4 @@
-"""How load reaches a service: gRPC through our clients, or HTTP."""
+"""Sends requests to a service, over gRPC by our clients or over HTTP."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.data.inputs import Request
 from benchmarks.load_generator.apis import API, api_named
+from benchmarks.load_generator.drive import Sends
 from benchmarks.load_generator.http_connection import HTTPConnection, request
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.reranking import RerankingClient, RerankOptions, ScoreForm
@@ -19,24 +20,21 @@ from torchless.clients.settings import ClientSettings
 Answer = NDArray[np.float32]
 """Vectors, shape (texts, dimensions), or raw scores, shape (documents, 1)."""
 _DEADLINE_S = 60.0
-"""What the gateway gives a request that reranks."""
+"""The gateway's deadline for reranking."""
 
 
-class Sender(Protocol):
+class Sender(Sends, Protocol):
     """Sends prepared requests to one service."""
 
-    async def send(self, connection: int, number: int) -> None:
-        """Sends request `number` in `connection`, which has no other one in flight, and waits for the whole answer."""
-
     async def answer(self, asked: Request) -> Answer:
-        """The service's answer for one request, read."""
+        """Sends one request and reads its answer."""
 
     async def close(self) -> None:
         """Closes the connections."""
 
 
 async def open_sender(target: dict[str, Any], requests: Sequence[Request], connections: int) -> Sender:
-    """A sender for one of the targets below."""
+    """Opens a sender for one of the targets below."""
     if target["protocol"] == "http":
         sender = HTTPSender(target["path"], api_named(target["api"]), target["model"], requests)
         await sender.connect(target["port"], connections)
@@ -48,7 +46,7 @@ async def open_sender(target: dict[str, Any], requests: Sequence[Request], conne
 
 
 def over_grpc(capability: str, port: int, model: str = "") -> dict[str, Any]:
-    """Target: the `embedding` or `reranking` service, by our client; an empty model is the service's default one."""
+    """Target: the `embedding` or `reranking` service, by our client; empty model: the service's default model."""
     return {"protocol": "grpc", "capability": capability, "port": port, "model": model}
 
 
@@ -58,7 +56,7 @@ def over_http(api: str, port: int, path: str, model: str) -> dict[str, Any]:
 
 
 class EmbeddingSender:
-    """The embedding client, all connections over its one channel, as the gateway uses it."""
+    """The embedding client, which sends all requests over one channel, as in the gateway."""
 
     def __init__(self, address: str, requests: Sequence[Request]) -> None:
         self._client = EmbeddingClient(address)
@@ -78,7 +76,7 @@ class EmbeddingSender:
 
 
 class RerankingSender:
-    """The reranking client, likewise."""
+    """The reranking client, as in the gateway."""
 
     def __init__(self, address: str, model: str, requests: Sequence[Request]) -> None:
         self._client = RerankingClient(ClientSettings(address=address, deadline_s=_DEADLINE_S))
@@ -101,7 +99,7 @@ class RerankingSender:
 
 
 class HTTPSender:
-    """An HTTP API, one keep-alive connection a connection. Bodies are made before the clock runs."""
+    """An HTTP API over keep-alive connections, one request at a time on each. Bodies are made before the window."""
 
     def __init__(self, path: str, api: API, model: str, requests: Sequence[Request]) -> None:
         self._path, self._api, self._model = path, api, model

@@ -25,13 +25,17 @@ class Server:
     """One server with its children.
 
     Args:
-        command: The program and its arguments; runs in the root of the checkout.
+        command: The program and its arguments.
         environment: Environment variables on top of those of this process.
         log: File for its output.
+        directory: Its working directory.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], log: Path, directory: Path = ROOT
+    ) -> None:
         self._command = list(command)
+        self._directory = directory
         self._environment = {**quiet_environment(), **environment}
         self._log = log
 
@@ -42,7 +46,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=ROOT,
+                cwd=self._directory,
                 env=self._environment,
                 start_new_session=True,
             )

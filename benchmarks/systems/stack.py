@@ -52,12 +52,12 @@ class Stack:
 
 
 @contextmanager
-def servers_up(services: Sequence[Service], logs: Path) -> Iterator[dict[str, Server]]:
+def servers_up(services: Sequence[Service], logs: Path, directory: Path = ROOT) -> Iterator[dict[str, Server]]:
     """Starts all services at once, waits until each is ready, and stops them at the end; gives the servers by name."""
     with ExitStack() as running:
         servers = {
             service.name: running.enter_context(
-                Server(service.command, service.environment, logs / f"{service.name}.log")
+                Server(service.command, service.environment, logs / f"{service.name}.log", directory)
             )
             for service in services
         }

@@ -31,7 +31,7 @@ from benchmarks.client_layer.variants import (
     same,
 )
 from benchmarks.data.inputs import Request
-from benchmarks.load_generator.load import drive
+from benchmarks.load_generator.drive import drive
 from benchmarks.plan import LayerPlan
 from torchless.cli.free_ports import free_ports
 from torchless.contracts import matrix

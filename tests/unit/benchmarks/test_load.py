@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.data.inputs import Request
 from benchmarks.load_generator.apis import api_named
-from benchmarks.load_generator.load import drive
+from benchmarks.load_generator.drive import drive
 from benchmarks.load_generator.senders import Answer
 from benchmarks.measurement.measure import largest_difference, least_cosine
 
