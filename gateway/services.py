@@ -1,36 +1,103 @@
-"""What the routes work with: one object, made when the gateway opens, and made anew when its settings change."""
+"""The table of capabilities, and the services that requests work with.
+
+A capability is a service behind the gateway. Everything that concerns all of them loops over `CAPABILITIES`: opening,
+reloading and closing clients, readiness, and the list of models. docs/adding-a-capability.md has the steps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Protocol, Self, TypeVar
+from functools import cached_property, partial
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from gateway.capabilities.embedding import EmbeddingUseCase
-from gateway.capabilities.model_catalogue import ModelCatalogue, ModelSource
+from gateway.capabilities.errors import NotConfiguredError
+from gateway.capabilities.model_catalogue import ModelCatalogue, ModelSource, ModelUse, ServedModel
 from gateway.capabilities.reranking import RerankingUseCase
 from gateway.http.admission import Admission
 from gateway.http.api_keys import KeyRing
 from gateway.http.body_limit import BodyLimit
 from gateway.http.draining import Draining
 from gateway.http.metrics import Instruments
-from gateway.settings import GatewaySettings
+from gateway.settings import EmbeddingClientSettings, GatewaySettings, ModelSettings
 from torchless.clients.base import CapabilityClient
 from torchless.clients.cache.embedding import EmbeddingCache
+from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.gpu import GPUClient
+from torchless.clients.metrics import ClientMetrics
 from torchless.clients.reranking import RerankingClient
 from torchless.clients.settings import ClientSettings
 
 C = TypeVar("C", bound=CapabilityClient)
 
 
+@dataclass(frozen=True, slots=True)
+class ListedModels(Generic[C]):
+    """How a capability's models get into the list of models."""
+
+    use: ModelUse
+    """What they are for."""
+    call: Callable[[C, CallContext], Awaitable[Sequence[ServedModel]]]
+    """The client's method that lists them."""
+    aliases: Callable[[ModelSettings], Mapping[str, str]]
+    """The setting that holds their other names."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Capability(Generic[C]):
+    """One row of the table."""
+
+    name: str
+    """Its group in `GatewaySettings`, and its name in readiness, metrics and messages."""
+    client: type[C]
+    """Its client."""
+    title: str = ""
+    """How messages write the name, where that is another way."""
+    models: ListedModels[C] | None = None
+    """How its models are listed; None: it has none."""
+    configure: Callable[[C, Any], None] | None = None
+    """Applies settings that are not in `ClientSettings`, after opening and after each reload."""
+
+    def settings(self, settings: GatewaySettings) -> ClientSettings:
+        """Its group in `settings`."""
+        group: ClientSettings = getattr(settings, self.name)
+        return group
+
+    def open(self, settings: ClientSettings, metrics: ClientMetrics) -> C:
+        """A client that has begun to connect."""
+        client = self.client(settings, metrics)
+        client.start()
+        return client
+
+
+def _join(client: EmbeddingClient, settings: EmbeddingClientSettings) -> None:
+    client.join(settings.joining)
+
+
+EMBEDDING = Capability(
+    "embedding",
+    EmbeddingClient,
+    models=ListedModels("embed", EmbeddingClient.list_models, lambda models: models.aliases),
+    configure=_join,
+)
+RERANKING = Capability(
+    "reranking",
+    RerankingClient,
+    models=ListedModels("rerank", RerankingClient.list_models, lambda models: models.rerank_aliases),
+)
+GPU = Capability("gpu", GPUClient, title="GPU")
+CAPABILITIES: tuple[Capability[Any], ...] = (EMBEDDING, RERANKING, GPU)
+"""Every service behind the gateway, in the order of readiness and of the list of models."""
+
+
 class Closable(Protocol):
     """Holds connections."""
 
     async def close(self) -> None:
-        """Ends them."""
+        """Closes them."""
 
 
 class ReloadState:
@@ -40,67 +107,50 @@ class ReloadState:
         self.refused: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Services:
-    """The clients of the services behind the gateway, and what stands between them and the routes.
+    """The clients, and what stands between them and the routes. `open` makes the first, `reloaded` the next ones.
 
-    A request holds one from its beginning to its end, which so has the same settings throughout. Of two that follow
-    each other, what counts or connects is the same object: clients, admission, room for bodies.
+    A request holds one `Services` from its beginning to its end, so its settings never change. Successive ones share
+    the objects that count or connect: clients, admission, body memory.
     """
 
     settings: GatewaySettings
     """The gateway's settings."""
     draining: Draining
-    """Whether the worker is on its way out."""
+    """Whether the worker is shutting down."""
     reload_state: ReloadState
-    """What became of the newest settings."""
+    """The outcome of the newest settings."""
     instruments: Instruments
     """The gateway's metrics."""
-    embedding: EmbeddingClient
-    """The embedding service."""
+    by_name: Mapping[str, CapabilityClient]
+    """The clients of the configured services, by the capability's name."""
     cache: EmbeddingCache
-    """Embeddings that the service has given before."""
-    reranking: RerankingClient | None
-    """The reranking service; None where none is configured."""
-    gpu: GPUClient | None
-    """The GPU service; None where none is configured."""
-    embedder: EmbeddingUseCase
-    """Embedding with limits, aliases and the caller's field names."""
-    reranker: RerankingUseCase
-    """Reranking with limits, aliases and the caller's field names."""
-    model_catalogue: ModelCatalogue
-    """The models of all services."""
+    """The cache of embeddings, with the embedding service behind it."""
     keys: KeyRing
     """Who may call."""
     body_limit: BodyLimit
     """Reads bodies."""
     admission: Admission
-    """Bounds the requests at work."""
+    """Bounds the requests in flight."""
 
     @classmethod
     def open(cls, settings: GatewaySettings, draining: Draining) -> Self:
-        """Made inside the running event loop; connects with the first call."""
+        """Opens the clients; called inside the running event loop."""
         instruments = Instruments()
-        metrics = instruments.clients
-        client = EmbeddingClient(settings.embedding, metrics, settings.embedding.joining)
-        reranking = RerankingClient(settings.reranking, metrics) if settings.reranking.address else None
-        gpu = GPUClient(settings.gpu, metrics) if settings.gpu.address else None
-        for each in (client, reranking, gpu):
-            if each is not None:
-                each.start()
-        cache = _cache(client, settings, instruments)
+        by_name = {
+            each.name: each.open(each.settings(settings), instruments.clients)
+            for each in CAPABILITIES
+            if each.settings(settings).address
+        }
+        _configure(by_name, settings)
         return cls(
             settings=settings,
             draining=draining,
             reload_state=ReloadState(),
             instruments=instruments,
-            embedding=client,
-            cache=cache,
-            reranking=reranking,
-            gpu=gpu,
-            embedder=EmbeddingUseCase(cache, settings.limits, settings.models),
-            reranker=RerankingUseCase(reranking, settings.limits, settings.models),
-            model_catalogue=_catalogue(client, reranking, settings),
+            by_name=by_name,
+            cache=_cache(by_name, settings, instruments),
             keys=KeyRing(settings.auth.api_keys),
             body_limit=BodyLimit(settings.limits.body_mib, settings.limits.bodies_mib),
             admission=Admission(settings.limits.concurrent_requests),
@@ -109,93 +159,104 @@ class Services:
     async def reloaded(self, settings: GatewaySettings, leaving: Sequence[Closable] = ()) -> Self:
         """Services with other settings, for the requests that begin from now on.
 
-        Clients are changed in place, and calls in flight finish. One of a service that the settings no longer name is
-        not among the new services' clients; it stays open, because requests that hold these services may use it.
-        Should a client refuse its settings, all of them have the old ones again.
+        Clients are changed in place, and calls in flight finish. The client of a service that the settings no longer
+        name is not among the new services' clients; it stays open, because requests that hold these services may use
+        it. If a client refuses its settings, all of them get the previous ones again.
 
         Args:
             settings: The settings.
-            leaving: Such clients of services before these, still open. One whose service is back is used again: a
-                second one would connect to the same endpoints, and show them under the same names.
+            leaving: Clients that left earlier and are still open. If the service of one is back, it is used again: a
+                second client would connect to the same endpoints, and report them under the same names.
         """
-        before, limits = self.settings, settings.limits
+        limits, known = settings.limits, (*self.clients(), *leaving)
+        by_name: dict[str, CapabilityClient] = {}
         async with AsyncExitStack() as undo:
-            await _reconfigure(self.embedding, before.embedding, settings.embedding, undo)
-            known = (*self.clients(), *leaving)
-            reranking = await self._client(RerankingClient, known, before.reranking, settings.reranking, undo)
-            gpu = await self._client(GPUClient, known, before.gpu, settings.gpu, undo)
-            cache = self.cache if settings.cache == before.cache else _cache(self.embedding, settings, self.instruments)
+            for each in CAPABILITIES:
+                if each.settings(settings).address:
+                    by_name[each.name] = await self._reopen(each, settings, known, undo)
+            is_same = settings.cache == self.settings.cache
+            cache = self.cache if is_same else _cache(by_name, settings, self.instruments)
             undo.pop_all()
-        self.embedding.join(settings.embedding.joining)
+        _configure(by_name, settings)
         self.body_limit.reconfigure(limits.body_mib, limits.bodies_mib)
         self.admission.reconfigure(limits.concurrent_requests)
-        return replace(
-            self,
-            settings=settings,
-            cache=cache,
-            reranking=reranking,
-            gpu=gpu,
-            embedder=EmbeddingUseCase(cache, limits, settings.models),
-            reranker=RerankingUseCase(reranking, limits, settings.models),
-            model_catalogue=_catalogue(self.embedding, reranking, settings),
-            keys=KeyRing(settings.auth.api_keys),
-        )
+        return replace(self, settings=settings, by_name=by_name, cache=cache, keys=KeyRing(settings.auth.api_keys))
 
     async def close(self) -> None:
         """Closes the cache and every client."""
         for each in self.connected():
             await each.close()
 
+    def client(self, capability: Capability[C]) -> C:
+        """The client of a capability.
+
+        Raises:
+            NotConfiguredError: The settings name no address for it.
+        """
+        found = self.find(capability)
+        if found is None:
+            raise NotConfiguredError(capability.name, capability.title)
+        return found
+
+    def find(self, capability: Capability[C]) -> C | None:
+        """The client of a capability; None: the settings name no address for it."""
+        found = self.by_name.get(capability.name)
+        return found if isinstance(found, capability.client) else None
+
     def clients(self) -> list[CapabilityClient]:
-        """The clients of the services that are configured."""
-        return [client for client in (self.embedding, self.reranking, self.gpu) if client is not None]
+        """The clients of all configured services."""
+        return [*self.by_name.values()]
 
     def connected(self) -> list[Closable]:
-        """Everything that is to be closed, in that order."""
+        """Everything to close, in that order."""
         return [self.cache, *self.clients()]
 
-    async def _client(
-        self,
-        kind: type[C],
-        known: Sequence[Closable],
-        before: ClientSettings,
-        after: ClientSettings,
-        undo: AsyncExitStack,
-    ) -> C | None:
-        """A service's client by its new settings: one that is known, a new one, or None where they name no address."""
-        if not after.address:
-            return None
-        client = next((each for each in known if isinstance(each, kind)), None)
+    @cached_property
+    def embedder(self) -> EmbeddingUseCase:
+        """Embedding."""
+        return EmbeddingUseCase(self.client(EMBEDDING), self.cache, self.settings.limits, self.settings.models)
+
+    @cached_property
+    def reranker(self) -> RerankingUseCase:
+        """Reranking."""
+        return RerankingUseCase(self.find(RERANKING), self.settings.limits, self.settings.models)
+
+    @cached_property
+    def model_catalogue(self) -> ModelCatalogue:
+        """The models of all services."""
+        sources = []
+        for each in CAPABILITIES:
+            if each.models is not None and each.name in self.by_name:
+                listing = partial(each.models.call, self.by_name[each.name])
+                aliases = each.models.aliases(self.settings.models)
+                sources.append(ModelSource(each.models.use, each.name, listing, aliases))
+        return ModelCatalogue(sources, self.settings.health.timeout_s)
+
+    async def _reopen(
+        self, capability: Capability[C], settings: GatewaySettings, known: Sequence[Closable], undo: AsyncExitStack
+    ) -> C:
+        """The capability's client with other settings: a known one, or else a new one."""
+        before, after = capability.settings(self.settings), capability.settings(settings)
+        client = next((each for each in known if isinstance(each, capability.client)), None)
         if client is None:
-            client = kind(after, self.instruments.clients)
-            client.start()
+            client = capability.open(after, self.instruments.clients)
             undo.push_async_callback(client.close)
-        else:
-            await _reconfigure(client, before, after, undo)
+        elif before != after:
+            undo.push_async_callback(client.reconfigure, before)
+            await client.reconfigure(after)
         return client
 
 
-def _cache(client: EmbeddingClient, settings: GatewaySettings, instruments: Instruments) -> EmbeddingCache:
-    return EmbeddingCache(
-        client,
-        settings.cache,
-        metrics=instruments.cache,
-        is_down=client.is_down,
-    )
+def _configure(by_name: Mapping[str, CapabilityClient], settings: GatewaySettings) -> None:
+    for each in CAPABILITIES:
+        if each.configure is not None and each.name in by_name:
+            each.configure(by_name[each.name], each.settings(settings))
 
 
-def _catalogue(
-    embedding: EmbeddingClient, reranking: RerankingClient | None, settings: GatewaySettings
-) -> ModelCatalogue:
-    sources = [ModelSource("embed", "embedding", embedding.list_models, settings.models.aliases)]
-    if reranking is not None:
-        sources.append(ModelSource("rerank", "reranking", reranking.list_models, settings.models.rerank_aliases))
-    return ModelCatalogue(sources, settings.health.timeout_s)
-
-
-async def _reconfigure(
-    client: CapabilityClient, before: ClientSettings, after: ClientSettings, undo: AsyncExitStack
-) -> None:
-    if before != after:
-        undo.push_async_callback(client.reconfigure, before)
-        await client.reconfigure(after)
+def _cache(
+    by_name: Mapping[str, CapabilityClient], settings: GatewaySettings, instruments: Instruments
+) -> EmbeddingCache:
+    client = by_name[EMBEDDING.name]
+    if not isinstance(client, EmbeddingClient):
+        raise TypeError("the embedding service is not optional")
+    return EmbeddingCache(client, settings.cache, metrics=instruments.cache, is_down=client.is_down)

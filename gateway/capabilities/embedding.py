@@ -1,23 +1,26 @@
-"""Embedding as every API family of the gateway needs it; knows no HTTP."""
+"""Embedding, as every API family needs it: limits, model aliases, cache, and errors in the request's field names."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
-from gateway.capabilities.errors import EmptyInputError, retold
+from gateway.capabilities.errors import EmptyInputError, UntokenizableInputError
 from gateway.capabilities.request import RequestContext
 from gateway.settings import LimitSettings, ModelSettings
 from torchless.clients.cache.embedding import EmbeddingCache
-from torchless.clients.embedding import Embeddings, EmbedOptions
-from torchless.contracts.errors import TorchlessError, input_too_large
+from torchless.clients.embedding import EmbeddingClient, Embeddings, EmbedOptions, Token
+from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large
+from torchless.contracts.field_path import FieldPath
 
 Inputs = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 """One input or several, as texts or as token ids."""
-Batch = Sequence[str] | Sequence[Sequence[int]]
+InputList = Sequence[str] | Sequence[Sequence[int]]
 """Several inputs."""
-_INPUT = re.compile(r"(?:texts|token_ids)\[(\d+)\]")
+PathOfInput = Callable[[int], FieldPath]
+"""Gives the request's path of the input at an index."""
+I = TypeVar("I", str, Sequence[int])  # noqa: E741  # an input
 
 
 class InputLimits:
@@ -30,33 +33,24 @@ class InputLimits:
     def __init__(self, limits: LimitSettings) -> None:
         self._limits = limits
 
-    def texts(self, given: str | Sequence[str], field: str) -> Sequence[str]:
-        """Texts of the request's `field`, a single one as a list of one.
+    def texts(self, given: str | Sequence[str], path: FieldPath) -> Sequence[str]:
+        """The texts at `path` of the request; a single one as a list of one.
 
         Raises:
-            EmptyInputError: There is none, or one has no character.
+            EmptyInputError: There is no text, or one is empty.
             TorchlessError: INPUT_TOO_LARGE, when there are too many or one is too long.
         """
-        if isinstance(given, str):
-            self._check(given, field, "characters")
-            return [given]
-        self._check_number(given, field)
-        for index, text in enumerate(given):
-            self._check(text, f"{field}[{index}]", "characters")
-        return given
+        return self._checked(
+            [given] if isinstance(given, str) else given, path_of_input(given, path), path, "characters"
+        )
 
-    def token_ids(self, given: Sequence[int] | Sequence[Sequence[int]], field: str) -> Sequence[Sequence[int]]:
-        """Token ids of the request's `field`, a single sequence as a list of one; raises as `texts`."""
-        if given and isinstance(given[0], int):
-            self._check(given, field, "token ids")
-            return [given]  # type: ignore[list-item]
-        self._check_number(given, field)
-        for index, ids in enumerate(given):
-            self._check(ids, f"{field}[{index}]", "token ids")  # type: ignore[arg-type]
-        return given  # type: ignore[return-value]
+    def token_ids(self, given: Sequence[int] | Sequence[Sequence[int]], path: FieldPath) -> Sequence[Sequence[int]]:
+        """The token ids at `path` of the request; a single sequence as a list of one. Raises as `texts`."""
+        sequences: Sequence[Sequence[int]] = [given] if _is_single(given) else given  # type: ignore[list-item, assignment]
+        return self._checked(sequences, path_of_input(given, path), path, "token ids")
 
-    def check_total(self, inputs: Sequence[str] | Sequence[Sequence[int]], field: str) -> None:
-        """Refuses more in all than is tokenized or decoded in one request.
+    def check_total(self, inputs: InputList, path: FieldPath) -> None:
+        """Refuses more in all than one request may tokenize or decode.
 
         Raises:
             TorchlessError: INPUT_TOO_LARGE.
@@ -64,31 +58,36 @@ class InputLimits:
         total, most = sum(map(len, inputs)), self._limits.tokenize_characters
         if total > most:
             unit = "characters" if isinstance(inputs[0], str) else "token ids"
-            raise input_too_large(field, f"has {total} {unit} in all; one request takes at most {most}")
+            raise input_too_large(path, f"has {total} {unit} in all; one request takes at most {most}")
 
-    def _check_number(self, given: Sequence[object], field: str) -> None:
-        if not given:
-            raise EmptyInputError(field, "is empty; send at least one input")
-        if len(given) > self._limits.items:
-            raise input_too_large(field, f"holds {len(given)} inputs; one request takes at most {self._limits.items}")
-
-    def _check(self, given: str | Sequence[object], field: str, unit: str) -> None:
-        if not given:
-            raise EmptyInputError(field, f"has no {unit}; an input is never empty")
-        if len(given) > self._limits.characters:
-            raise input_too_large(field, f"has {len(given)} {unit}; an input takes at most {self._limits.characters}")
+    def _checked(self, inputs: Sequence[I], path_of: PathOfInput, path: FieldPath, unit: str) -> Sequence[I]:
+        if not inputs:
+            raise EmptyInputError(path, "is empty; send at least one input")
+        if len(inputs) > self._limits.items:
+            raise input_too_large(path, f"holds {len(inputs)} inputs; one request takes at most {self._limits.items}")
+        most = self._limits.characters
+        for index, each in enumerate(inputs):
+            if not each:
+                raise EmptyInputError(path_of(index), f"has no {unit}; an input must not be empty")
+            if len(each) > most:
+                raise input_too_large(path_of(index), f"has {len(each)} {unit}; an input takes at most {most}")
+        return inputs
 
 
 class EmbeddingUseCase:
-    """Embeds what requests hold.
+    """Embeds and tokenizes the inputs of requests.
 
     Args:
-        cache: The embedding service, and the cache before it.
+        client: The embedding service.
+        cache: The cache in front of it.
         limits: Limits of a request.
         models: Names of models.
     """
 
-    def __init__(self, cache: EmbeddingCache, limits: LimitSettings, models: ModelSettings) -> None:
+    def __init__(
+        self, client: EmbeddingClient, cache: EmbeddingCache, limits: LimitSettings, models: ModelSettings
+    ) -> None:
+        self._client = client
         self._cache = cache
         self._aliases = models.aliases
         self.limits = InputLimits(limits)
@@ -110,69 +109,142 @@ class EmbeddingUseCase:
 
         Args:
             inputs: One or several; token ids are of the model's own vocabulary.
-            options: How; its model may be an alias.
-            context: The request; it learns what the cache gave.
-            field: Name of the request's field that holds `inputs`; errors use it.
-            renamed: Names that the request has for other fields of the service's.
+            options: Options; the model may be an alias.
+            context: The request; the cache's hits and misses are recorded in it.
+            field: The request's field that holds `inputs`, for errors.
+            renamed: The request's names of other fields of the service.
 
         Raises:
-            TorchlessError: As the service, or because a limit is passed.
+            TorchlessError: As the service, or because the inputs exceed a limit.
         """
+        path = (field,)
         if isinstance(inputs, str) or (inputs and isinstance(inputs[0], str)):
-            batch: Batch = self.limits.texts(inputs, field)  # type: ignore[arg-type]
+            checked: InputList = self.limits.texts(inputs, path)  # type: ignore[arg-type]
         else:
-            batch = self.limits.token_ids(inputs, field)  # type: ignore[arg-type]
-        names = {**inputs_are(field), **(renamed or {})}
-        return await self.embed_batch(batch, options, context, name=names_of(inputs, field), renamed=names)
+            checked = self.limits.token_ids(inputs, path)  # type: ignore[arg-type]
+        path_of = path_of_input(inputs, path)
+        return await self.embed_list(checked, options, context, path=path, path_of=path_of, renamed=renamed)
 
-    async def embed_batch(
+    async def embed_list(
         self,
-        batch: Batch,
+        inputs: InputList,
         options: EmbedOptions,
         context: RequestContext,
         *,
-        name: Callable[[int], str],
+        path: FieldPath,
+        path_of: PathOfInput,
         renamed: Mapping[str, str] | None = None,
     ) -> Embeddings:
-        """As `embed`, for inputs that are within the limits; `name` is what the request calls the input at an index."""
+        """As `embed`, for inputs that are within the limits.
+
+        Args:
+            inputs: The inputs.
+            options: Options; the model may be an alias.
+            context: The request; the cache's hits and misses are recorded in it.
+            path: The request's path of all inputs together.
+            path_of: The request's path of the input at an index.
+            renamed: The request's names of other fields of the service.
+        """
+        options = replace(options, model=self.model_id(options.model))
         try:
-            answer = await self._cache.embed(
-                batch, replace(options, model=self.model_id(options.model)), context.for_call()
-            )
+            answer = await self._cache.embed(inputs, options, context.for_call())
         except TorchlessError as error:
-            raise in_words_of_the_request(error, name, renamed or {}) from error
+            raise _with_request_paths(error, path, path_of, renamed or {}) from error
         if self._cache.enabled:
             context.provenance.cached(answer.hits, answer.misses)
         if answer.degraded:
             context.provenance.mark_degraded("embedding")
         return answer.embeddings
 
+    async def tokenize(
+        self,
+        inputs: str | Sequence[str],
+        context: RequestContext,
+        *,
+        field: str,
+        model: str = "",
+        add_special_tokens: bool = True,
+        prompt_name: str = "",
+    ) -> list[list[Token]]:
+        """The tokens of each text.
 
-def names_of(inputs: Inputs, field: str) -> Callable[[int], str]:
-    """What a request calls each of the inputs in its `field`: a single input has the field's own name."""
-    single = isinstance(inputs, str) or (bool(inputs) and isinstance(inputs[0], int))
-    return lambda index: field if single else f"{field}[{index}]"
+        Args:
+            inputs: One text or several.
+            context: The request.
+            field: The request's field that holds `inputs`, for errors.
+            model: The model, by id or alias.
+            add_special_tokens: Whether special tokens are included.
+            prompt_name: The prompt that is put before each text; empty: none.
+
+        Raises:
+            UntokenizableInputError: The service refuses an input.
+            TorchlessError: As the service, or because the inputs exceed a limit.
+        """
+        path = (field,)
+        texts = self.limits.texts(inputs, path)
+        self.limits.check_total(texts, path)
+        try:
+            return await self._client.tokenize(
+                texts,
+                model=self.model_id(model),
+                add_special_tokens=add_special_tokens,
+                prompt_name=prompt_name,
+                context=context.for_call(),
+            )
+        except TorchlessError as error:
+            raise _untokenizable(error, inputs, path) from error
+
+    async def detokenize(
+        self,
+        inputs: Sequence[int] | Sequence[Sequence[int]],
+        context: RequestContext,
+        *,
+        field: str,
+        model: str = "",
+        skip_special_tokens: bool = True,
+    ) -> list[str]:
+        """The text of each sequence of token ids. Arguments and errors as in `tokenize`."""
+        path = (field,)
+        sequences = self.limits.token_ids(inputs, path)
+        self.limits.check_total(sequences, path)
+        try:
+            return await self._client.detokenize(
+                sequences,
+                model=self.model_id(model),
+                skip_special_tokens=skip_special_tokens,
+                context=context.for_call(),
+            )
+        except TorchlessError as error:
+            raise _untokenizable(error, inputs, path) from error
 
 
-def inputs_are(field: str) -> Mapping[str, str]:
-    """The service's names for all inputs together, as the request's `field`."""
-    return {"texts": field, "token_ids": field}
+def path_of_input(inputs: Inputs, path: FieldPath) -> PathOfInput:
+    """The path of each of the inputs at `path`: that of a single input is `path` itself."""
+    return (lambda _: path) if _is_single(inputs) else lambda index: (*path, index)
 
 
-def in_words_of_the_request(
-    error: TorchlessError, name: Callable[[int], str], renamed: Mapping[str, str]
+def _is_single(inputs: Inputs) -> bool:
+    return isinstance(inputs, str) or (bool(inputs) and isinstance(inputs[0], int))
+
+
+def _with_request_paths(
+    error: TorchlessError, path: FieldPath, path_of: PathOfInput, renamed: Mapping[str, str]
 ) -> TorchlessError:
-    """`error` with the service's field names replaced by those that the caller wrote.
+    """`error` of the service with the paths of the request in place of the service's."""
 
-    Args:
-        error: What the service said.
-        name: What the request calls the input at an index.
-        renamed: Names that the request has for other fields of the service's.
-    """
+    def rename(of_service: FieldPath) -> FieldPath:
+        match of_service:
+            case ("texts" | "token_ids", int(index), *rest):
+                return (*path_of(index), *rest)
+            case ("texts" | "token_ids",):
+                return path
+            case (str(name), *rest):
+                return (renamed.get(name, name), *rest)
+        return of_service
 
-    def named(field: str) -> str:
-        field = renamed.get(field, field)
-        found = _INPUT.match(field)
-        return name(int(found[1])) + field[found.end() :] if found else field
+    return error.with_paths(rename)
 
-    return retold(error, named)
+
+def _untokenizable(error: TorchlessError, inputs: Inputs, path: FieldPath) -> TorchlessError:
+    renamed = _with_request_paths(error, path, path_of_input(inputs, path), {})
+    return UntokenizableInputError(renamed) if renamed.kind is ErrorKind.INVALID_INPUT else renamed

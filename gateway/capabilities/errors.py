@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
-from torchless.contracts.field_path import format_path, parse_path
+from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError, describe
+from torchless.contracts.field_path import FieldPath
 
 
 class EmptyInputError(TorchlessError):
-    """The caller's fault: nothing to work on, or an input without a character."""
+    """The caller's fault: no input, or an empty one."""
 
-    def __init__(self, field: str, description: str) -> None:
-        violation = FieldViolation(parse_path(field), description)
-        super().__init__(ErrorKind.INVALID_INPUT, f"{field}: {description}", violations=(violation,))
+    def __init__(self, path: FieldPath, description: str) -> None:
+        violations = (FieldViolation(path, description),)
+        super().__init__(ErrorKind.INVALID_INPUT, describe(violations), violations=violations)
 
 
 class UntokenizableInputError(TorchlessError):
-    """The caller's fault: the vocabulary cannot read it, or does not hold it."""
+    """The caller's fault: the vocabulary cannot read the input, or does not contain it."""
 
     def __init__(self, error: TorchlessError) -> None:
         super().__init__(error.kind, error.message, violations=error.violations, metadata=error.metadata)
 
 
-def retold(error: TorchlessError, named: Callable[[str], str]) -> TorchlessError:
-    """`error` of a service in words of the request: its fields are called what the caller wrote.
+class NotConfiguredError(TorchlessError):
+    """The operator's choice: the settings name no address for this service."""
 
-    Args:
-        error: What the service said.
-        named: What the request calls a field of the service's.
-    """
-    return error.with_paths(lambda path: parse_path(named(format_path(path))))
+    def __init__(self, name: str, title: str = "") -> None:
+        super().__init__(
+            ErrorKind.UNREACHABLE,
+            f"no {title or name} service is configured: set {name}.address in the gateway's settings",
+        )

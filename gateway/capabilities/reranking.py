@@ -1,22 +1,18 @@
-"""Reranking as every API family of the gateway needs it; knows no HTTP."""
+"""Reranking, as every API family needs it: limits, model aliases, order, and errors in the request's field names."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gateway.capabilities.errors import EmptyInputError, retold
+from gateway.capabilities.errors import EmptyInputError, NotConfiguredError
+from gateway.capabilities.request import RequestContext
 from gateway.settings import LimitSettings, ModelSettings
-from torchless.clients.call import CallContext
 from torchless.clients.reranking import DocumentScores, Query, Reranking, RerankingClient, RerankOptions
 from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large, invalid_input
-
-_QUERY = re.compile(r"queries\[(\d+)\]\.query")
-_DOCUMENT = re.compile(r"queries\[(\d+)\]\.documents\[(\d+)\]")
-_DOCUMENTS = re.compile(r"queries(?:\[\d+\](?:\.documents)?)?")
+from torchless.contracts.field_path import FieldPath, format_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,31 +20,34 @@ class Ranking:
     """Documents in order."""
 
     order: list[int]
-    """Indices of the documents, the best first; of equal scores the one given first."""
+    """Indices of the documents, best first; equal scores keep the order of the request."""
     scores: list[float]
     """The score of each entry of `order`, float32, all finite."""
     answer: Reranking
-    """What the service answered."""
+    """The service's answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """What a request calls the parts of what it asks, for errors."""
+class RequestPaths:
+    """The request's paths of queries and documents, for errors."""
 
-    documents: str
+    documents: FieldPath
     """All documents together."""
-    query: Callable[[int], str]
+    query: Callable[[int], FieldPath]
     """The query at an index."""
-    document: Callable[[int, int], str]
-    """The document at an index of the query at an index."""
+    document: Callable[[int, int], FieldPath]
+    """The document at the second index, of the query at the first."""
 
-    def of(self, field: str) -> str:
-        """The request's name for `field` of the service's."""
-        if found := _QUERY.match(field):
-            return self.query(int(found[1])) + field[found.end() :]
-        if found := _DOCUMENT.match(field):
-            return self.document(int(found[1]), int(found[2])) + field[found.end() :]
-        return self.documents if _DOCUMENTS.fullmatch(field) else field
+    def rename(self, of_service: FieldPath) -> FieldPath:
+        """The request's path for a path of the service."""
+        match of_service:
+            case ("queries", int(query), "query", *rest):
+                return (*self.query(query), *rest)
+            case ("queries", int(query), "documents", int(document), *rest):
+                return (*self.document(query, document), *rest)
+            case ("queries",) | ("queries", int()) | ("queries", int(), "documents"):
+                return self.documents
+        return of_service
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +55,22 @@ class _Texts:
     """The texts of a request's field, a single one as a list of one."""
 
     texts: Sequence[str]
-    field: str
-    name: Callable[[int], str]
+    path: FieldPath
+    path_of: Callable[[int], FieldPath]
 
     @classmethod
     def of(cls, given: str | Sequence[str], field: str) -> _Texts:
+        path = (field,)
         if isinstance(given, str):
-            return cls([given], field, lambda _: field)
-        return cls(given, field, lambda index: f"{field}[{index}]")
+            return cls([given], path, lambda _: path)
+        return cls(given, path, lambda index: (*path, index))
 
 
 class RerankingUseCase:
-    """Scores what requests hold, and puts it in order.
+    """Scores the documents of requests, and orders them.
 
     Args:
-        client: The reranking service; None where there is none.
+        client: The reranking service; None: none is configured.
         limits: Limits of a request.
         models: Names of models.
     """
@@ -89,7 +89,7 @@ class RerankingUseCase:
         query: str,
         documents: Sequence[str],
         options: RerankOptions,
-        context: CallContext,
+        context: RequestContext,
         *,
         field: str,
         top_n: int = 0,
@@ -99,21 +99,23 @@ class RerankingUseCase:
         Args:
             query: The query.
             documents: The documents.
-            options: How; its model may be an alias.
-            context: For whom, and how long they wait.
-            field: Name of the request's field that holds the documents; errors use it. That of the query is `query`.
-            top_n: How many of the best are wanted, and more than there are is all of them; 0: all.
+            options: Options; the model may be an alias.
+            context: The request.
+            field: The request's field that holds the documents, for errors. That of the query is `query`.
+            top_n: Number of best documents to return; 0, or more than there are: all.
 
         Raises:
-            EmptyInputError: There is no document, or a document or the query has no character.
-            TorchlessError: As the service, because a limit is passed, or UNREACHABLE where there is no service.
+            EmptyInputError: There is no document, or a document or the query is empty.
+            NotConfiguredError: There is no reranking service.
+            TorchlessError: As the service, or because the input exceeds a limit.
         """
-        self._check_query(query, "query")
-        self._check_number(documents, field)
+        path = (field,)
+        self._check_query(query, ("query",))
+        self._check_number(documents, path)
         for index, document in enumerate(documents):
-            self._check_document(document, f"{field}[{index}]")
-        names = Names(field, lambda _: "query", lambda _, index: f"{field}[{index}]")
-        answer = await self._scored([Query(query, documents)], options, context, names)
+            self._check_document(document, (field, index))
+        paths = RequestPaths(path, lambda _: ("query",), lambda _, index: (field, index))
+        answer = await self._score([Query(query, documents)], options, context, paths)
         return _ranking(answer, top_n or len(documents))
 
     async def score(
@@ -121,86 +123,81 @@ class RerankingUseCase:
         queries: str | Sequence[str],
         documents: str | Sequence[str],
         options: RerankOptions,
-        context: CallContext,
+        context: RequestContext,
         *,
         fields: tuple[str, str],
     ) -> Reranking:
-        """Scores of pairs: of one query with each document, or of each query with the document beside it.
+        """Scores of pairs: of one query with each document, or of each query with the document at its index.
 
-        The scores of all pairs, in their order, are those of all queries of the answer one after the other.
+        The scores of the pairs, in their order, are those of the answer's queries, one after the other.
 
         Args:
             queries: One, or as many as documents.
             documents: One or several.
-            options: How; its model may be an alias.
-            context: For whom, and how long they wait.
-            fields: Names of the request's fields that hold the queries and the documents; errors use them.
+            options: Options; the model may be an alias.
+            context: The request.
+            fields: The request's fields that hold the queries and the documents, for errors.
 
         Raises:
-            EmptyInputError: There is nothing to score, or a text has no character.
-            TorchlessError: INVALID_INPUT, when the numbers do not fit each other; else as `rank`.
+            EmptyInputError: There is nothing to score, or a text is empty.
+            TorchlessError: INVALID_INPUT, when the numbers do not match; else as `rank`.
         """
         asked, read = _Texts.of(queries, fields[0]), _Texts.of(documents, fields[1])
-        self._check_number(asked.texts, asked.field)
-        self._check_number(read.texts, read.field)
+        self._check_number(asked.texts, asked.path)
+        self._check_number(read.texts, read.path)
         if len(asked.texts) not in {1, len(read.texts)}:
-            said = f"holds {len(asked.texts)} texts and {read.field} {len(read.texts)}; send one, or as many of both"
-            raise invalid_input(asked.field, said)
+            other = f"{format_path(read.path)} {len(read.texts)}"
+            raise invalid_input(asked.path, f"holds {len(asked.texts)} texts and {other}; send one, or as many of both")
         for index, query in enumerate(asked.texts):
-            self._check_query(query, asked.name(index))
+            self._check_query(query, asked.path_of(index))
         for index, document in enumerate(read.texts):
-            self._check_document(document, read.name(index))
+            self._check_document(document, read.path_of(index))
         if len(asked.texts) == 1:
-            names = Names(read.field, asked.name, lambda _, index: read.name(index))
-            return await self._scored([Query(asked.texts[0], read.texts)], options, context, names)
-        names = Names(read.field, asked.name, lambda index, _: read.name(index))
+            paths = RequestPaths(read.path, asked.path_of, lambda _, index: read.path_of(index))
+            return await self._score([Query(asked.texts[0], read.texts)], options, context, paths)
+        paths = RequestPaths(read.path, asked.path_of, lambda index, _: read.path_of(index))
         pairs = [Query(query, [document]) for query, document in zip(asked.texts, read.texts, strict=True)]
-        return await self._scored(pairs, options, context, names)
+        return await self._score(pairs, options, context, paths)
 
-    async def _scored(
-        self, queries: Sequence[Query], options: RerankOptions, context: CallContext, names: Names
+    async def _score(
+        self, queries: Sequence[Query], options: RerankOptions, context: RequestContext, paths: RequestPaths
     ) -> Reranking:
         if self._client is None:
-            raise TorchlessError(
-                ErrorKind.UNREACHABLE,
-                "no reranking service is configured: set reranking.address in the gateway's settings",
-            )
+            raise NotConfiguredError("reranking")
+        options = replace(options, model=self.model_id(options.model))
         try:
-            answer = await self._client.rerank_batch(
-                queries, replace(options, model=self.model_id(options.model)), context
-            )
+            answer = await self._client.rerank_batch(queries, options, context.for_call())
         except TorchlessError as error:
-            raise retold(error, names.of) from error
+            raise error.with_paths(paths.rename) from error
         for scores in answer.queries:
             _check_finite(scores)
         return answer
 
-    def _check_number(self, given: Sequence[str], field: str) -> None:
+    def _check_number(self, given: Sequence[str], path: FieldPath) -> None:
         if not given:
-            raise EmptyInputError(field, "is empty; send at least one text")
-        if len(given) > self._limits.documents:
-            raise input_too_large(
-                field, f"holds {len(given)} texts; one request takes at most {self._limits.documents}"
-            )
+            raise EmptyInputError(path, "is empty; send at least one text")
+        most = self._limits.documents
+        if len(given) > most:
+            raise input_too_large(path, f"holds {len(given)} texts; one request takes at most {most}")
 
-    def _check_query(self, query: str, field: str) -> None:
-        _check_length(query, field, self._limits.characters)
+    def _check_query(self, query: str, path: FieldPath) -> None:
+        _check_length(query, path, self._limits.characters)
 
-    def _check_document(self, document: str, field: str) -> None:
-        _check_length(document, field, self._limits.document_characters)
+    def _check_document(self, document: str, path: FieldPath) -> None:
+        _check_length(document, path, self._limits.document_characters)
 
 
-def _check_length(text: str, field: str, most: int) -> None:
+def _check_length(text: str, path: FieldPath, most: int) -> None:
     if not text:
-        raise EmptyInputError(field, "has no characters; a text is never empty")
+        raise EmptyInputError(path, "has no characters; a text must not be empty")
     if len(text) > most:
-        raise input_too_large(field, f"has {len(text)} characters; it takes at most {most}")
+        raise input_too_large(path, f"has {len(text)} characters; it takes at most {most}")
 
 
 def _check_finite(given: DocumentScores) -> None:
-    # Sorted, they would be an order that means nothing.
+    # An order of such scores would mean nothing.
     if not np.isfinite(given.scores).all():
-        raise TorchlessError(ErrorKind.INTERNAL, "the model answered a score that is no finite number")
+        raise TorchlessError(ErrorKind.INTERNAL, "the model returned a score that is not a finite number")
 
 
 def _ranking(answer: Reranking, top_n: int) -> Ranking:

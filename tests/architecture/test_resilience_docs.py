@@ -19,7 +19,6 @@ from bentos.embedding.settings import EmbeddingSettings
 from bentos.reranking.settings import RerankingSettings
 from gateway.apis.operation.schemas import Readiness
 from gateway.app import compose
-from gateway.capabilities.provenance import OUT
 from gateway.http.draining import Draining
 from gateway.http.provenance_headers import CACHE_HEADER, DEGRADED_HEADER
 from gateway.http.request_headers import TIMEOUT_HEADER
@@ -144,7 +143,7 @@ def test_error_table_agrees_with_the_behaviour() -> None:
             _retried(kind),
             _counts(kind),
             _yes(truth=kind in resumable_stream._PASSING),
-            _yes(truth=kind in OUT),
+            _yes(truth=kind.policy.degrades),
         ]
         for kind in ErrorKind
     ]

@@ -142,7 +142,7 @@ async def _reranked(version: str, body: RerankRequest, call: Call) -> Response:
         body.query,
         texts_of(body),
         options_of(body),
-        call.context.for_call(),
+        call.context,
         field="documents",
         top_n=body.top_n or 0,
     )

@@ -14,8 +14,8 @@ from gateway.http.openapi import EVENTS
 from gateway.http.request_headers import read_seconds
 from gateway.http.server_sent_events import event_stream
 from gateway.routing import Call, DirectRoute, delete, get, post
+from gateway.services import GPU as GPU_SERVICE
 from torchless.clients.gpu import Allocation, GPUClient, GPUStatus
-from torchless.contracts.errors import ErrorKind, TorchlessError
 
 router = APIRouter(route_class=DirectRoute)
 _UNAVAILABLE = (429, 503, 504)
@@ -108,11 +108,7 @@ async def watch(call: Call) -> Response:
 
 
 def _service(call: Call) -> GPUClient:
-    if call.services.gpu is None:
-        raise TorchlessError(
-            ErrorKind.UNREACHABLE, "no GPU service is configured: set gpu.address in the gateway's settings"
-        )
-    return call.services.gpu
+    return call.services.client(GPU_SERVICE)
 
 
 def _id(call: Call) -> str:

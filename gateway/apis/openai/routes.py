@@ -70,7 +70,7 @@ def _token_ids(inputs: Inputs) -> bool:
 
 
 def _cl100k_texts(inputs: Sequence[int] | Sequence[Sequence[int]], embedder: EmbeddingUseCase) -> str | list[str]:
-    sequences = embedder.limits.token_ids(inputs, "input")
+    sequences = embedder.limits.token_ids(inputs, ("input",))
     words = vocabulary()
     if isinstance(inputs[0], int):
         return words.decode(sequences[0], "input")

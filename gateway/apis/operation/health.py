@@ -13,6 +13,7 @@ from gateway.apis.operation.schemas import Alive, Readiness
 from gateway.apis.tei.errors import TEI
 from gateway.encoding.json import json_response
 from gateway.routing import Call, DirectRoute, get
+from gateway.services import EMBEDDING
 from torchless.clients.base import CapabilityClient
 from torchless.clients.deadline import Deadline
 from torchless.clients.endpoint_state import EndpointState
@@ -63,7 +64,7 @@ async def ready(call: Call) -> Response:
 )
 async def health(call: Call) -> Response:
     """Whether texts can be embedded, as text-embeddings-inference and infinity say it."""
-    if await _reason_it_is_not_ready(call.services.embedding, call):
+    if await _reason_it_is_not_ready(call.services.client(EMBEDDING), call):
         raise TorchlessError(ErrorKind.UNREACHABLE, "unhealthy")
     return json_response({})
 

@@ -57,7 +57,7 @@ async def _texts(body: tei.RerankRequest, call: Call) -> Response:
         long_documents=side if cut else LongDocuments.REFUSE,
     )
     found = await call.services.reranker.rank(
-        body.query, body.texts, options, call.context.for_call(), field="texts", top_n=body.top_n
+        body.query, body.texts, options, call.context, field="texts", top_n=body.top_n
     )
     ranks: list[dict[str, Any]] = [
         {"index": index, "score": score} for index, score in zip(found.order, found.scores, strict=True)
@@ -70,7 +70,7 @@ async def _texts(body: tei.RerankRequest, call: Call) -> Response:
 async def _documents(body: shared.RerankRequest, call: Call) -> Response:
     texts = texts_of(body)
     found = await call.services.reranker.rank(
-        body.query, texts, options_of(body), call.context.for_call(), field="documents", top_n=body.top_n
+        body.query, texts, options_of(body), call.context, field="documents", top_n=body.top_n
     )
     return json_response(
         {

@@ -20,10 +20,9 @@ from gateway.apis.tei.schemas import (
     TruncationFields,
 )
 from gateway.apis.tei.timing_headers import timing_headers
-from gateway.capabilities.embedding import Inputs, in_words_of_the_request, inputs_are, names_of
-from gateway.capabilities.errors import UntokenizableInputError
 from gateway.encoding.json import finite, json_response
 from gateway.routing import Call, DirectRoute, get, post
+from gateway.services import EMBEDDING
 from torchless import __version__
 from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity, Truncation
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -86,14 +85,14 @@ async def embed_all(body: EmbedAllRequest, call: Call) -> Response:
 async def similarity(body: SimilarityRequest, call: Call) -> Response:
     """Cosine similarity of one text with each of several others."""
     limits = call.services.embedder.limits
-    source = limits.texts(body.inputs.source_sentence, "inputs.source_sentence")
-    sentences = limits.texts(body.inputs.sentences, "inputs.sentences")
-    answer = await call.services.embedder.embed_batch(
+    source = limits.texts(body.inputs.source_sentence, ("inputs", "source_sentence"))
+    sentences = limits.texts(body.inputs.sentences, ("inputs", "sentences"))
+    answer = await call.services.embedder.embed_list(
         [*source, *sentences],
         _options(body.parameters, call),
         call.context,
-        name=lambda index: f"inputs.sentences[{index - 1}]" if index else "inputs.source_sentence",
-        renamed=inputs_are("inputs"),
+        path=("inputs",),
+        path_of=lambda index: ("inputs", "sentences", index - 1) if index else ("inputs", "source_sentence"),
     )
     vectors = finite(answer.vectors)
     return json_response(vectors[1:] @ vectors[0], headers=_timings(answer))
@@ -110,19 +109,14 @@ async def similarity(body: SimilarityRequest, call: Call) -> Response:
 )
 async def tokenize(body: TokenizeRequest, call: Call) -> Response:
     """The tokens of texts, with their place in the text."""
-    limits = call.services.embedder.limits
-    texts = limits.texts(body.inputs, "inputs")
-    limits.check_total(texts, "inputs")
-    try:
-        answer = await call.services.embedding.tokenize(
-            texts,
-            model=_model(call),
-            add_special_tokens=body.add_special_tokens,
-            prompt_name=body.prompt_name,
-            context=call.context.for_call(),
-        )
-    except TorchlessError as error:
-        raise _untokenizable(error, body.inputs, "inputs") from error
+    answer = await call.services.embedder.tokenize(
+        body.inputs,
+        call.context,
+        field="inputs",
+        model=call.services.settings.tei.model,
+        add_special_tokens=body.add_special_tokens,
+        prompt_name=body.prompt_name,
+    )
     return json_response(answer)
 
 
@@ -137,15 +131,13 @@ async def tokenize(body: TokenizeRequest, call: Call) -> Response:
 )
 async def decode(body: DecodeRequest, call: Call) -> Response:
     """The texts of token ids of the model's own vocabulary."""
-    limits = call.services.embedder.limits
-    ids = limits.token_ids(body.ids, "ids")
-    limits.check_total(ids, "ids")
-    try:
-        answer = await call.services.embedding.detokenize(
-            ids, model=_model(call), skip_special_tokens=body.skip_special_tokens, context=call.context.for_call()
-        )
-    except TorchlessError as error:
-        raise _untokenizable(error, body.ids, "ids") from error
+    answer = await call.services.embedder.detokenize(
+        body.ids,
+        call.context,
+        field="ids",
+        model=call.services.settings.tei.model,
+        skip_special_tokens=body.skip_special_tokens,
+    )
     return json_response(answer)
 
 
@@ -153,7 +145,7 @@ async def decode(body: DecodeRequest, call: Call) -> Response:
 async def info(call: Call) -> Response:
     """The model that these routes use, and their limits."""
     settings, wanted = call.services.settings, _model(call)
-    served = await call.services.embedding.list_models(call.context.for_call())
+    served = await call.services.client(EMBEDDING).list_models(call.context.for_call())
     model = next((m for m in served if wanted in {m.id, ""}), None)
     if model is None:
         raise TorchlessError(ErrorKind.NOT_FOUND, "the model that these routes are configured to use is not served")
@@ -185,11 +177,6 @@ def _options(body: TruncationFields, call: Call) -> EmbedOptions:
 
 def _model(call: Call) -> str:
     return call.services.embedder.model_id(call.services.settings.tei.model)
-
-
-def _untokenizable(error: TorchlessError, inputs: Inputs, field: str) -> TorchlessError:
-    said = in_words_of_the_request(error, names_of(inputs, field), inputs_are(field))
-    return UntokenizableInputError(said) if said.kind is ErrorKind.INVALID_INPUT else said
 
 
 def _timings(answer: Embeddings) -> dict[str, str]:

@@ -46,9 +46,7 @@ async def score(body: ScoreRequest, call: Call) -> Response:
     """Scores of pairs of texts, in their order: one text with each of several, or each with the one beside it."""
     fields = _fields(body)
     queries, documents = (getattr(body, name) for name in fields)
-    answer = await call.services.reranker.score(
-        queries, documents, options_of(body), call.context.for_call(), fields=fields
-    )
+    answer = await call.services.reranker.score(queries, documents, options_of(body), call.context, fields=fields)
     scores = [score for query in answer.queries for score in query.scores]
     return json_response(
         {

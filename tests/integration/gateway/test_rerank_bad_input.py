@@ -164,7 +164,7 @@ def test_scores_that_are_no_numbers_are_an_error_and_no_order(
 ) -> None:
     reranking.servicer.broken_score = broken
     status = 424 if route.family == "tei" else 500
-    refused(route, route.post(http), status, "the model answered a score that is no finite number")
+    refused(route, route.post(http), status, "the model returned a score that is not a finite number")
     reranking.servicer.broken_score = None
     assert route.post(http).status_code == 200
 

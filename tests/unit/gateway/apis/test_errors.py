@@ -25,7 +25,7 @@ from torchless.contracts.errors import HTTP_STATUS, ErrorKind, TorchlessError, i
 FAMILIES = [OPENAI, TEI, COHERE, RERANK_DOCUMENTS, VLLM]
 OWN = [
     BodyTooLargeError(32.0),
-    EmptyInputError("input", "is empty"),
+    EmptyInputError(("input",), "is empty"),
     GatewayDefectError(),
     MalformedRequestError("no"),
     MethodNotAllowedError(),

@@ -19,7 +19,7 @@ from gateway.http.draining import Draining
 from gateway.http.metrics import Instruments
 from gateway.reload import reloader
 from gateway.reload.reloader import Reloader, fingerprint
-from gateway.services import Services
+from gateway.services import EMBEDDING, GPU, RERANKING, Services
 from gateway.settings import GatewaySettings
 from gateway.worker import WorkerApp
 from tests.waiting import until
@@ -95,9 +95,11 @@ async def test_a_change_makes_new_services_and_leaves_the_old_ones_unchanged(
     before, after = watched.first, watched.services
     assert (before.settings.limits.items, after.settings.limits.items) == (3, 7)
     assert (before.keys, before.embedder) != (after.keys, after.embedder)
-    for name in ("embedding", "gpu", "admission", "body_limit", "draining", "reload_state"):
+    for capability in (EMBEDDING, GPU):
+        assert before.client(capability) is after.client(capability)
+    for name in ("admission", "body_limit", "draining", "reload_state"):
         assert getattr(before, name) is getattr(after, name)
-    assert {state.address for state in after.embedding.states()} == {"127.0.0.1:1", "127.0.0.1:2"}
+    assert {state.address for state in after.client(EMBEDDING).states()} == {"127.0.0.1:1", "127.0.0.1:2"}
     assert "in force: embedding.address, auth.api_keys, limits.items" in caplog.text
     assert SECRET not in caplog.text
     assert not any("127.0.0.1" in record.getMessage() for record in of_reload(caplog))
@@ -202,12 +204,12 @@ async def test_settings_that_need_a_restart_are_named_and_the_rest_is_applied(
 async def test_the_client_of_a_removed_service_outlives_requests_that_hold_it(watched: Watched) -> None:
     await watched.write(START.replace("''", "'127.0.0.1:9'"))
     with_reranking = watched.services
-    assert watched.first.reranking is None
-    assert with_reranking.reranking is not None
+    assert watched.first.find(RERANKING) is None
+    assert with_reranking.find(RERANKING) is not None
     await watched.write(START)
-    assert watched.services.reranking is None
+    assert watched.services.find(RERANKING) is None
     # Requests that began before hold the client that was, until the longest deadline of any has passed.
-    client = with_reranking.reranking
+    client = with_reranking.find(RERANKING)
     assert [state.address for state in client.states()] == ["127.0.0.1:9"]
     await watched.reloader.close()
     assert client.states() == []
@@ -215,12 +217,12 @@ async def test_the_client_of_a_removed_service_outlives_requests_that_hold_it(wa
 
 async def test_a_service_that_returns_in_time_gets_its_client_back(watched: Watched) -> None:
     await watched.write(START.replace("''", "'127.0.0.1:9'"))
-    client = watched.services.reranking
+    client = watched.services.find(RERANKING)
     assert client is not None
     await watched.write(START)
     await watched.write(START.replace("3", "4"))
     await watched.write(START.replace("''", "'127.0.0.1:8'"))
-    assert watched.services.reranking is client
+    assert watched.services.find(RERANKING) is client
     await watched.reloader.close()
     assert [state.address for state in client.states()] == ["127.0.0.1:8"]
 
@@ -229,7 +231,7 @@ async def test_the_client_of_a_removed_service_is_closed_in_the_end(watched: Wat
     soon = START.replace("3", "3, max_deadline_s: 0.1").replace("''", "'127.0.0.1:9'")
     watched.path.write_text(soon)
     services, swapped = Services.open(GatewaySettings.load(), Draining()), list[Services]()
-    client = services.reranking
+    client = services.find(RERANKING)
     assert client is not None
 
     one = Reloader(watched.path, services, swapped.append, watched.instruments, settle_s=0.02)
@@ -253,7 +255,7 @@ async def test_a_client_that_fails_to_reconfigure_restores_all_clients(
     async with watched.running():
         await until(lambda: watched.services.reload_state.refused is not None)
         assert watched.swapped == []
-        assert [state.address for state in watched.first.embedding.states()] == ["127.0.0.1:1"]
+        assert [state.address for state in watched.first.client(EMBEDDING).states()] == ["127.0.0.1:1"]
         assert "RuntimeError" in caplog.text
         assert SECRET not in caplog.text
         # The next change is handled as any other.
