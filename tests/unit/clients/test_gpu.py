@@ -1,4 +1,4 @@
-"""The GPU client: what is absent is None, what is new is unknown, and numbers that do not fit are refused here."""
+"""The GPU client: absent fields are None, newer values are unknown, and values that do not fit are refused."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Scripted(GPUServiceServicer):
-    """Answers as the test says, and keeps what it was asked."""
+    """Answers with what the test sets, and records requests."""
 
     def __init__(self) -> None:
-        self.asked: list[Any] = []
+        self.requests: list[Any] = []
         self.metadata: dict[str, Any] = {}
         self.status = pb.Status()
         self.updates: list[pb.WatchStatusResponse] = []
-        self.left = False
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: N802
         return pb.GetStatusResponse(status=self.status)
 
     async def AllocateGPU(self, request: pb.AllocateGPURequest, context: Context) -> pb.AllocateGPUResponse:  # noqa: N802
-        self.asked.append(request)
+        self.requests.append(request)
         self.metadata = dict(context.invocation_metadata() or ())
         return pb.AllocateGPUResponse(
             allocation=pb.Allocation(id="1", state=pb.ALLOCATION_STATE_LOST, lost_reason="it fell off the bus")
@@ -41,7 +40,7 @@ class Scripted(GPUServiceServicer):
     async def RenewAllocation(  # noqa: N802
         self, request: pb.RenewAllocationRequest, context: Context
     ) -> pb.RenewAllocationResponse:
-        self.asked.append(request)
+        self.requests.append(request)
         return pb.RenewAllocationResponse(allocation=pb.Allocation(id=request.id, pid=7))
 
     async def WatchStatus(  # noqa: N802
@@ -52,7 +51,7 @@ class Scripted(GPUServiceServicer):
 
 
 @asynccontextmanager
-async def talking() -> AsyncIterator[tuple[GPUClient, Scripted]]:
+async def connected() -> AsyncIterator[tuple[GPUClient, Scripted]]:
     server, script = grpc.aio.server(), Scripted()
     add_GPUServiceServicer_to_server(script, server)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
@@ -64,8 +63,8 @@ async def talking() -> AsyncIterator[tuple[GPUClient, Scripted]]:
         await server.stop(None)
 
 
-async def test_what_a_device_does_not_tell_is_none_and_what_is_zero_is_zero() -> None:
-    async with talking() as (client, script):
+async def test_fields_that_a_device_does_not_report_are_none_and_zeros_are_zero() -> None:
+    async with connected() as (client, script):
         script.status = pb.Status(
             available=True,
             devices=[
@@ -78,10 +77,10 @@ async def test_what_a_device_does_not_tell_is_none_and_what_is_zero_is_zero() ->
     assert (zero.temperature_c, zero.memory_used_mb, zero.ecc_corrected) == (0, 0, 0)
 
 
-async def test_what_is_not_given_is_left_to_the_service() -> None:
-    async with talking() as (client, script):
+async def test_allocate_leaves_arguments_that_are_not_given_to_the_service() -> None:
+    async with connected() as (client, script):
         allocation = await client.allocate(100, "h", context=CallContext(tenant="t"))
-        (request,) = script.asked
+        (request,) = script.requests
         assert not any(request.HasField(name) for name in ("ttl_s", "pid", "device_count"))
         assert (request.memory_mb, request.holder, request.tenant) == (100, "h", "")
         assert script.metadata["x-tenant-id"] == "t"
@@ -91,7 +90,7 @@ async def test_what_is_not_given_is_left_to_the_service() -> None:
             None,
         )
         assert (await client.renew("2")).pid == 7
-        assert not script.asked[-1].HasField("ttl_s")
+        assert not script.requests[-1].HasField("ttl_s")
 
 
 @pytest.mark.parametrize(
@@ -105,15 +104,17 @@ async def test_what_is_not_given_is_left_to_the_service() -> None:
         ("device_uuids[1]", {"device_uuids": ["a", "\ud800"]}),
     ],
 )
-async def test_what_does_not_fit_the_contract_is_refused_by_its_field(field: str, arguments: dict[str, Any]) -> None:
+async def test_allocate_refuses_values_that_do_not_fit_and_names_the_field(
+    field: str, arguments: dict[str, Any]
+) -> None:
     async with GPUClient("127.0.0.1:1") as client:
         with pytest.raises(TorchlessError) as caught:
             await client.allocate(**{"memory_mb": 1, "holder": "h", **arguments})
     assert (caught.value.kind, caught.value.violations[0].field) == (ErrorKind.INVALID_INPUT, field)
 
 
-async def test_events_and_one_that_this_client_is_too_old_for() -> None:
-    async with talking() as (client, script):
+async def test_watch_maps_events_and_reports_newer_ones_as_unknown() -> None:
+    async with connected() as (client, script):
         reached = pb.Event(
             kind=pb.EVENT_KIND_THRESHOLD_REACHED, threshold=pb.THRESHOLD_TEMPERATURE_C, value=90, limit=85, message="m"
         )
@@ -132,6 +133,6 @@ async def test_events_and_one_that_this_client_is_too_old_for() -> None:
     assert update.events_dropped == 3
 
 
-def test_every_event_of_the_contract_has_its_name_here() -> None:
+def test_event_kinds_are_those_of_the_contract() -> None:
     of_the_contract = {name.removeprefix("EVENT_KIND_") for name in pb.EventKind.keys()} - {"UNSPECIFIED"}  # noqa: SIM118
     assert of_the_contract == {kind.name for kind in EventKind} - {"UNKNOWN"}
