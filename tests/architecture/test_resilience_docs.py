@@ -29,9 +29,8 @@ from torchless.clients.adaptive_limit import ConcurrencySettings
 from torchless.clients.call import REQUEST_ID_KEY, CallContext
 from torchless.clients.endpoints.breaker import Breaker
 from torchless.clients.request_joining import JoiningSettings
-from torchless.clients.retry import next_attempt
+from torchless.clients.retry import plan_retry
 from torchless.clients.settings import BreakerSettings, ClientSettings, RetrySettings
-from torchless.clients.streams import resumable_stream
 from torchless.contracts.errors import HTTP_STATUS, ErrorKind, TorchlessError
 
 ROOT = Path(__file__).parents[2]
@@ -109,12 +108,12 @@ def test_every_setting_of_the_documented_groups_is_on_the_page() -> None:
 
 
 def _retried(kind: ErrorKind) -> str:
-    again = next_attempt(TorchlessError(kind, ""), 1, RetrySettings(), repeatable=True)
+    again = plan_retry(TorchlessError(kind, ""), 1, RetrySettings(), repeatable=True)
     if again is None:
         return "no"
     if not again.only_others:
         return "yes"
-    assert next_attempt(TorchlessError(kind, ""), 2, RetrySettings(), repeatable=True) is None
+    assert plan_retry(TorchlessError(kind, ""), 2, RetrySettings(), repeatable=True) is None
     return "once, elsewhere"
 
 
@@ -142,7 +141,7 @@ def test_error_table_agrees_with_the_behaviour() -> None:
             str(HTTP_STATUS[kind]),
             _retried(kind),
             _counts(kind),
-            _yes(truth=kind in resumable_stream._PASSING),
+            _yes(truth=kind.policy.resumes_stream),
             _yes(truth=kind.policy.degrades),
         ]
         for kind in ErrorKind
@@ -156,7 +155,7 @@ def test_every_error_kind_is_explained() -> None:
 
 def test_calls_that_must_not_run_twice_are_retried_only_after_the_documented_errors() -> None:
     error = {kind: TorchlessError(kind, "") for kind in ErrorKind}
-    again = {kind for kind in ErrorKind if next_attempt(error[kind], 1, RetrySettings(), repeatable=False)}
+    again = {kind for kind in ErrorKind if plan_retry(error[kind], 1, RetrySettings(), repeatable=False)}
     assert again == {ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED}
     assert "only after OVERLOADED and RATE_LIMITED" in " ".join(TEXT.split())
 

@@ -1,6 +1,6 @@
-"""Typed async gRPC clients, one a capability: what a program without torch calls the services with."""
+"""Typed async gRPC clients, one per capability, for programs without torch."""
 
 import logging
 
-# A library's log lines are shown where its program asks for them, and not for want of a handler.
+# Without a handler, Python would print a library's warnings even if the program configures no logging.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

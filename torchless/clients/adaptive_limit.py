@@ -36,7 +36,7 @@ class ConcurrencySettings(SettingsGroup):
     lower the limit by half of their share: if all calls miss them, the limit is halved."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _check_bounds(self) -> Self:
         if not self.min <= self.initial <= self.max:
             raise ValueError("initial must be from min to max")
         return self
@@ -71,14 +71,20 @@ class AdaptiveLimit:
         settings: Initial limit and bounds.
         capability: Name in messages, for instance `embedding`.
         clock: Monotonic time, in seconds.
+        on_change: Called with the limit at the start and whenever it changes, in calls.
     """
 
     def __init__(
-        self, settings: ConcurrencySettings, capability: str, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: ConcurrencySettings,
+        capability: str,
+        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[int], None] = lambda limit: None,
     ) -> None:
         self._settings = settings
         self._capability = capability
         self._clock = clock
+        self._on_change = on_change
         self._limit = float(settings.initial)
         self._slow_start_below = math.inf
         self._decreased_at = -math.inf
@@ -92,10 +98,11 @@ class AdaptiveLimit:
         """Calls that hold a permit."""
         self.refused = 0
         """Calls refused so far."""
+        on_change(self.value)
 
     @property
     def value(self) -> int:
-        """The limit, in calls; it does not bind while `enabled` is false."""
+        """The limit, in calls; it has no effect while `enabled` is false."""
         return int(self._limit)
 
     def call(self) -> Permit:
@@ -180,7 +187,10 @@ class AdaptiveLimit:
         self._round_began, self._round_answered, self._round_missed = now, 0, 0
 
     def _become(self, limit: float) -> None:
+        before = self.value
         self._limit = min(max(limit, float(self._settings.min)), float(self._settings.max))
+        if self.value != before:
+            self._on_change(self.value)
 
     def _refusal(self, now: float) -> TorchlessError:
         """OVERLOADED; the n-th refusal in a round trip gets a delay of n more calls."""

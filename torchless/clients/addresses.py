@@ -1,4 +1,4 @@
-"""What an address in the settings stands for, and the endpoints that it means right now."""
+"""Addresses in settings, and the endpoints that they stand for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DNS = "dns:///"
 _SOCKET = "unix:"
 _NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 _NUMBERS = re.compile(r"(.*\.)?[0-9]+")
-"""What looks like an IPv4 address is one: no top-level domain is a number (RFC 3696, section 2)."""
+"""A host that ends in a number is an IPv4 address: no top-level domain is a number (RFC 3696, section 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +20,18 @@ class Target:
     """One entry of an address."""
 
     text: str
-    """As it is written, without `dns:///`: what gRPC connects to where it is one endpoint."""
+    """The entry without `dns:///`; gRPC connects to it if it is one endpoint."""
     many: bool
-    """Whether every address that the name has is an endpoint of its own."""
+    """Whether each address of the name is a separate endpoint."""
 
     async def endpoints(self) -> list[str]:
         """The `host:port` of each endpoint, in a fixed order.
 
-        Of a name with addresses of both families, those of the family that the system prefers (RFC 6724): the same host
-        must not count twice.
+        If the name has IPv4 and IPv6 addresses, only those of the family that the system prefers (RFC 6724), so that no
+        host counts twice.
 
         Raises:
-            OSError: The name is not known (now).
+            OSError: The name cannot be resolved now.
         """
         if not self.many:
             return [self.text]
@@ -39,30 +39,30 @@ class Target:
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except UnicodeError as error:  # a name that cannot be one
+        except UnicodeError as error:
             raise OSError("the name is malformed") from error
         family = found[0][0]
-        hosts = {str(address[0]) for each, _, _, _, address in found if each == family}
-        return sorted(f"[{each}]:{port}" if family is socket.AF_INET6 else f"{each}:{port}" for each in hosts)
+        hosts = {str(address[0]) for found_family, _, _, _, address in found if found_family == family}
+        return sorted(f"[{host}]:{port}" if family is socket.AF_INET6 else f"{host}:{port}" for host in hosts)
 
 
 def parse(address: str) -> list[Target]:
     """The targets that `address` lists.
 
     Raises:
-        ValueError: An entry is empty or has no port; the message says which.
+        ValueError: An entry is malformed; the message says which one, and how to write it.
     """
-    return [_target(entry.strip(), place) for place, entry in enumerate(address.split(","), start=1)]
+    return [_target(entry.strip(), number) for number, entry in enumerate(address.split(","), start=1)]
 
 
-def _target(entry: str, place: int) -> Target:
+def _target(entry: str, number: int) -> Target:
     if entry.startswith(_SOCKET) and entry != _SOCKET:
         return Target(entry, many=False)
     text = entry.removeprefix(_DNS)
     try:
         _host_and_port(text)
     except ValueError as error:
-        raise ValueError(f"entry {place} of the address {error}; write host:port or dns:///name:port") from None
+        raise ValueError(f"entry {number} of the address {error}; write host:port or dns:///name:port") from None
     return Target(text, many=entry.startswith(_DNS))
 
 
@@ -71,25 +71,25 @@ def _host_and_port(text: str) -> tuple[str, int]:
     if not text:
         raise ValueError("is empty")
     if "/" in text:
-        raise ValueError("is a URL or a kind of target that is not known")
+        raise ValueError("is a URL or another unsupported form")
     if not colon or not host or not (port.isascii() and port.isdecimal()):
         raise ValueError("has no port")
     if len(port) > 5 or not 0 < int(port) < 2**16:
-        raise ValueError("has a port that there is not")
-    return _checked(host), int(port)
+        raise ValueError("has an invalid port: the port must be 1 to 65535")
+    return _check_host(host), int(port)
 
 
-def _checked(host: str) -> str:
-    """A name or an IP address, without its brackets."""
+def _check_host(host: str) -> str:
+    """`host`, a name or an IP address, without brackets."""
     try:
         if host.startswith("[") and host.endswith("]"):
             return str(ipaddress.IPv6Address(host[1:-1]))
         if ":" in host:
-            raise ValueError("has a colon in its host, and an IPv6 address goes in brackets")
+            raise ValueError("has a colon in its host: put an IPv6 address in brackets")
         if _NUMBERS.fullmatch(host):
             return str(ipaddress.IPv4Address(host))
     except ipaddress.AddressValueError:
-        raise ValueError("has an IP address that cannot be one") from None
+        raise ValueError("has an invalid IP address") from None
     if not _NAME.fullmatch(host):
-        raise ValueError("has a host that cannot be one")
+        raise ValueError("has an invalid host name")
     return host

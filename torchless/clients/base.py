@@ -29,7 +29,7 @@ class CapabilityClient:
     capability: ClassVar[str]
     """Name of the capability in messages, for instance `embedding`."""
     service_name: ClassVar[str]
-    """The gRPC service's full name, under which it reports its health."""
+    """Full name of the gRPC service, under which it reports its health."""
     make_stub: ClassVar[type[Any]]
     """Makes the service's stub over a channel."""
 
@@ -57,7 +57,7 @@ class CapabilityClient:
 
         The settings of the `connection` group apply to new endpoints only.
         """
-        await self._pool.reconfigure(settings)  # which refuses an address that is none, before anything is changed
+        await self._pool.reconfigure(settings)  # raises for a malformed address, before anything changes
         self._settings = settings
         self._caller.reconfigure(settings)
 
@@ -83,16 +83,17 @@ class CapabilityClient:
         deadline = self._caller.deadline_of(context)
         await self._pool.known(deadline)
         heard = False
-        checks = [asyncio.ensure_future(each.watch.check(deadline.timeout_s)) for each in self._pool.endpoints()]
+        watches = [endpoint.watch for endpoint in self._pool.endpoints()]
+        checks = [asyncio.ensure_future(watch.check(deadline.timeout_s)) for watch in watches]
         try:
-            for check in asyncio.as_completed(checks):
-                health = await check
+            for answer in asyncio.as_completed(checks):
+                health = await answer
                 if health is Health.SERVING:
                     return True
                 heard = heard or health is Health.NOT_SERVING
         finally:
-            for each in checks:
-                each.cancel()
+            for check in checks:
+                check.cancel()
         if not heard:
             raise unreachable(self.capability)
         return False

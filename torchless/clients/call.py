@@ -1,4 +1,4 @@
-"""What travels beside a request: who asks, under which id, and how long they wait."""
+"""The context of a call: what travels with a request."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class CallContext:
     """
 
     request_id: str = ""
-    """Id that logs of every hop carry; empty: none."""
+    """Id that the logs of every hop carry; empty: none."""
     tenant: str = ""
-    """Whom the call is for; empty: nobody in particular."""
+    """Tenant that the call is for; empty: none."""
     traceparent: str = ""
     """W3C trace context (https://www.w3.org/TR/trace-context/); empty: none."""
     deadline: Deadline | None = None
@@ -31,13 +31,22 @@ class CallContext:
     stream. It is a moment, so a context with a deadline is for one request."""
 
     def __post_init__(self) -> None:
-        for name in ("request_id", "tenant", "traceparent"):
-            text = getattr(self, name)
-            # Told of here, because in a call that several share it would be everybody's error.
-            if not (text.isascii() and text.isprintable()):
-                raise invalid_input(name, "holds what metadata of gRPC cannot carry: only printable ASCII goes")
+        text = f"{self.request_id}{self.tenant}{self.traceparent}"
+        # Checked here, because in a call that several requests share it would fail all of them.
+        if not (text.isascii() and text.isprintable()):
+            raise invalid_input(self._unsendable_field(), "must be printable ASCII: gRPC metadata carries nothing else")
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """gRPC metadata, without the keys that are empty."""
-        pairs = ((REQUEST_ID_KEY, self.request_id), (TENANT_KEY, self.tenant), (TRACEPARENT_KEY, self.traceparent))
-        return tuple(pair for pair in pairs if pair[1])
+        """gRPC metadata, without the empty values."""
+        pairs: list[tuple[str, str]] = []
+        if self.request_id:
+            pairs.append((REQUEST_ID_KEY, self.request_id))
+        if self.tenant:
+            pairs.append((TENANT_KEY, self.tenant))
+        if self.traceparent:
+            pairs.append((TRACEPARENT_KEY, self.traceparent))
+        return tuple(pairs)  # gRPC takes no list
+
+    def _unsendable_field(self) -> str:
+        fields = {"request_id": self.request_id, "tenant": self.tenant, "traceparent": self.traceparent}
+        return next(name for name, text in fields.items() if not (text.isascii() and text.isprintable()))

@@ -1,42 +1,41 @@
-"""Makes a call: an endpoint, an attempt, and another one where that may help, all within the caller's deadline."""
+"""Makes calls: picks an endpoint, makes an attempt, and retries it elsewhere, all before the caller's deadline."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from typing import Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
+from prometheus_client import Counter
 
-from torchless.clients.adaptive_limit import AdaptiveLimit
+from torchless.clients.adaptive_limit import AdaptiveLimit, Permit
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
 from torchless.clients.endpoints.breaker import Ticket
 from torchless.clients.endpoints.endpoint import Endpoint, Stub
 from torchless.clients.endpoints.pool import EndpointPool
 from torchless.clients.metrics import ClientMetrics
-from torchless.clients.retry import Again, RetryBudget, next_attempt
+from torchless.clients.retry import RetryBudget, RetryPlan, plan_retry
 from torchless.clients.settings import ClientSettings
-from torchless.clients.streams.resumable_stream import ResumingStream
-from torchless.clients.translate import our_errors
+from torchless.clients.streams.resumable_stream import ResumableStream
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 Method = Callable[[Stub], "grpc.aio.UnaryUnaryMultiCallable[Request, Response]"]
-"""Takes the method to be called from a stub."""
+"""Takes the method to call from a stub."""
 
 
 class Caller(Generic[Stub]):
-    """Calls methods of one capability.
+    """Calls the methods of one service.
 
     Args:
-        capability: Its name, for messages and metrics.
+        capability: Name of the capability, for messages and metrics.
         pool: Its endpoints.
-        settings: Deadline and retries.
+        settings: Deadline, retries and concurrency limit.
         metrics: Where calls are counted.
     """
 
@@ -47,28 +46,29 @@ class Caller(Generic[Stub]):
         self._pool = pool
         self._settings = settings
         self._metrics = metrics
+        self._outcomes: dict[str, Counter] = {}
+        self._seconds = metrics.seconds.labels(capability)
         self._budget = RetryBudget(settings.retry)
-        self._limit = AdaptiveLimit(settings.concurrency, capability)
-        self._shown_limit = metrics.concurrency_limit.labels(capability)
+        show_limit = metrics.concurrency_limit.labels(capability).set
+        self._limit = AdaptiveLimit(settings.concurrency, capability, on_change=show_limit)
 
     def reconfigure(self, settings: ClientSettings) -> None:
-        """Other settings for calls from now on."""
+        """Applies other settings to calls from now on."""
         self._settings = settings
         self._budget.reconfigure(settings.retry)
         self._limit.reconfigure(settings.concurrency)
 
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Around the work for one caller, of which the limit on calls in flight allows so much.
+    def deadline_of(self, context: CallContext) -> Deadline:
+        """The deadline of a call that begins now: that of `context`, or the default of the settings."""
+        return context.deadline or Deadline.after(self._settings.deadline_s)
+
+    def admitted(self) -> Permit:
+        """A `with` block around the work for one request, within the limit on calls in flight.
 
         Raises:
-            TorchlessError: OVERLOADED, when there is no room.
+            TorchlessError: On entering, OVERLOADED when the limit is reached.
         """
-        try:
-            with self._limit.call():
-                yield
-        finally:
-            self._shown_limit.set(self._limit.value)
+        return self._limit.call()
 
     async def unary(
         self,
@@ -82,117 +82,103 @@ class Caller(Generic[Stub]):
         """The answer of one endpoint to `request`.
 
         Args:
-            method: What is called.
-            request: With what.
-            context: For whom, and how long they wait.
-            repeatable: Whether the call may be made twice, when the first answer is lost or late.
-            is_admitted: Whether it is part of work that `admitted` has let in.
+            method: The method to call.
+            request: Its request.
+            context: Tenant, request id, trace and deadline.
+            repeatable: Whether the call may run twice, when the first answer is lost or late.
+            is_admitted: Whether the call is part of work that `admitted` has let in.
 
         Raises:
-            TorchlessError: As the service, UNREACHABLE, CIRCUIT_OPEN, DEADLINE, or OVERLOADED by our own limit.
+            TorchlessError: As the service; UNREACHABLE, CIRCUIT_OPEN or DEADLINE; OVERLOADED by the limit.
         """
         started = time.monotonic()
-        outcome = "CANCELLED"  # what it stays when the caller hangs up
+        outcome = "CANCELLED"  # stays so when the caller disconnects
         try:
-            with nullcontext() if is_admitted else self.admitted():
+            if is_admitted:
                 response = await self._until_answered(method, request, context, repeatable=repeatable)
+            else:
+                with self._limit.call():
+                    response = await self._until_answered(method, request, context, repeatable=repeatable)
             outcome = "OK"
             return response
         except TorchlessError as error:
             outcome = error.kind.value
             raise
         finally:
-            self._metrics.calls.labels(self._capability, outcome).inc()
-            self._metrics.seconds.labels(self._capability).observe(time.monotonic() - started)
+            self._count(outcome, time.monotonic() - started)
 
     async def unary_stream(
         self, method: Callable[[Stub], Any], request: Message, context: CallContext
     ) -> AsyncGenerator[Any, None]:
-        """The answers of one endpoint to `request`; without a deadline unless `context` has one.
+        """The answers of one endpoint to `request`; there is no deadline unless `context` has one.
 
         Raises:
-            TorchlessError: As the service, UNREACHABLE, CIRCUIT_OPEN or DEADLINE.
+            TorchlessError: As the service; UNREACHABLE, CIRCUIT_OPEN or DEADLINE.
         """
         endpoint, ticket = await self._pool.pick(self.deadline_of(context))
-        with endpoint.call(ticket, timed=False), our_errors(self._capability):
+        with endpoint.call(ticket, timed=False):
             timeout_s = None if context.deadline is None else context.deadline.timeout_s
             call = method(endpoint.stub)(request, timeout=timeout_s, metadata=context.metadata())
             with endpoint.stream(call):
                 async for answer in call:
-                    ticket.answered()  # a probe has passed with its first answer
+                    ticket.answered()  # a half-open probe succeeds with its first answer
                     yield answer
 
-    def resuming(
+    def resumable_stream(
         self, method: Callable[[Stub], Any], requests: AsyncIterable[Message], context: CallContext
     ) -> AsyncGenerator[Any, None]:
-        """The answers to `requests`, one each, over as many endpoints as it takes; see `ResumingStream`."""
-        stream: ResumingStream[Stub, Message, Any] = ResumingStream(
+        """The answers to `requests`, one each, over as many endpoints as necessary; see `ResumableStream`."""
+        stream: ResumableStream[Stub, Message, Any] = ResumableStream(
             self._capability, self._pool, self._settings, method, context
         )
         return stream.answers(requests)
 
     async def _until_answered(
-        self,
-        method: Method[Stub, Request, Response],
-        request: Request,
-        context: CallContext,
-        *,
-        repeatable: bool,
+        self, method: Method[Stub, Request, Response], request: Request, context: CallContext, *, repeatable: bool
     ) -> Response:
-        self._budget.call()
-        attempt = _Attempt(method, request, context, self.deadline_of(context))
+        deadline, metadata, size = self.deadline_of(context), context.metadata(), request.ByteSize()
+        self._budget.add_call()
         tried: list[Endpoint[Stub]] = []
-        again: Again | None = None
+        plan: RetryPlan | None = None
         failure: TorchlessError | None = None
         try:
             while True:
-                endpoint, ticket = await self._picked(attempt, tried, again, failure)
+                if failure is None or plan is None:
+                    endpoint, ticket = await self._pool.pick(deadline, size=size)
+                else:
+                    endpoint, ticket = await self._pick_again(deadline, size, tried, plan, failure)
                 tried.append(endpoint)
                 try:
-                    return await self._made(attempt, endpoint, ticket)
+                    with endpoint.call(ticket):
+                        call: Any = method(endpoint.stub)(request, timeout=deadline.timeout_s, metadata=metadata)
+                        response: Response = await call
+                        return response
                 except TorchlessError as error:
                     failure = error
                 if failure.kind is ErrorKind.UNREACHABLE:
-                    self._pool.look_again()
-                again = next_attempt(failure, len(tried), self._settings.retry, repeatable=repeatable)
-                if again is None or again.pause_s >= attempt.deadline.remaining_s or not self._may_retry():
+                    self._pool.refresh()
+                plan = plan_retry(failure, len(tried), self._settings.retry, repeatable=repeatable)
+                if plan is None or plan.pause_s >= deadline.remaining_s or not self._may_retry():
                     raise failure
-                await asyncio.sleep(again.pause_s)
+                await asyncio.sleep(plan.pause_s)
         finally:
-            failure = None  # its trace holds this frame: a circle, which only the garbage collector would undo
+            failure = None  # its traceback holds this frame: a cycle, which only the garbage collector would undo
 
-    async def _picked(
-        self,
-        attempt: _Attempt[Stub, Request, Response],
-        tried: list[Endpoint[Stub]],
-        again: Again | None,
-        failure: TorchlessError | None,
+    async def _pick_again(
+        self, deadline: Deadline, size: int, tried: list[Endpoint[Stub]], plan: RetryPlan, failure: TorchlessError
     ) -> tuple[Endpoint[Stub], Ticket]:
-        """Where the next attempt is made; raises `failure` if there is nobody for another one."""
+        """The endpoint for a retry; raises `failure` if there is none."""
+        kind = failure.kind
         try:
-            only_others = again is not None and again.only_others
-            picked = await self._pool.pick(attempt.deadline, tried, only_others=only_others, size=attempt.size)
+            picked = await self._pool.pick(deadline, tried, only_others=plan.only_others, size=size)
         except TorchlessError:
-            if failure is None:
-                raise
-            # That nobody else is there says less than what the last one answered.
+            # The error of the last attempt says more than that no other endpoint is left.
             self._budget.give_back()
             raise failure from None
         finally:
-            kind, failure = failure.kind if failure else None, None
-        if kind is not None:
-            self._metrics.retries.labels(self._capability, kind.value).inc()
+            del failure  # as in `_until_answered`
+        self._metrics.retries.labels(self._capability, kind.value).inc()
         return picked
-
-    def deadline_of(self, context: CallContext) -> Deadline:
-        """The deadline of a call that begins now: the context's, or the default of the settings."""
-        return context.deadline or Deadline.after(self._settings.deadline_s)
-
-    async def _made(
-        self, attempt: _Attempt[Stub, Request, Response], endpoint: Endpoint[Stub], ticket: Ticket
-    ) -> Response:
-        with endpoint.call(ticket), our_errors(self._capability):
-            return await attempt.at(endpoint)
 
     def _may_retry(self) -> bool:
         if self._budget.take():
@@ -200,23 +186,9 @@ class Caller(Generic[Stub]):
         self._metrics.retries_denied.labels(self._capability).inc()
         return False
 
-
-class _Attempt(Generic[Stub, Request, Response]):
-    """What every attempt of a call sends."""
-
-    def __init__(
-        self, method: Method[Stub, Request, Response], request: Request, context: CallContext, deadline: Deadline
-    ) -> None:
-        self._method = method
-        self._request = request
-        self._metadata = context.metadata()
-        self.deadline = deadline
-        """Until when its caller waits."""
-        self.size = request.ByteSize()
-        """Size of the request, in bytes."""
-
-    async def at(self, endpoint: Endpoint[Stub]) -> Response:
-        """The answer of `endpoint`."""
-        call: Any = self._method(endpoint.stub)(self._request, timeout=self.deadline.timeout_s, metadata=self._metadata)
-        response: Response = await call
-        return response
+    def _count(self, outcome: str, seconds: float) -> None:
+        counter = self._outcomes.get(outcome)
+        if counter is None:
+            counter = self._outcomes[outcome] = self._metrics.calls.labels(self._capability, outcome)
+        counter.inc()
+        self._seconds.observe(seconds)

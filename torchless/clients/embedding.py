@@ -177,7 +177,9 @@ class EmbeddingClient(CapabilityClient):
         joining: JoiningSettings = JoiningSettings(enabled=False),
     ) -> None:
         super().__init__(settings, metrics)
-        self._joining: Joining[EmbedOptions, Embeddings] = Joining(self._embed, _part, self._pool.takers, joining)
+        self._joining: Joining[EmbedOptions, Embeddings] = Joining(
+            self._embed, _part, self._pool.available_endpoints, joining
+        )
 
     def join(self, joining: JoiningSettings) -> None:
         """Joins small requests by these settings from now on."""
@@ -243,7 +245,7 @@ class EmbeddingClient(CapabilityClient):
                 yield pb.StreamEmbeddingsRequest(sequence=sequence, request=_request(frame, options))
                 sequence += 1
 
-        answers = self._caller.resuming(lambda stub: stub.StreamEmbeddings, requests(), context)
+        answers = self._caller.resumable_stream(lambda stub: stub.StreamEmbeddings, requests(), context)
         async with aclosing(answers):
             async for answer in answers:
                 if answer.WhichOneof("result") == "error":

@@ -7,42 +7,42 @@ from enum import StrEnum
 
 
 class BreakerState(StrEnum):
-    """What the breaker does with calls."""
+    """State of a circuit breaker."""
 
     CLOSED = "closed"
-    """It lets them through."""
+    """Calls pass."""
     HALF_OPEN = "half_open"
-    """It lets one through at a time, as a probe."""
+    """One call at a time passes, as a probe."""
     OPEN = "open"
-    """It lets none through."""
+    """No call passes."""
 
 
 class Health(StrEnum):
-    """What is known of an endpoint."""
+    """Health of an endpoint."""
 
     UNKNOWN = "unknown"
-    """Nothing yet."""
+    """It has not answered a health check yet."""
     SERVING = "serving"
     """It takes calls."""
     NOT_SERVING = "not_serving"
-    """It answers, but is loading, leaving, or out of order."""
+    """It answers, but is starting, shutting down, or cannot serve."""
     UNREACHABLE = "unreachable"
     """It does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointState:
-    """What is known of an endpoint at one moment."""
+    """State of an endpoint at one moment."""
 
     address: str
-    """Where it is."""
+    """Its address."""
     health: Health
-    """What it says of itself."""
+    """Its health."""
     breaker: BreakerState
-    """What its breaker does with calls."""
+    """State of its circuit breaker."""
     trips: int
     """How often the breaker has opened."""
     next_probe_s: float
-    """Seconds until the breaker lets a probe through; 0: now, or none is needed."""
+    """Seconds until the breaker lets a probe through; 0: now, or it is not open."""
     calls_in_flight: int
-    """Calls that it has now."""
+    """Its calls in flight."""

@@ -76,7 +76,7 @@ class ClientMetrics:
             registry,
         )
         self.trips = Counter(
-            "torchless_client_breaker_trips", "Times that the breaker opened", endpoint, registry=registry
+            "torchless_client_breaker_trips", "Times that the circuit breaker opened", endpoint, registry=registry
         )
         self._users: Counts[tuple[str, str]] = Counts()
 
@@ -114,23 +114,14 @@ class EndpointMetrics:
     def __init__(self, metrics: ClientMetrics, capability: str, address: str) -> None:
         self._metrics = metrics
         self._labels = (capability, address)
-        self._in_flight = metrics.in_flight.labels(*self._labels)
-        self._shown_in_flight = 0
+        self.in_flight = metrics.in_flight.labels(*self._labels)
+        """Calls in flight; incremented and decremented, as other clients of the process may use the same endpoint."""
         self._trips = metrics.trips.labels(*self._labels)
-        self._outcomes = {kind: metrics.attempts.labels(*self._labels, outcome) for kind, outcome in _OUTCOMES.items()}
+        self.outcomes = {kind: metrics.attempts.labels(*self._labels, outcome) for kind, outcome in _OUTCOMES.items()}
+        """Attempts by the kind of their error; None: answered."""
         self._is_gone = False
         self.health(serving=False)
         self.breaker(BreakerState.CLOSED, 0.0)
-
-    def attempt(self, kind: ErrorKind | None) -> None:
-        """Counts an attempt that ended with an error of `kind`, or None for success."""
-        self._outcomes[kind].inc()
-
-    def in_flight(self, number: int) -> None:
-        """Sets the number of calls in flight."""
-        # Another client of this process may call the same endpoint.
-        self._in_flight.inc(number - self._shown_in_flight)
-        self._shown_in_flight = number
 
     def health(self, *, serving: bool) -> None:
         """Sets whether the endpoint reports SERVING."""

@@ -1,9 +1,9 @@
-"""Joins concurrent small requests to embed into one call, while calls before them are under way.
+"""Joins concurrent small embedding requests into one call while earlier calls are in flight.
 
-A call costs both ends about as much as a short text costs the device, so at many small requests at a time one call with
-all of their texts is answered sooner than a call each. Nobody waits for others to come: while fewer calls are under way
-than keep a service busy, a request is a call of its own. So it is when as many wait as the next calls can take: the
-service then sees how much there is to do, and refuses what it cannot.
+A call costs both ends about as much as a short text costs the device, so one call with the texts of many small
+requests is answered sooner than many calls. Requests never wait for company: below the configured number of calls in
+flight, each is sent at once. A request is also sent at once when the next calls are full, so that the service sees its
+load and can refuse what it cannot do.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from pydantic import Field
 
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
-from torchless.contracts.errors import CALLERS_FAULT, ErrorKind, TorchlessError
+from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.settings import SettingsGroup
 
 Answer = TypeVar("Answer")
 Key = TypeVar("Key")
 _SMOOTHING = 0.2
-_ITS_OWN = CALLERS_FAULT | {ErrorKind.INTERNAL}
-"""Errors that one request of several may be to blame for."""
 _CLOSED = TorchlessError(ErrorKind.UNREACHABLE, "the client was closed")
-_DEFECT = TorchlessError(ErrorKind.INTERNAL, "the request could not be sent with others")
+_DEFECT = TorchlessError(ErrorKind.INTERNAL, "the joined call failed")
 
 
 class JoiningSettings(SettingsGroup):
@@ -54,12 +52,17 @@ class JoiningSettings(SettingsGroup):
 
 @dataclass(slots=True, eq=False)
 class _Member(Generic[Answer]):
-    """A request that waits."""
+    """A request that waits for a joined call."""
 
     texts: Sequence[str]
     context: CallContext
     deadline: Deadline
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def fail(self, error: TorchlessError) -> None:
+        """Answers the request with `error`, unless it has an answer."""
+        if not self.answer.done():
+            self.answer.set_exception(error.copy())
 
 
 @dataclass(slots=True)
@@ -75,9 +78,9 @@ class Joining(Generic[Key, Answer]):
 
     Args:
         call: Makes a call with the texts of one or several requests.
-        part: The part of an answer that is about the texts from one index up to another.
-        endpoints: How many endpoints take calls.
-        settings: What is joined.
+        part: Takes the answer for the texts from one index up to another out of an answer.
+        endpoints: Counts the available endpoints.
+        settings: Which requests are joined.
     """
 
     def __init__(
@@ -93,16 +96,14 @@ class Joining(Generic[Key, Answer]):
         self.settings = settings
         self._groups: defaultdict[tuple[Key, str], _Group[Answer]] = defaultdict(_Group)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._seconds_a_text = 0.0
+        self._seconds_per_text = 0.0
 
     def takes(self, texts: Sequence[str]) -> bool:
-        """Whether a request with `texts` is small enough."""
+        """Whether a request with `texts` is small enough to be joined."""
         settings = self.settings
-        return (
-            settings.enabled
-            and 0 < len(texts) <= settings.max_texts
-            and sum(map(len, texts)) <= settings.max_characters
-        )
+        if not settings.enabled or not 0 < len(texts) <= settings.max_texts:
+            return False
+        return sum(map(len, texts)) <= settings.max_characters
 
     async def answer(self, texts: Sequence[str], key: Key, context: CallContext, deadline: Deadline) -> Answer:
         """The answer to one request.
@@ -110,11 +111,11 @@ class Joining(Generic[Key, Answer]):
         Args:
             texts: Its texts.
             key: What requests must have in common to share a call.
-            context: For whom. Only requests of one tenant share a call.
+            context: Its context. Only requests of one tenant share a call.
             deadline: Until when its caller waits.
 
         Raises:
-            TorchlessError: As the call; what another request is to blame for is never raised.
+            TorchlessError: As the call; never an error that another request caused.
         """
         group = self._groups[key, context.tenant]
         calls = self.settings.calls_per_endpoint * max(1, self._endpoints())
@@ -124,7 +125,7 @@ class Joining(Generic[Key, Answer]):
                 return await self._timed(texts, key, context)
             finally:
                 end()
-        if sum(len(each.texts) for each in group.waiting) + len(texts) > calls * self._most():
+        if sum(len(member.texts) for member in group.waiting) + len(texts) > calls * self._max_texts():
             return await self._call(texts, key, context)
         member: _Member[Answer] = _Member(texts, context, deadline)
         group.waiting.append(member)
@@ -132,17 +133,19 @@ class Joining(Generic[Key, Answer]):
             async with asyncio.timeout(deadline.timeout_s):
                 return await member.answer
         except TimeoutError:
-            raise TorchlessError(ErrorKind.DEADLINE, "the request waited for its turn until its deadline") from None
+            raise TorchlessError(
+                ErrorKind.DEADLINE, "the request waited for earlier calls until its deadline"
+            ) from None
         finally:
             member.answer.cancel()
             if member in group.waiting:
                 group.waiting.remove(member)
 
     async def close(self) -> None:
-        """Cancels the calls under way for several requests; those who wait hear that the client is closed."""
+        """Cancels the joined calls; requests that wait end with UNREACHABLE."""
         for group in self._groups.values():
-            for each in group.waiting:
-                _fail(each, _CLOSED)
+            for member in group.waiting:
+                member.fail(_CLOSED)
             group.waiting.clear()
         for task in self._tasks:
             task.cancel()
@@ -150,9 +153,9 @@ class Joining(Generic[Key, Answer]):
             await asyncio.wait(self._tasks)
 
     def _begin(self, group: _Group[Answer], key: Key, tenant: str) -> Callable[[], None]:
-        """Counts a call as under way until the function is called, or for twice the time that one is to take.
+        """Counts a call as in flight until the returned function is called, or for twice the longest duration.
 
-        One that hangs, at an endpoint that is lost, must not keep those waiting whom another endpoint would answer.
+        A call that hangs at a lost endpoint must not hold back requests that another endpoint could answer.
         """
         group.calls += 1
         counts = True
@@ -162,103 +165,98 @@ class Joining(Generic[Key, Answer]):
             if counts:
                 counts = False
                 late.cancel()
-                self._ended(group, key, tenant)
+                self._call_ended(group, key, tenant)
 
         late = asyncio.get_running_loop().call_later(2 * self.settings.max_duration_s, end)
         return end
 
-    def _ended(self, group: _Group[Answer], key: Key, tenant: str) -> None:
-        """A call ended: those that wait get the next."""
+    def _call_ended(self, group: _Group[Answer], key: Key, tenant: str) -> None:
+        """Starts the next joined call, if requests wait."""
         group.calls -= 1
-        members = self._next(group)
+        members = self._take_waiting(group)
         if members:
-            self._together(members, key, self._begin(group, key, tenant))
+            self._join(members, key, self._begin(group, key, tenant))
         elif not group.calls:
             self._groups.pop((key, tenant), None)
 
-    def _next(self, group: _Group[Answer]) -> list[_Member[Answer]]:
-        """Those that have waited longest, as many as fit into one call; they wait no longer."""
+    def _take_waiting(self, group: _Group[Answer]) -> list[_Member[Answer]]:
+        """Takes the requests that have waited longest, as many as fit into one call."""
         members: list[_Member[Answer]] = []
-        texts, most = 0, self._most()
-        for each in group.waiting:
-            texts += len(each.texts)
-            if members and texts > most:
+        texts, max_texts = 0, self._max_texts()
+        for member in group.waiting:
+            texts += len(member.texts)
+            if members and texts > max_texts:
                 break
-            members.append(each)
+            members.append(member)
         del group.waiting[: len(members)]
         return members
 
-    def _together(self, members: list[_Member[Answer]], key: Key, end: Callable[[], None]) -> None:
-        """Begins a call for `members`."""
-        task = asyncio.get_running_loop().create_task(self._shared(members, key))
+    def _join(self, members: list[_Member[Answer]], key: Key, end: Callable[[], None]) -> None:
+        """Starts one call for `members`."""
+        task = asyncio.get_running_loop().create_task(self._answer_all(members, key))
         self._tasks.add(task)
-        left = len(members)
+        waiting = len(members)
 
-        def gone(_: object) -> None:
-            # The last of them has hung up: nobody waits for the answer.
-            nonlocal left
-            left -= 1
-            if not left:
+        def stop_waiting(_: object) -> None:
+            # Once every caller has its answer or has disconnected, the call is of no use.
+            nonlocal waiting
+            waiting -= 1
+            if not waiting:
                 task.cancel()
 
         def done(_: object) -> None:
             self._tasks.discard(task)
-            for each in members:
-                # A defect, or this client is closed: nobody must wait for ever.
-                _fail(each, _CLOSED if task.cancelled() else _DEFECT)
+            for member in members:
+                # After a defect, or when the client is closed, no request may wait for ever.
+                member.fail(_CLOSED if task.cancelled() else _DEFECT)
             end()
 
-        for each in members:
-            each.answer.add_done_callback(gone)
+        for member in members:
+            member.answer.add_done_callback(stop_waiting)
         task.add_done_callback(done)
 
-    async def _shared(self, members: list[_Member[Answer]], key: Key) -> None:
-        """Answers all of them by one call, or each by its own where the fault may be one's alone."""
-        texts = [text for each in members for text in each.texts]
-        # It is worth going on while anybody waits.
-        latest = max((each.deadline for each in members), key=attrgetter("expires_at"))
+    async def _answer_all(self, members: list[_Member[Answer]], key: Key) -> None:
+        """Answers all requests with one call, or each with its own if one of them may have caused an error."""
+        texts = [text for member in members for text in member.texts]
+        # The call is of use until the last caller stops waiting.
+        deadline = max((member.deadline for member in members), key=attrgetter("expires_at"))
         try:
-            answer = await self._timed(texts, key, replace(members[0].context, deadline=latest))
+            answer = await self._timed(texts, key, replace(members[0].context, deadline=deadline))
         except TorchlessError as error:
-            if error.kind in _ITS_OWN and len(members) > 1:
-                await asyncio.gather(*(self._alone(each, key) for each in members))
+            if error.kind.policy.from_one_input and len(members) > 1:
+                await asyncio.gather(*(self._answer_alone(member, key) for member in members))
             else:
-                for each in members:
-                    _fail(each, error)
+                for member in members:
+                    member.fail(error)
             return
         start = 0
-        for each in members:
-            if not each.answer.done():
-                each.answer.set_result(self._part(answer, start, start + len(each.texts)))
-            start += len(each.texts)
+        for member in members:
+            if not member.answer.done():
+                member.answer.set_result(self._part(answer, start, start + len(member.texts)))
+            start += len(member.texts)
 
     async def _timed(self, texts: Sequence[str], key: Key, context: CallContext) -> Answer:
-        """Makes a call, and learns from its end how long a text takes."""
+        """Makes a call, and updates the estimate of the time per text."""
         started = time.monotonic()
         answer = await self._call(texts, key, context)
         seconds = (time.monotonic() - started) / len(texts)
-        self._seconds_a_text += _SMOOTHING * (seconds - self._seconds_a_text) if self._seconds_a_text else seconds
+        self._seconds_per_text += _SMOOTHING * (seconds - self._seconds_per_text) if self._seconds_per_text else seconds
         return answer
 
-    def _most(self) -> int:
-        """Texts of the next call."""
-        if not self._seconds_a_text:
+    def _max_texts(self) -> int:
+        """Most texts of the next joined call."""
+        if not self._seconds_per_text:
             return self.settings.max_joined_texts
-        in_time = int(self.settings.max_duration_s / self._seconds_a_text)
+        in_time = int(self.settings.max_duration_s / self._seconds_per_text)
         return max(self.settings.max_texts, min(self.settings.max_joined_texts, in_time))
 
-    async def _alone(self, member: _Member[Answer], key: Key) -> None:
+    async def _answer_alone(self, member: _Member[Answer], key: Key) -> None:
         if member.answer.done() or member.deadline.expired:
             return
         try:
             answer = await self._call(member.texts, key, replace(member.context, deadline=member.deadline))
         except TorchlessError as error:
-            _fail(member, error)
+            member.fail(error)
         else:
             if not member.answer.done():
                 member.answer.set_result(answer)
-
-
-def _fail(member: _Member[Answer], error: TorchlessError) -> None:
-    if not member.answer.done():
-        member.answer.set_exception(error.copy())

@@ -1,4 +1,4 @@
-"""When a call is tried again: which errors, how long after, and how often in all."""
+"""Retries: after which errors, after which pause, and how many in all."""
 
 from __future__ import annotations
 
@@ -6,37 +6,35 @@ import random
 from dataclasses import dataclass
 
 from torchless.clients.settings import RetrySettings
-from torchless.contracts.errors import ErrorKind, TorchlessError
-
-_ELSEWHERE = frozenset({ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED})
-"""Nothing was begun, and trying the same endpoint again would only add to its load."""
+from torchless.contracts.errors import Retry, TorchlessError
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class RetryPlan:
     """How the next attempt is made."""
 
     only_others: bool
-    """Whether only an endpoint that the call has not met will do."""
+    """Whether only a healthy endpoint that the call has not tried will do."""
     pause_s: float
-    """Time to wait before it, in seconds."""
+    """Pause before it, in seconds."""
 
 
-def next_attempt(error: TorchlessError, attempts: int, settings: RetrySettings, *, repeatable: bool) -> Again | None:
-    """The attempt after one that failed with `error`; None: there is none.
+def plan_retry(error: TorchlessError, attempts: int, settings: RetrySettings, *, repeatable: bool) -> RetryPlan | None:
+    """How to retry a call that failed with `error`; None: not at all.
 
     Args:
         error: Why the last attempt failed.
         attempts: Attempts made so far.
-        settings: Numbers and times.
-        repeatable: Whether a call whose answer was lost may be made once more.
+        settings: Limits and pauses.
+        repeatable: Whether the call may run twice, as its answer may have been lost.
     """
-    if attempts >= settings.attempts:
+    policy = error.kind.policy
+    if attempts >= settings.attempts or not (repeatable or policy.not_started):
         return None
-    if error.kind is ErrorKind.UNREACHABLE and repeatable:
-        return Again(only_others=False, pause_s=pause_s(attempts, settings))
-    if attempts == 1 and (error.kind in _ELSEWHERE or (error.kind is ErrorKind.GPU_UNAVAILABLE and repeatable)):
-        return Again(only_others=True, pause_s=0.0)
+    if policy.retry is Retry.ANYWHERE:
+        return RetryPlan(only_others=False, pause_s=pause_s(attempts, settings))
+    if policy.retry is Retry.ELSEWHERE and attempts == 1:
+        return RetryPlan(only_others=True, pause_s=0.0)
     return None
 
 
@@ -45,15 +43,15 @@ def pause_s(attempts: int, settings: RetrySettings) -> float:
 
     Source: Marc Brooker, Exponential Backoff and Jitter, 2015.
     """
-    # 2 ** 1024 is no float; long before that the limit holds.
+    # 2 ** 1024 is no float; long before that the limit applies.
     ceiling = min(settings.max_s, settings.base_s * 2 ** min(attempts - 1, 64))
     return random.uniform(0, ceiling)  # noqa: S311  # only spreads them
 
 
 class RetryBudget:
-    """Bounds retries to a share of calls, so that they cannot make an outage worse.
+    """Limits retries to a share of calls, so that they cannot make an outage worse.
 
-    Each call saves up a part of a retry, at most a reserve of them; each retry takes a whole one.
+    Each call adds a part of a retry, up to a reserve; each retry takes a whole one.
 
     Args:
         settings: Share and reserve.
@@ -64,21 +62,21 @@ class RetryBudget:
         self._saved = float(settings.reserve)
 
     def reconfigure(self, settings: RetrySettings) -> None:
-        """Another share and reserve from now on."""
+        """Applies another share and reserve from now on."""
         self._settings = settings
         self._saved = min(self._saved, settings.reserve)
 
-    def call(self) -> None:
-        """A call was made."""
+    def add_call(self) -> None:
+        """Adds the share of one call."""
         self._saved = min(self._settings.reserve, self._saved + self._settings.budget)
 
     def take(self) -> bool:
-        """Whether a retry may be made; it is then counted."""
+        """Takes one retry; False: the budget is spent."""
         if self._saved < 1 - 1e-6:  # sums of floats
             return False
         self._saved -= 1
         return True
 
     def give_back(self) -> None:
-        """A retry that was taken is not made after all."""
+        """Returns a retry that was taken but not made."""
         self._saved = min(self._settings.reserve, self._saved + 1)

@@ -144,10 +144,10 @@ class TestLogged:
             [
                 f"{about} is serving",
                 f"{about} is unreachable",
-                f"{about}: its breaker is open",
+                f"{about}: circuit breaker is open",
                 f"{about} is serving",
-                f"{about}: its breaker is half_open",
-                f"{about}: its breaker is closed",
+                f"{about}: circuit breaker is half_open",
+                f"{about}: circuit breaker is closed",
             ]
         )
 

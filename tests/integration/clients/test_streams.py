@@ -367,7 +367,7 @@ class TestSilence:
             for _ in range(20):  # of the large ones most wait to be written
                 yield ["x" * size]
 
-        with pytest.raises(TorchlessError, match=r"answered nothing of the stream for 0\.3 s") as raised:
+        with pytest.raises(TorchlessError, match=r"sent no answer for 0\.3 s") as raised:
             await answers(client, frames())
         assert raised.value.kind is ErrorKind.DEADLINE
         await until(lambda: service.servicer.cancelled == 1)

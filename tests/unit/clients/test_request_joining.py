@@ -110,10 +110,10 @@ async def test_a_slow_service_gets_fewer_texts_in_a_call() -> None:
     await asyncio.sleep(0.02)
     client.service.gate.set()
     await task
-    assert client.joining._most() == 2
+    assert client.joining._max_texts() == 2
     for _ in range(30):
         await client.ask("a", "b")
-    assert client.joining._most() == 100
+    assert client.joining._max_texts() == 100
 
 
 @pytest.mark.parametrize("difference", [{"key": "other"}, {"tenant": "other"}])
@@ -245,7 +245,7 @@ async def test_closing_before_a_call_has_begun_keeps_nobody_waiting() -> None:
     joined = [client.ask("b", "c"), client.ask("d", "e")]
     await settle()
     # The next call is due at the next turn of the loop, and the client is closed before it.
-    client.joining._ended(next(iter(client.joining._groups.values())), "", "")
+    client.joining._call_ended(next(iter(client.joining._groups.values())), "", "")
     await client.joining.close()
     for waiting in joined:
         with pytest.raises(TorchlessError) as caught:

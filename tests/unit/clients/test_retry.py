@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchless.clients.retry import RetryBudget, next_attempt, pause_s
+from torchless.clients.retry import RetryBudget, pause_s, plan_retry
 from torchless.clients.settings import RetrySettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -19,7 +19,7 @@ def error(kind: ErrorKind) -> TorchlessError:
 
 @pytest.mark.parametrize("kind", ErrorKind)
 def test_which_errors_are_tried_again(kind: ErrorKind) -> None:
-    again = next_attempt(error(kind), 1, RetrySettings(), repeatable=True)
+    again = plan_retry(error(kind), 1, RetrySettings(), repeatable=True)
     assert (again is not None) is (kind is ErrorKind.UNREACHABLE or kind in ELSEWHERE_ONLY)
     if again is not None:
         assert again.only_others is (kind in ELSEWHERE_ONLY)
@@ -27,24 +27,24 @@ def test_which_errors_are_tried_again(kind: ErrorKind) -> None:
 
 @pytest.mark.parametrize("kind", ErrorKind)
 def test_what_may_not_be_repeated_is_tried_again_only_where_nothing_was_begun(kind: ErrorKind) -> None:
-    again = next_attempt(error(kind), 1, RetrySettings(), repeatable=False)
+    again = plan_retry(error(kind), 1, RetrySettings(), repeatable=False)
     assert (again is not None) is (kind in {ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED})
 
 
 @pytest.mark.parametrize("kind", sorted(ELSEWHERE_ONLY))
 def test_one_other_endpoint_is_tried_at_once_and_no_third(kind: ErrorKind) -> None:
-    first = next_attempt(error(kind), 1, RetrySettings(attempts=10), repeatable=True)
+    first = plan_retry(error(kind), 1, RetrySettings(attempts=10), repeatable=True)
     assert first is not None
     assert first.pause_s == 0
-    assert next_attempt(error(kind), 2, RetrySettings(attempts=10), repeatable=True) is None
+    assert plan_retry(error(kind), 2, RetrySettings(attempts=10), repeatable=True) is None
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
 def test_never_more_attempts_than_set(attempts: int) -> None:
     settings = RetrySettings(attempts=attempts)
     for made in range(1, attempts):
-        assert next_attempt(error(ErrorKind.UNREACHABLE), made, settings, repeatable=True) is not None
-    assert next_attempt(error(ErrorKind.UNREACHABLE), attempts, settings, repeatable=True) is None
+        assert plan_retry(error(ErrorKind.UNREACHABLE), made, settings, repeatable=True) is not None
+    assert plan_retry(error(ErrorKind.UNREACHABLE), attempts, settings, repeatable=True) is None
 
 
 @given(
@@ -71,7 +71,7 @@ def test_retries_are_a_share_of_calls_over_time() -> None:
     assert taken == [True, True, True, False]
     retries = 0
     for _ in range(1000):
-        budget.call()
+        budget.add_call()
         retries += budget.take()
     assert retries == 100
 
@@ -79,7 +79,7 @@ def test_retries_are_a_share_of_calls_over_time() -> None:
 def test_no_more_is_saved_than_the_reserve() -> None:
     budget = RetryBudget(RetrySettings(budget=1, reserve=2))
     for _ in range(50):
-        budget.call()
+        budget.add_call()
     budget.give_back()
     assert [budget.take() for _ in range(3)] == [True, True, False]
 
@@ -101,5 +101,5 @@ def test_a_smaller_reserve_holds_at_once_and_a_larger_one_is_earned() -> None:
 
 def test_without_a_budget_nothing_is_retried() -> None:
     budget = RetryBudget(RetrySettings(budget=0, reserve=0))
-    budget.call()
+    budget.add_call()
     assert not budget.take()

@@ -1,1 +1,1 @@
-"""The endpoints behind one client: where they are, how they are, and which of them gets the next call."""
+"""The endpoints of one service: discovery, health checks, circuit breakers and load balancing."""

@@ -1,8 +1,8 @@
-"""The circuit breaker of one endpoint: aiobreaker's state machine, fed with what counts.
+"""The circuit breaker of one endpoint: aiobreaker's state machine, fed with the results that count.
 
-aiobreaker lets every waiting call through once it is half open, counts calls that began before it opened, and keeps its
-time by the wall clock. So each call takes a ticket here, results of tickets from an earlier state are passed over, one
-ticket at a time is a probe, and the time is the monotonic clock's.
+A half-open breaker of aiobreaker lets every waiting call through, counts calls that began before it opened, and uses
+the wall clock. So each call takes a ticket here: results of tickets from an earlier state are ignored, only one ticket
+at a time is a half-open probe, and time is monotonic.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torchless.clients.endpoints.aiobreaker_without_redis import (
 from torchless.clients.settings import BreakerSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
-_ONE_PORTION = 4096
-"""Bytes of a request that `deadline_counts_from_s` is for: large ones may take long at a service that is well."""
-_MOST_PORTIONS = 20
-"""Portions that a request counts as at most: a service refuses in advance what would not be done by its deadline, so
-who waits that long in vain has been kept waiting."""
+_UNIT_BYTES = 4096
+"""Request size that `deadline_counts_from_s` is for; larger requests may take longer at a healthy service."""
+_MAX_UNITS = 20
+"""Most units that a request counts as. A service refuses at once what it cannot do in time, so even a large request
+that waits so long in vain is a failure."""
 _STATES = {
     CircuitBreakerState.CLOSED: BreakerState.CLOSED,
     CircuitBreakerState.HALF_OPEN: BreakerState.HALF_OPEN,
@@ -36,11 +36,13 @@ _STATES = {
 
 
 class _CountedError(Exception):
-    """Stands for an error that counts."""
+    """Stands for an error that counts as a failure."""
 
 
 class Ticket:
-    """A call's permission; ended once, with what became of the call."""
+    """Permission for one call; ended once, with the result of the call."""
+
+    __slots__ = ("_breaker", "_deadline_s", "period")
 
     def __init__(self, breaker: Breaker, period: int, deadline_s: float) -> None:
         self._breaker = breaker
@@ -48,29 +50,36 @@ class Ticket:
         self._deadline_s = deadline_s
 
     def answered(self) -> None:
-        """The endpoint answered; an error that says nothing against it is an answer, too."""
+        """The endpoint answered; an error that is not its fault is an answer as well."""
         self._breaker.end(self, failed=False)
 
     def failed(self, error: TorchlessError) -> None:
-        """The call ended with `error`."""
+        """The call failed with `error`."""
         self._breaker.end(self, failed=self._breaker.verdict(error, self._deadline_s))
 
-    def abandoned(self) -> None:
-        """Nobody waited for the end of the call, so nothing is known."""
+    def discard(self) -> None:
+        """The caller did not wait for the end of the call, so there is no result."""
         self._breaker.end(self, failed=None)
 
 
 class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has no types
-    """Opens after failures in a row, and lets one probe through at a time once its pause is over.
+    """Opens after failures in a row. Once its pause is over, it lets one probe through at a time.
 
     Args:
-        settings: Numbers and times.
+        settings: Thresholds and times.
         on_change: Called after each change of state.
+        clock: Monotonic time, in seconds.
     """
 
-    def __init__(self, settings: BreakerSettings, on_change: Callable[[BreakerState], None] = lambda state: None):
+    def __init__(
+        self,
+        settings: BreakerSettings,
+        on_change: Callable[[BreakerState], None] = lambda state: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._machine = CircuitBreaker(listeners=[self])
         self._on_change = on_change
+        self._clock = clock
         self.state = BreakerState.CLOSED
         """What it does with calls."""
         self._period = 0
@@ -81,17 +90,17 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
         self.reconfigure(settings)
 
     def reconfigure(self, settings: BreakerSettings) -> None:
-        """Other numbers and times from now on."""
+        """Applies other settings from now on."""
         self._settings = settings
         self._machine.fail_max = settings.failures
         self._machine.timeout_duration = timedelta(seconds=settings.open_s)
 
     @property
     def next_probe_s(self) -> float:
-        """Seconds until a probe may pass; 0: now, or none is needed."""
+        """Seconds until it lets a probe through; 0: now, or it is not open."""
         if self.state is not BreakerState.OPEN:
             return 0.0
-        return max(0.0, self._opened_at + self._settings.open_s - time.monotonic())
+        return max(0.0, self._opened_at + self._settings.open_s - self._clock())
 
     @property
     def admits(self) -> bool:
@@ -100,8 +109,8 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
             return True
         return self._probe is None and self.next_probe_s == 0
 
-    def end_pause(self) -> None:
-        """The endpoint says that it is back: an open breaker lets a probe through now."""
+    def allow_probe(self) -> None:
+        """Lets a probe through now if it is open, because the endpoint reports that it is back."""
         if self.state is BreakerState.OPEN:
             self._opened_at = -math.inf
 
@@ -111,17 +120,17 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
             return None
         if self.state is BreakerState.OPEN:
             self._machine.half_open()
-        ticket = Ticket(self, self._period, deadline_s / min(1 + size // _ONE_PORTION, _MOST_PORTIONS))
+        ticket = Ticket(self, self._period, deadline_s / min(1 + size // _UNIT_BYTES, _MAX_UNITS))
         if self.state is BreakerState.HALF_OPEN:
             self._probe = ticket
         return ticket
 
     def verdict(self, error: TorchlessError, deadline_s: float) -> bool | None:
-        """Whether `error` of a call that waited `deadline_s` seconds speaks against the endpoint; None: neither way."""
-        if error.kind is ErrorKind.DEADLINE:
-            # A short one that was missed is no answer either: it must not pass a probe, nor make failures forgotten.
-            return True if deadline_s >= self._settings.deadline_counts_from_s else None
-        return error.kind is ErrorKind.UNREACHABLE
+        """Whether `error` of a call that waited `deadline_s` seconds is a failure; None: it says nothing."""
+        if error.kind is ErrorKind.DEADLINE and deadline_s < self._settings.deadline_counts_from_s:
+            # No answer either: it must neither close a half-open breaker nor reset the count of failures.
+            return None
+        return error.kind.policy.counts_for_breaker
 
     def end(self, ticket: Ticket, *, failed: bool | None) -> None:
         """Takes the result of a call; None: there is none."""
@@ -132,21 +141,21 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
         try:
             self._machine.call(_result, failed)
         except (_CountedError, CircuitBreakerError) as error:
-            _let_go(error)
+            _break_cycles(error)
 
     def state_change(self, breaker: Any, old: Any, new: Any) -> None:
-        """Hears of aiobreaker's changes, before `current_state` has them."""
+        """Called by aiobreaker on a change, before `current_state` has the new state."""
         self.state = _STATES[new.state]
         self._period += 1
         self._probe = None
         if self.state is BreakerState.OPEN:
-            self._opened_at = time.monotonic()
+            self._opened_at = self._clock()
             self.trips += 1
         self._on_change(self.state)
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Undoes the circles of `error`: aiobreaker's frames hold it, and it the call's own error, which is handled now."""
+def _break_cycles(error: BaseException | None) -> None:
+    """Frees `error`: aiobreaker's frames refer to it, and it refers to the call's own error, which is handled now."""
     while isinstance(error, _CountedError | CircuitBreakerError):
         following = error.__cause__
         error.__traceback__ = error.__cause__ = error.__context__ = None

@@ -1,4 +1,4 @@
-"""Opens a gRPC channel as the settings have it."""
+"""Opens gRPC channels."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ _DNS_EVERY_MS = 1000
 
 
 def open_channel(settings: ClientSettings, address: str | None = None) -> grpc.aio.Channel:
-    """A channel to `address`, or to `settings.address`; it connects with the first call and again after a loss."""
+    """A channel to `address`, or to `settings.address`; it connects at the first call, and again after a loss."""
     connection = settings.connection
     options = [
         ("grpc.max_send_message_length", connection.max_message_mib * _MIB),
         ("grpc.max_receive_message_length", connection.max_message_mib * _MIB),
         ("grpc.keepalive_time_ms", int(connection.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(connection.keepalive_timeout_s * 1000)),
-        # A health watch is silent for hours; by default its connection would be asked twice, and then no more.
+        # A health watch is silent for hours; by default gRPC pings its connection only twice.
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", int(connection.reconnect_min_s * 1000)),
-        # Not what it is called: how long a connection may take before it is given up.
+        # Despite its name, this is the timeout of connecting.
         ("grpc.min_reconnect_backoff_ms", int(connection.timeout_s * 1000)),
         ("grpc.max_reconnect_backoff_ms", int(connection.reconnect_max_s * 1000)),
-        # gRPC resolves a name that is one endpoint when its connection is lost, by default twice a minute at most.
+        # When the connection to a name is lost, gRPC resolves the name again, by default at most twice a minute.
         ("grpc.dns_min_time_between_resolutions_ms", _DNS_EVERY_MS),
-        # Our own layer retries; gRPC's would hide attempts from it.
+        # The client retries; gRPC's own retries would hide attempts from it.
         ("grpc.enable_retries", 0),
-        # A channel of its own: gRPC shares subchannels between channels with equal options.
+        # By default gRPC shares subchannels between channels with equal options.
         ("grpc.use_local_subchannel_pool", 1),
     ]
     return grpc.aio.insecure_channel(settings.address if address is None else address, options=options)

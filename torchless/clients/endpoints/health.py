@@ -1,4 +1,4 @@
-"""What an endpoint says of its own health (grpc.health.v1): by Watch, by Check where it has no Watch.
+"""Health checks of one endpoint (grpc.health.v1): Watch, or Check where the service does not implement Watch.
 
 Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md.
 """
@@ -27,8 +27,8 @@ class HealthWatch:
     Args:
         channel: The channel to the endpoint.
         service_name: Full name of the gRPC service.
-        settings: Times.
-        on_change: Called with the new state, once a change.
+        settings: Intervals and timeouts.
+        on_change: Called with the new state on each change.
     """
 
     def __init__(
@@ -44,40 +44,40 @@ class HealthWatch:
         self.settings = settings
         self._on_change = on_change
         self._stream: Any = None
-        self._probe: asyncio.Task[None] | None = None
-        self._heard = 0
+        self._checking: asyncio.Task[None] | None = None
+        self._responses = 0
         self.state = Health.UNKNOWN
         """What is known now."""
 
     async def run(self) -> None:
-        """Follows until cancelled."""
+        """Follows the health until cancelled."""
         pause_s = _FIRST_PAUSE_S
         try:
             while True:
                 if self.state is not Health.UNREACHABLE:
-                    self.suspect()  # Watch waits for a connection, and so does not tell that there is nobody
+                    self.suspect()  # Watch waits for a connection, and so does not report a missing endpoint
                 began = time.monotonic()
-                heard = await self._listen()
-                # One that answers and hangs up again and again is not asked ever faster.
+                heard = await self._watch()
+                # An endpoint that answers and hangs up again and again is not asked ever faster.
                 lasted = heard and time.monotonic() - began > _STEADY_S
                 pause_s = _FIRST_PAUSE_S if lasted else min(2 * pause_s, self.settings.interval_s)
                 await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311  # only spreads them
         finally:
-            if self._probe is not None:
-                self._probe.cancel()
+            if self._checking is not None:
+                self._checking.cancel()
 
     def suspect(self) -> None:
-        """Nothing is known, or a call was not answered in time: asks the endpoint whether it is there at all."""
-        if self._probe is None or self._probe.done():
-            self._probe = asyncio.get_running_loop().create_task(self._look())
+        """Checks whether the endpoint answers at all: nothing is known yet, or a call missed its deadline."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.get_running_loop().create_task(self._check_reachable())
 
     async def check(self, timeout_s: float | None) -> Health:
-        """What it says when asked now, within `timeout_s` seconds; changes nothing of what is known."""
+        """What the endpoint reports now, within `timeout_s` seconds; does not change `state`."""
         try:
             return _state_of((await self._stub.Check(self._request, timeout=timeout_s)).status)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                return Health.SERVING  # it answers, and has nothing to say of its health
+                return Health.SERVING  # it answers, but has no health service
             return Health.NOT_SERVING if error.code() is grpc.StatusCode.NOT_FOUND else Health.UNREACHABLE
         except grpc.aio.UsageError:  # the channel is closed
             return Health.UNREACHABLE
@@ -86,15 +86,19 @@ class HealthWatch:
                 raise
             return Health.UNREACHABLE  # the channel was closed meanwhile
 
-    async def _listen(self) -> bool:
-        """Whether something was heard before the stream ended. After an end in order its last word stands."""
+    async def _watch(self) -> bool:
+        """Follows one Watch stream to its end; its last state stays after a normal end.
+
+        Returns:
+            Whether the endpoint reported its state at least once.
+        """
         heard = False
-        # While there is no connection it waits for one, as slowly as the channel connects anew.
+        # Without a connection it waits for one; the channel connects again after its own pauses.
         self._stream = self._stub.Watch(self._request, wait_for_ready=True)
         try:
             async for response in self._stream:
                 heard = True
-                self._heard += 1
+                self._responses += 1
                 self._become(_state_of(response.status))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -103,7 +107,7 @@ class HealthWatch:
         except asyncio.CancelledError:
             if is_this_task_cancelled():
                 raise
-            # Only the stream was, by `_look`.
+            # `_check_reachable` cancelled only the stream.
         finally:
             self._stream.cancel()
         return heard
@@ -113,11 +117,11 @@ class HealthWatch:
             self._become(await self.check(self.settings.timeout_s))
             await asyncio.sleep(self.settings.interval_s)
 
-    async def _look(self) -> None:
-        heard = self._heard
+    async def _check_reachable(self) -> None:
+        responses = self._responses
         unreachable = await self.check(self.settings.timeout_s) is Health.UNREACHABLE
-        if unreachable and heard == self._heard and self._stream is not None:
-            # A new stream is answered as soon as the endpoint is back.
+        if unreachable and responses == self._responses and self._stream is not None:
+            # A new stream gets an answer as soon as the endpoint is back.
             self._stream.cancel()
             self._become(Health.UNREACHABLE)
 
@@ -128,7 +132,7 @@ class HealthWatch:
 
 
 def is_this_task_cancelled() -> bool:
-    """Whether a `CancelledError` is meant for the task that runs; gRPC raises it for calls cancelled by others, too."""
+    """Whether the running task itself was cancelled; gRPC raises `CancelledError` also for calls that others cancel."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

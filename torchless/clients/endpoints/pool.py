@@ -1,18 +1,24 @@
-"""All endpoints of one capability, found anew as names change."""
+"""All endpoints of one service: discovers them, and picks one for each call.
+
+Balancing is power of two choices: of two endpoints drawn at random, the one with fewer calls in flight gets the call
+(Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, 2001). That is nearly as even as comparing all of
+them, and not every caller runs to the same one. Calls in flight are weighted by latency, as in Finagle's balancers: one
+call at an endpoint that is twenty times as slow counts as twenty.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, Generic
 
 from torchless.clients.addresses import Target, parse
 from torchless.clients.deadline import Deadline
 from torchless.clients.endpoint_state import BreakerState, EndpointState, Health
-from torchless.clients.endpoints.balancing import choose
 from torchless.clients.endpoints.breaker import Ticket
 from torchless.clients.endpoints.endpoint import Endpoint, Stub
 from torchless.clients.settings import ClientSettings
@@ -20,17 +26,53 @@ from torchless.clients.translate import out_of_time, unreachable
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 logger = logging.getLogger(__name__)
-_SHORTEST_S = 1.0
-"""Names are not resolved more often than this, whatever fails."""
+_RANKS = {Health.SERVING: 0, Health.UNKNOWN: 1, Health.NOT_SERVING: 2, Health.UNREACHABLE: 3}
+_UNHEALTHY_FROM = 2
+
+
+def choose(
+    endpoints: Sequence[Endpoint[Stub]], tried: Collection[Endpoint[Any]] = (), *, only_others: bool = False
+) -> Endpoint[Stub] | None:
+    """The endpoint for the next attempt of a call, among those whose breakers admit it; None: there is none.
+
+    Healthy endpoints come first, and of those the ones that were not tried yet. If none is healthy, an unhealthy one is
+    called anyway, because its own error, for instance GPU_UNAVAILABLE, says more than a guess; one that answers comes
+    before one that does not.
+
+    Args:
+        endpoints: All endpoints.
+        tried: Those that this call has tried.
+        only_others: Whether to accept only a healthy endpoint that was not tried.
+    """
+    admitted = [endpoint for endpoint in endpoints if endpoint.breaker.admits]
+    for rank in range(len(_RANKS)):
+        ranked = [endpoint for endpoint in admitted if _RANKS[endpoint.health] == rank]
+        fresh = [endpoint for endpoint in ranked if endpoint not in tried]
+        if fresh and (rank < _UNHEALTHY_FROM or not only_others):
+            return _choose_of_two(fresh)
+        if ranked and not only_others:
+            return _choose_of_two(ranked)
+    return None
+
+
+def _choose_of_two(endpoints: Sequence[Endpoint[Stub]]) -> Endpoint[Stub]:
+    if len(endpoints) == 1:
+        return endpoints[0]
+    first, second = random.sample(endpoints, 2)
+    first_load, second_load = first.load, second.load
+    first_s, second_s = first.latency_s, second.latency_s
+    if first_s is not None and second_s is not None:
+        first_load, second_load = first_load * first_s, second_load * second_s
+    return first if first_load <= second_load else second
 
 
 class EndpointPool(Generic[Stub]):
-    """Picks endpoints; keeps their number up to date. Made inside the running event loop.
+    """Picks endpoints, and follows their discovery. Create it inside the running event loop.
 
     Args:
-        settings: Where they are and how they are called.
+        settings: Addresses, and how the endpoints are called.
         capability: Name of the capability, for messages and logs.
-        make_endpoint: Makes one for an address.
+        make_endpoint: Makes the endpoint for an address.
     """
 
     def __init__(
@@ -44,18 +86,20 @@ class EndpointPool(Generic[Stub]):
         self._endpoints: dict[str, Endpoint[Stub]] = {}
         self._known: dict[Target, list[str]] = {}
         self._lookups: dict[Target, asyncio.Task[list[str]]] = {}
-        self._wanted = asyncio.Event()
+        self._refresh = asyncio.Event()
         self._resolved_once: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._leaving: dict[Endpoint[Stub], asyncio.Task[None]] = {}
         self._started = False
         self.is_closed = False
-        """Whether it gives out no endpoints any more."""
+        """Whether `close` was called."""
+        self.min_refresh_s = 1.0
+        """Shortest time between two lookups, in seconds, however many calls fail."""
         self._unresolved: set[Target] = set()
         self._set(settings)
 
     def start(self) -> None:
-        """Begins to follow names and the endpoints' health; a second call changes nothing."""
+        """Starts discovery and health checks; a second call does nothing."""
         if self._started or self.is_closed:
             return
         self._started = True
@@ -65,11 +109,11 @@ class EndpointPool(Generic[Stub]):
             self._follow()
 
     async def reconfigure(self, settings: ClientSettings) -> None:
-        """Other settings from now on: new endpoints get calls, those that are gone finish theirs."""
+        """Applies other settings from now on: new endpoints get calls, removed ones finish theirs."""
         if self.is_closed:
             return
         self._set(settings)
-        # What is being looked up belongs to the settings before. Calls that wait for it wait for the new names.
+        # The lookups in progress belong to the old settings. Calls that wait for them wait for the new names.
         stopped = self._stop_following()
         if self._started and any(target.many for target in self._targets):
             self._follow()
@@ -77,7 +121,7 @@ class EndpointPool(Generic[Stub]):
             await asyncio.wait(stopped)
 
     async def close(self) -> None:
-        """Closes every endpoint, also those that were leaving; calls in flight end with UNREACHABLE."""
+        """Closes every endpoint, including leaving ones; calls in flight end with UNREACHABLE."""
         self.is_closed = True
         leaving = dict(self._leaving)
         for task in leaving.values():
@@ -102,69 +146,72 @@ class EndpointPool(Generic[Stub]):
 
         Args:
             deadline: Until when the call waits.
-            tried: Endpoints that it has met.
-            only_others: Whether only a healthy one that it has not met will do.
-            size: Size of its request, in bytes.
+            tried: Endpoints that the call has tried.
+            only_others: Whether to accept only a healthy endpoint that was not tried.
+            size: Size of the request, in bytes.
 
         Raises:
-            TorchlessError: UNREACHABLE when no endpoint is known, CIRCUIT_OPEN when no breaker lets a call through,
-                DEADLINE when there is no time left.
+            TorchlessError: UNREACHABLE when no endpoint is known, CIRCUIT_OPEN when no breaker admits a call, DEADLINE
+                when the deadline has passed.
         """
-        if deadline.expired:
+        remaining_s = deadline.remaining_s
+        if remaining_s <= 0:
             raise out_of_time(self._capability)
         self.start()
-        await self.known(deadline)
+        if not self._endpoints:
+            await self.known(deadline)
+            remaining_s = deadline.remaining_s
         endpoints = list(self._endpoints.values())
         endpoint = choose(endpoints, tried, only_others=only_others)
-        ticket = endpoint.breaker.begin(deadline.remaining_s, size) if endpoint is not None else None
+        ticket = endpoint.breaker.begin(remaining_s, size) if endpoint is not None else None
         if endpoint is None or ticket is None:
-            raise self._nobody(endpoints)
+            raise self._no_endpoint(endpoints)
         return endpoint, ticket
 
     async def known(self, deadline: Deadline) -> None:
         """Waits until names have been resolved once, or `deadline` has passed."""
         while not self._endpoints and (task := self._resolved_once) is not None:
             await asyncio.wait({task}, timeout=deadline.timeout_s)
-            if task is self._resolved_once:  # else other settings came, and with them other names
+            if task is self._resolved_once:  # otherwise other settings arrived, and with them other names
                 return
 
-    def look_again(self) -> None:
-        """An endpoint could not be reached: its name may stand for another by now."""
-        self._wanted.set()
+    def refresh(self) -> None:
+        """Resolves names again soon: an endpoint could not be reached, so its name may have another address by now."""
+        self._refresh.set()
 
     def states(self) -> list[EndpointState]:
         """What is known of each endpoint now."""
         return [endpoint.state() for endpoint in self._endpoints.values()]
 
-    def takers(self) -> int:
-        """How many endpoints take calls now, as far as is known."""
-        return sum(each.takes_calls for each in self._endpoints.values())
+    def available_endpoints(self) -> int:
+        """The number of healthy endpoints with a closed breaker, as far as is known."""
+        return sum(endpoint.is_available for endpoint in self._endpoints.values())
 
     def is_down(self) -> bool:
-        """Whether each of them is known not to take calls."""
+        """Whether every endpoint is known to be unhealthy or has an open breaker."""
         return not any(
-            each.breaker.state is BreakerState.CLOSED and each.health in {Health.SERVING, Health.UNKNOWN}
-            for each in self._endpoints.values()
+            endpoint.breaker.state is BreakerState.CLOSED and endpoint.health in {Health.SERVING, Health.UNKNOWN}
+            for endpoint in self._endpoints.values()
         )
 
     def endpoints(self) -> list[Endpoint[Stub]]:
-        """Those that may get calls."""
+        """All endpoints that may get calls."""
         return list(self._endpoints.values())
 
-    def _nobody(self, endpoints: list[Endpoint[Stub]]) -> TorchlessError:
+    def _no_endpoint(self, endpoints: list[Endpoint[Stub]]) -> TorchlessError:
         if self.is_closed:
             return unreachable(self._capability)
         if not endpoints:
-            self.look_again()
+            self.refresh()
             return TorchlessError(
                 ErrorKind.UNREACHABLE,
-                f"no address of the {self._capability} service is known: its name is not resolved",
+                f"the address of the {self._capability} service cannot be resolved",
                 retry_after_s=self._settings.discovery.interval_s,
             )
         wait_s = min(endpoint.breaker.next_probe_s for endpoint in endpoints)
         return TorchlessError(
             ErrorKind.CIRCUIT_OPEN,
-            f"the {self._capability} service has not answered lately; it is tried again shortly",
+            f"recent calls to the {self._capability} service failed, so it is not called for now; retry shortly",
             retry_after_s=max(wait_s, 0.1),
         )
 
@@ -181,7 +228,7 @@ class EndpointPool(Generic[Stub]):
         self._adjust()
 
     def _adjust(self) -> None:
-        """Makes the endpoints those that are known."""
+        """Adds the endpoints that discovery has found, and removes the others."""
         addresses = list(dict.fromkeys(address for found in self._known.values() for address in found))
         for address in self._endpoints.keys() - set(addresses):
             logger.info("%s endpoint %s is gone from discovery", self._capability, address)
@@ -193,13 +240,13 @@ class EndpointPool(Generic[Stub]):
                     endpoint.start()
 
     def _let_go(self, endpoint: Endpoint[Stub]) -> None:
-        """Closes it once its calls have ended. Streams have no deadline of their own; they end with the default one."""
+        """Closes it once its calls have ended. Streams, which may have no deadline, have the default deadline left."""
         task = asyncio.get_running_loop().create_task(endpoint.leave(self._settings.deadline_s))
         self._leaving[endpoint] = task
         task.add_done_callback(lambda _: self._leaving.pop(endpoint))
 
     def _stop_following(self) -> set[asyncio.Task[None]]:
-        """The tasks that end now."""
+        """Cancels discovery; returns the tasks that end now."""
         tasks = {task for task in (self._following, self._resolved_once) if task is not None}
         self._following = self._resolved_once = None
         for task in tasks:
@@ -216,20 +263,20 @@ class EndpointPool(Generic[Stub]):
         while True:
             began = time.monotonic()
             with suppress(TimeoutError):
-                # Not asyncio.wait_for: on 3.11 it loses a cancellation that comes as the event is set.
+                # Not asyncio.wait_for: on 3.11 it loses a cancellation that arrives as the event is set.
                 async with asyncio.timeout(self._settings.discovery.interval_s):
-                    await self._wanted.wait()
-            await asyncio.sleep(max(0.0, began + _SHORTEST_S - time.monotonic()))
-            self._wanted.clear()
+                    await self._refresh.wait()
+            await asyncio.sleep(max(0.0, began + self.min_refresh_s - time.monotonic()))
+            self._refresh.clear()
             await self._resolve()
 
     async def _resolve(self) -> None:
-        for target in [each for each in self._targets if each.many]:
+        for target in [target for target in self._targets if target.many]:
             try:
                 self._known[target] = await self._look_up(target)
             except OSError:  # a TimeoutError is one
                 if target not in self._unresolved:
-                    logger.warning("%s: a name of its address is not resolved", self._capability)
+                    logger.warning("%s: a name in the address cannot be resolved", self._capability)
                 self._unresolved.add(target)
             else:
                 self._unresolved.discard(target)
@@ -238,8 +285,8 @@ class EndpointPool(Generic[Stub]):
     async def _look_up(self, target: Target) -> list[str]:
         """The endpoints of `target`.
 
-        One lookup at a time: each that hangs holds a thread of the few that the whole process has. What one finds after
-        its time is taken the next time.
+        There is one lookup per name at a time, because a lookup that hangs holds one of the process's few threads. The
+        result of a late lookup is used the next time.
 
         Raises:
             OSError: As `Target.endpoints`; TimeoutError after `discovery.timeout_s`.
@@ -247,7 +294,7 @@ class EndpointPool(Generic[Stub]):
         lookup = self._lookups.get(target)
         if lookup is None:
             self._lookups[target] = lookup = asyncio.get_running_loop().create_task(target.endpoints())
-            lookup.add_done_callback(_looked_at)
+            lookup.add_done_callback(_retrieve_error)
         done, _ = await asyncio.wait({lookup}, timeout=self._settings.discovery.timeout_s)
         if not done:
             raise TimeoutError
@@ -255,7 +302,7 @@ class EndpointPool(Generic[Stub]):
         return lookup.result()
 
 
-def _looked_at(lookup: asyncio.Task[list[str]]) -> None:
-    """Nobody may come to ask for its error."""
+def _retrieve_error(lookup: asyncio.Task[list[str]]) -> None:
+    """Marks the error of a late lookup as retrieved, so that asyncio does not log it."""
     if not lookup.cancelled():
         lookup.exception()

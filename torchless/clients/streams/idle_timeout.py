@@ -1,4 +1,4 @@
-"""What a stream has asked and was not answered, and when it has waited for that too long."""
+"""The unanswered requests of a stream, and the timeout for their answers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 Request = TypeVar("Request")
 
 
-class Unanswered(Generic[Request]):
-    """The requests that have no answer yet, in order, and since when nothing was answered."""
+class PendingRequests(Generic[Request]):
+    """The requests without an answer, in order, and how long the caller has waited for the next answer."""
 
     def __init__(self) -> None:
         self._requests: deque[Request] = deque()
         self._since = 0.0
-        self._is_waited_for = True
+        self._is_caller_waiting = True
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -38,86 +38,88 @@ class Unanswered(Generic[Request]):
         return iter(self._requests)
 
     @property
-    def silent_since(self) -> float:
-        """Monotonic time from which somebody has waited for the next answer; infinity: nobody does."""
-        return self._since if self._requests and self._is_waited_for else math.inf
+    def idle_since(self) -> float:
+        """Monotonic time since which the caller waits for the next answer; infinity: it does not wait."""
+        return self._since if self._requests and self._is_caller_waiting else math.inf
 
     def add(self, request: Request) -> None:
-        """`request` is the last to be answered."""
+        """Adds `request` at the end."""
         if not self._requests:
             self._since = time.monotonic()
         self._requests.append(request)
 
     @contextmanager
     def answered(self) -> Iterator[None]:
-        """Takes the first away; while the caller is at work with its answer nobody waits for the next."""
+        """Removes the first request; inside the block the caller works with its answer and does not wait."""
         self._requests.popleft()
-        self._is_waited_for = False
+        self._is_caller_waiting = False
         try:
             yield
         finally:
-            self._is_waited_for, self._since = True, time.monotonic()
+            self._is_caller_waiting, self._since = True, time.monotonic()
 
 
-class Patience:
+class IdleTimeout:
     """Ends the calls of a stream that are not answered.
 
     Args:
         capability: Name of the capability, for messages.
         pool: Its endpoints.
-        settings: How long to wait, and how often to ask whether the endpoint is there at all.
-        unanswered: What waits for answers.
+        settings: The timeout, and how often to check whether the endpoint answers at all.
+        pending: The unanswered requests.
     """
 
     def __init__(
-        self, capability: str, pool: EndpointPool[Any], settings: ClientSettings, unanswered: Unanswered[Any]
+        self, capability: str, pool: EndpointPool[Any], settings: ClientSettings, pending: PendingRequests[Any]
     ) -> None:
         self._capability = capability
         self._pool = pool
         self._health = settings.endpoint_health
-        self._unanswered = unanswered
-        # Without patience nothing is tried again; the first attempt has its time all the same.
-        self._longest_s = settings.retry.stream_idle_timeout_s or math.inf
+        self._pending = pending
+        # 0 means that nothing is retried; the first attempt has no timeout then.
+        self._timeout_s = settings.retry.stream_idle_timeout_s or math.inf
 
     @contextmanager
-    def with_call(self, endpoint: Endpoint[Any], call: grpc.aio.Call) -> Iterator[None]:
-        """Around reading the answers of `call`, which is cancelled when they fail to come.
+    def watching(self, endpoint: Endpoint[Any], call: grpc.aio.Call) -> Iterator[None]:
+        """Around reading the answers of `call`, which is cancelled when they do not arrive.
 
         Raises:
-            TorchlessError: UNREACHABLE when `endpoint` does not say that it is there either and another one takes
-                calls, DEADLINE when the patience is over.
+            TorchlessError: UNREACHABLE when `endpoint` does not answer health checks either and another endpoint is
+                available, DEADLINE after the timeout.
         """
-        over = asyncio.get_running_loop().create_task(self._over(endpoint))
-        over.add_done_callback(lambda _: call.cancel())
+        idle = asyncio.get_running_loop().create_task(self._wait(endpoint))
+        idle.add_done_callback(lambda _: call.cancel())
         try:
             yield
         except (grpc.aio.AioRpcError, asyncio.CancelledError):
-            if over.done() and not is_this_task_cancelled():
-                raise self._error(over.result()) from None
+            if idle.done() and not is_this_task_cancelled():
+                raise self._error(idle.result()) from None
             raise
         finally:
-            over.cancel()
+            idle.cancel()
 
-    async def _over(self, endpoint: Endpoint[Any]) -> ErrorKind:
-        """Why nothing is waited for any more, once it is so."""
-        began = asked = time.monotonic()
+    async def _wait(self, endpoint: Endpoint[Any]) -> ErrorKind:
+        """Returns why the call is given up, once it is."""
+        began = checked = time.monotonic()
         while True:
-            await asyncio.sleep(min(self._health.interval_s, self._health.timeout_s, self._longest_s))
-            now, since = time.monotonic(), self._unanswered.silent_since
-            if now - since >= self._longest_s:
+            await asyncio.sleep(min(self._health.interval_s, self._health.timeout_s, self._timeout_s))
+            now, since = time.monotonic(), self._pending.idle_since
+            if now - since >= self._timeout_s:
                 return ErrorKind.DEADLINE
             if now - max(began, since) < self._health.interval_s:
                 continue
-            # Where nobody else is there, the only one may still be at work on what it has.
-            if self._longest_s < math.inf and endpoint.health is Health.UNREACHABLE and self._pool.takers():
+            if self._has_better(endpoint):
                 return ErrorKind.UNREACHABLE
-            if now - asked >= self._health.interval_s and not endpoint.is_leaving:
+            if now - checked >= self._health.interval_s and not endpoint.is_leaving:
                 endpoint.watch.suspect()
-                asked = now
+                checked = now
+
+    def _has_better(self, endpoint: Endpoint[Any]) -> bool:
+        """Whether another endpoint can take over. A single endpoint may still be at work on what it has."""
+        is_lost = self._timeout_s < math.inf and endpoint.health is Health.UNREACHABLE
+        return is_lost and self._pool.available_endpoints() > 0
 
     def _error(self, kind: ErrorKind) -> TorchlessError:
         if kind is ErrorKind.UNREACHABLE:
             return unreachable(self._capability)
-        return TorchlessError(
-            kind, f"the {self._capability} service answered nothing of the stream for {self._longest_s:g} s"
-        )
+        return TorchlessError(kind, f"the {self._capability} service sent no answer for {self._timeout_s:g} s")

@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import nullcontext, suppress
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from torchless.clients.embedding import SERVICE_NAME
 from torchless.clients.endpoint_state import Health
-from torchless.clients.endpoints import endpoint as module
-from torchless.clients.endpoints.balancing import choose
 from torchless.clients.endpoints.endpoint import Endpoint
+from torchless.clients.endpoints.pool import choose
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.settings import ClientSettings
 from torchless.contracts.embedding.v1.embedding_pb2_grpc import EmbeddingServiceStub
@@ -29,6 +27,8 @@ class Endpoints:
 
     def __init__(self) -> None:
         self.made: list[Endpoint[Any]] = []
+        self.now = 1000.0
+        """Their clock, which a test may move."""
         self._metrics = ClientMetrics(CollectorRegistry())
 
     def __call__(self, *healths: Health, **settings: Any) -> list[Endpoint[Any]]:
@@ -43,6 +43,7 @@ class Endpoints:
             make_stub=EmbeddingServiceStub,
             settings=ClientSettings(address=address, **{"slow_start_s": 0, **settings}),
             metrics=self._metrics.of_endpoint("embedding", address),
+            clock=lambda: self.now,
         )
         endpoint.watch._become(health)
         self.made.append(endpoint)
@@ -137,86 +138,72 @@ async def test_an_open_breaker_lets_nobody_through(endpoints: Endpoints) -> None
     assert choose([first, second]) is None
 
 
-async def test_one_that_has_just_come_up_gets_its_share_over_time(
-    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_that_has_just_come_up_gets_its_share_over_time(endpoints: Endpoints) -> None:
     times = iter((1000.0, 1005.0, 1010.0, 1100.0, 1100.0))
-    now = next(times)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    endpoints.now = next(times)
     old, new = endpoints.one(slow_start_s=10), endpoints.one(slow_start_s=10)
     old._up_since = -math.inf
     old.calls_in_flight = 7
     for load in (10, 2, 1, 1):
-        assert new.share_in_flight == load
-        now = next(times)
-    now = 1000.0
+        assert new.load == load
+        endpoints.now = next(times)
+    endpoints.now = 1000.0
     assert choose([old, new]) is old  # 8 calls against one that counts as ten
     old.calls_in_flight = 10
     assert choose([old, new]) is new
 
 
-async def test_a_closed_breaker_starts_slowly_too(endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = endpoints.one(slow_start_s=10, breaker={"open_s": 0.001})
+async def test_a_closed_breaker_starts_slowly_too(endpoints: Endpoints) -> None:
+    one = endpoints.one(slow_start_s=10, breaker={"open_s": 60})
     one._up_since = -math.inf
     trip(one)
-    assert one.share_in_flight == 1
-    await asyncio.sleep(0.002)
+    assert one.load == 1
+    endpoints.now += 60
     ticket = one.breaker.begin(30)
     assert ticket is not None
     ticket.answered()
-    assert one.share_in_flight > 9
+    assert one.load > 9
 
 
 async def test_calls_weigh_as_much_as_they_take(endpoints: Endpoints) -> None:
     quick, slow = endpoints(Health.SERVING, Health.SERVING)
     quick._log_latency, slow._log_latency = math.log(0.01), math.log(0.2)
-    quick._latency_seen = slow._latency_seen = module.time.monotonic()
+    quick._latency_seen = slow._latency_seen = endpoints.now
     quick.calls_in_flight = 15
     assert shares([quick, slow]) == [1, 0]
     quick.calls_in_flight = 25
     assert shares([quick, slow]) == [0, 1]
 
 
-async def test_one_large_request_makes_nobody_slow(endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+async def test_one_large_request_makes_nobody_slow(endpoints: Endpoints) -> None:
     (one,) = endpoints(Health.SERVING)
     for latency in (*[0.01] * 20, 1.0):
         ticket = one.breaker.begin(30)
         assert ticket is not None
         with one.call(ticket):
-            now += latency
+            endpoints.now += latency
     assert one.latency_s is not None
     assert one.latency_s < 0.02
 
 
-async def test_of_equally_busy_ones_the_quicker_gets_it_but_the_slow_one_is_not_forgotten(
-    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 1000.0
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+async def test_of_equally_busy_ones_the_quicker_gets_it_but_the_slow_one_is_not_forgotten(endpoints: Endpoints) -> None:
     quick, slow = endpoints(Health.SERVING, Health.SERVING)
     for each, latency in ((quick, 0.01), (slow, 2.0)):
         ticket = each.breaker.begin(30)
         assert ticket is not None
         with each.call(ticket):
-            now += latency
+            endpoints.now += latency
     assert choose([quick, slow]) is quick
-    now += 100
-    quick._log_latency, quick._latency_seen = math.log(0.01), now  # it has had all the calls since
+    endpoints.now += 100
+    quick._log_latency, quick._latency_seen = math.log(0.01), endpoints.now  # it has had all the calls since
     assert choose([quick, slow]) is slow
 
 
-async def test_one_that_fails_at_once_draws_no_calls_and_comes_back(
-    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 1000.0
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+async def test_one_that_fails_at_once_draws_no_calls_and_comes_back(endpoints: Endpoints) -> None:
     three = endpoints(*[Health.SERVING] * 3)
 
     def to_bad_one(calls: int, error: TorchlessError | None) -> int:
         """Of calls one after another, those that go to the first, while each of the others has many more."""
-        nonlocal now
         for each in three[1:]:
             each.calls_in_flight = 600
         met = 0
@@ -228,7 +215,7 @@ async def test_one_that_fails_at_once_draws_no_calls_and_comes_back(
             fails = error if chosen is three[0] else None
             met += chosen is three[0]
             with suppress(TorchlessError), chosen.call(ticket):
-                now += 0.001 if fails else 0.02
+                endpoints.now += 0.001 if fails else 0.02
                 if fails:
                     raise fails
         return met
@@ -236,7 +223,7 @@ async def test_one_that_fails_at_once_draws_no_calls_and_comes_back(
     assert to_bad_one(300, None) > 150  # it has the fewest calls
     assert to_bad_one(300, TorchlessError(ErrorKind.INTERNAL, "no")) < 50
     assert to_bad_one(300, TorchlessError(ErrorKind.INTERNAL, "no")) < 5
-    now += 30
+    endpoints.now += 30
     assert to_bad_one(300, None) > 150
 
 
@@ -257,9 +244,9 @@ class TestCalls:
     async def test_a_probe_that_ends_without_a_result_frees_the_place(
         self, endpoints: Endpoints, end: type[BaseException]
     ) -> None:
-        one = endpoints.one(breaker={"open_s": 0.001})
+        one = endpoints.one(breaker={"open_s": 60})
         trip(one)
-        await asyncio.sleep(0.002)
+        endpoints.now += 60
         ticket = one.breaker.begin(30)
         assert ticket is not None
         assert not one.breaker.admits
@@ -282,16 +269,14 @@ class TestCalls:
         assert one.calls_in_flight == 0
 
 
-async def test_one_that_does_not_answer_gets_ever_less(endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+async def test_one_that_does_not_answer_gets_ever_less(endpoints: Endpoints) -> None:
     quick, hung = endpoints(Health.SERVING, Health.SERVING)
-    quick._log_latency, quick._latency_seen = math.log(0.01), now
+    quick._log_latency, quick._latency_seen = math.log(0.01), endpoints.now
     ticket = hung.breaker.begin(30)
     assert ticket is not None
     with hung.call(ticket):
-        now += 1.0
-        quick._latency_seen = now
+        endpoints.now += 1.0
+        quick._latency_seen = endpoints.now
         assert hung.latency_s == 1.0
         quick.calls_in_flight = 50
         assert shares([quick, hung]) == [1, 0]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -14,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from torchless.clients.endpoint_state import BreakerState
-from torchless.clients.endpoints import breaker as module
 from torchless.clients.endpoints.breaker import Breaker, Ticket
 from torchless.clients.settings import BreakerSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -27,15 +24,17 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         return self.now
+
+    def breaker(self, **settings: float) -> Breaker:
+        """A closed breaker by this clock."""
+        return Breaker(BreakerSettings.model_validate(settings), clock=self)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 def begun(breaker: Breaker, deadline_s: float = LONG_S) -> Ticket:
@@ -50,7 +49,7 @@ def fail(breaker: Breaker, times: int = 1, kind: ErrorKind = ErrorKind.UNREACHAB
 
 
 def opened(clock: Clock) -> Breaker:
-    breaker = Breaker(BreakerSettings())
+    breaker = clock.breaker()
     fail(breaker, 5)
     assert breaker.state is BreakerState.OPEN
     return breaker
@@ -63,7 +62,7 @@ def half_open(clock: Clock) -> tuple[Breaker, Ticket]:
 
 
 def test_five_failures_in_a_row_open_it_for_sixty_seconds(clock: Clock) -> None:
-    breaker = Breaker(BreakerSettings())
+    breaker = clock.breaker()
     fail(breaker, 4)
     assert (breaker.state, breaker.next_probe_s) == (BreakerState.CLOSED, 0)
     fail(breaker)
@@ -77,7 +76,7 @@ def test_five_failures_in_a_row_open_it_for_sixty_seconds(clock: Clock) -> None:
 
 
 def test_an_answer_between_makes_failures_forgotten(clock: Clock) -> None:
-    breaker = Breaker(BreakerSettings())
+    breaker = clock.breaker()
     for _ in range(3):
         fail(breaker, 4)
         begun(breaker).answered()
@@ -86,7 +85,7 @@ def test_an_answer_between_makes_failures_forgotten(clock: Clock) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in ErrorKind if kind not in COUNTING])
 def test_other_errors_are_answers(clock: Clock, kind: ErrorKind) -> None:
-    breaker = Breaker(BreakerSettings())
+    breaker = clock.breaker()
     fail(breaker, 50, kind)
     assert breaker.state is BreakerState.CLOSED
     fail(breaker, 4)
@@ -97,13 +96,13 @@ def test_other_errors_are_answers(clock: Clock, kind: ErrorKind) -> None:
 
 @pytest.mark.parametrize("kind", COUNTING)
 def test_what_counts(clock: Clock, kind: ErrorKind) -> None:
-    breaker = Breaker(BreakerSettings())
+    breaker = clock.breaker()
     fail(breaker, 5, kind)
     assert breaker.state is BreakerState.OPEN
 
 
 def test_a_short_deadline_that_was_missed_says_nothing_either_way(clock: Clock) -> None:
-    breaker = Breaker(BreakerSettings())
+    breaker = clock.breaker()
     fail(breaker, 50, ErrorKind.DEADLINE, SHORT_S)
     assert breaker.state is BreakerState.CLOSED
     fail(breaker, 4, ErrorKind.DEADLINE, LONG_S)
@@ -141,17 +140,17 @@ def test_a_probe_that_fails_opens_it_again(clock: Clock) -> None:
 
 def test_a_probe_that_nobody_waits_for_frees_the_place(clock: Clock) -> None:
     breaker, probe = half_open(clock)
-    probe.abandoned()
+    probe.discard()
     other = begun(breaker)
     assert breaker.begin(LONG_S) is None
-    probe.abandoned()  # once more does not free the other's
+    probe.discard()  # once more does not free the other's
     assert breaker.begin(LONG_S) is None
     other.answered()
     assert breaker.state is BreakerState.CLOSED
 
 
 def test_results_of_calls_from_before_do_not_count(clock: Clock) -> None:
-    breaker = Breaker(BreakerSettings())
+    breaker = clock.breaker()
     late = [begun(breaker) for _ in range(12)]
     fail(breaker, 5)
     late.pop().answered()
@@ -181,7 +180,7 @@ def test_other_settings_hold_at_once(clock: Clock) -> None:
 def test_a_change_is_told_once_and_with_what_is_so_by_then(clock: Clock) -> None:
     told: list[tuple[BreakerState, BreakerState, float, int]] = []
     breaker = Breaker(
-        BreakerSettings(), lambda state: told.append((state, breaker.state, breaker.next_probe_s, breaker.trips))
+        BreakerSettings(), lambda state: told.append((state, breaker.state, breaker.next_probe_s, breaker.trips)), clock
     )
     fail(breaker, 5)
     clock.now += 60
@@ -243,14 +242,9 @@ class BreakerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self._time = module.time
-        module.time = SimpleNamespace(monotonic=self.clock.monotonic)  # type: ignore[assignment]
         self.changes = 0
-        self.breaker = Breaker(BreakerSettings(failures=3, open_s=10), self._changed)
+        self.breaker = Breaker(BreakerSettings(failures=3, open_s=10), self._changed, self.clock)
         self.model = Model(3, 10)
-
-    def teardown(self) -> None:
-        module.time = self._time  # type: ignore[misc]
 
     def _changed(self, state: BreakerState) -> None:
         self.changes += 1
@@ -281,17 +275,17 @@ class BreakerMachine(RuleBasedStateMachine):
     def abandon(self, taken: tuple[Ticket | None, int, float]) -> None:
         ticket, period, _ = taken
         if ticket is not None:
-            ticket.abandoned()
+            ticket.discard()
             self.model.end(period, None, self.clock.now)
-            ticket.abandoned()
+            ticket.discard()
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 10.0]))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
 
     @rule()
-    def end_pause(self) -> None:
-        self.breaker.end_pause()
+    def allow_probe(self) -> None:
+        self.breaker.allow_probe()
         if self.model.state is BreakerState.OPEN:
             self.model.opened_at = -math.inf
 
@@ -306,20 +300,13 @@ class TestBreakerMachine(BreakerMachine.TestCase):  # type: ignore[misc, valid-t
     settings = hypothesis_settings(max_examples=150, stateful_step_count=60, deadline=None)
 
 
-@pytest.fixture(autouse=True)
-def _clock_is_put_back() -> Iterator[None]:
-    kept = module.time
-    yield
-    assert module.time is kept
-
-
 def test_a_client_does_not_import_the_client_of_redis() -> None:
     code = "import sys, torchless.clients.embedding; sys.exit('redis' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_large_request_is_given_more_time_before_its_deadline_counts() -> None:
-    breaker = Breaker(BreakerSettings(failures=1, deadline_counts_from_s=1))
+def test_a_large_request_is_given_more_time_before_its_deadline_counts(clock: Clock) -> None:
+    breaker = clock.breaker(failures=1, deadline_counts_from_s=1)
     late = TorchlessError(ErrorKind.DEADLINE, "late")
     for size, deadline_s, state in ((16_000, 3.0, BreakerState.CLOSED), (16_000, 4.0, BreakerState.OPEN)):
         ticket = breaker.begin(deadline_s, size)
@@ -329,8 +316,8 @@ def test_a_large_request_is_given_more_time_before_its_deadline_counts() -> None
 
 
 @pytest.mark.parametrize("size", [100_000, 10_000_000])
-def test_no_request_is_so_large_that_waiting_ten_seconds_in_vain_does_not_count(size: int) -> None:
-    breaker = Breaker(BreakerSettings())
+def test_no_request_is_so_large_that_waiting_ten_seconds_in_vain_does_not_count(clock: Clock, size: int) -> None:
+    breaker = clock.breaker()
     for _ in range(5):
         ticket = breaker.begin(10.0, size)
         assert ticket is not None

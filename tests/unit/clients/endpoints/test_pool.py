@@ -16,7 +16,6 @@ from tests.waiting import until
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbeddingClient
-from torchless.clients.endpoints import pool as module
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.settings import ClientSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -52,7 +51,6 @@ class Names:
 async def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     names = Names()
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", names.getaddrinfo)
-    monkeypatch.setattr(module, "_SHORTEST_S", 0.02)
     return names
 
 
@@ -63,6 +61,7 @@ def settings(address: str = "dns:///name:1", **changed: Any) -> ClientSettings:
 @pytest.fixture
 async def client(names: Names) -> AsyncIterator[EmbeddingClient]:
     client = EmbeddingClient(settings(), ClientMetrics(CollectorRegistry()))
+    client._pool.min_refresh_s = 0.02
     yield client
     await client.close()
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
@@ -106,13 +105,13 @@ async def test_addresses_last_known_stay_while_a_name_fails(
     names.set("name", 2, 3)
     client.start()
     await until_hosts(client, 2, 3)
-    with caplog.at_level(logging.WARNING, module.__name__):
+    with caplog.at_level(logging.WARNING, "torchless.clients.endpoints.pool"):
         for failure in (socket.gaierror(socket.EAI_AGAIN, "later"), TimeoutError(), OSError("broken")):
             names.known["name"] = failure
             names.asked.clear()
             await until(lambda: len(names.asked) >= 3)
     assert hosts(client) == [2, 3]
-    assert len([record for record in caplog.records if "not resolved" in record.getMessage()]) == 1
+    assert len([record for record in caplog.records if "cannot be resolved" in record.getMessage()]) == 1
     names.set("name", 4)
     await until_hosts(client, 4)
 
@@ -123,7 +122,7 @@ async def test_a_name_that_is_not_known_is_unreachable_at_once_and_looked_up_aga
     await client.reconfigure(settings(discovery={"interval_s": 3600}))
     error = await error_of(client)
     assert error.kind is ErrorKind.UNREACHABLE
-    assert "name is not resolved" in error.message
+    assert "cannot be resolved" in error.message
     names.set("name", 2)  # an hour is not waited for
     await until_hosts(client, 2)
 
@@ -176,7 +175,7 @@ async def test_what_was_looked_up_for_other_settings_does_not_come(client: Embed
     await client.reconfigure(settings("dns:///other:1"))
     names.hang = False
     await until_hosts(client, 3)
-    assert "not resolved" not in (await waiting).message  # it waited for the other name then
+    assert "cannot be resolved" not in (await waiting).message  # it waited for the other name then
     await asyncio.sleep(0.1)
     assert hosts(client) == [3]
 
@@ -194,17 +193,15 @@ async def test_from_a_name_to_a_list_and_back(client: EmbeddingClient, names: Na
     await until_hosts(client, 9, 2, 3)
 
 
-async def test_failed_calls_have_a_name_looked_up_but_not_ever_faster(
-    client: EmbeddingClient, names: Names, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_SHORTEST_S", 0.2)
+async def test_failed_calls_have_a_name_looked_up_but_not_ever_faster(client: EmbeddingClient, names: Names) -> None:
+    client._pool.min_refresh_s = 0.2
     names.set("name", 2)
     await client.reconfigure(settings(discovery={"interval_s": 3600}, breaker={"failures": 1000}))
     client.start()
     await until_hosts(client, 2)
     began, names.asked = time.monotonic(), []
     for _ in range(20):
-        client._pool.look_again()
+        client._pool.refresh()
         await asyncio.sleep(0.02)
     assert 1 <= len(names.asked) <= (time.monotonic() - began) / 0.2 + 1
 
@@ -234,7 +231,7 @@ async def test_closing_ends_though_a_name_is_to_be_resolved_anew_this_moment(
     await client.reconfigure(settings(discovery={"interval_s": 3600}))
     await error_of(client)  # which resolves, and asks for more
     await asyncio.sleep(0.1)
-    client._pool.look_again()
+    client._pool.refresh()
     for _ in range(turns):
         await asyncio.sleep(0)
     async with asyncio.timeout(10):
