@@ -11,6 +11,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,14 +33,24 @@ class Lock:
     """A lock whose versions this one uses."""
 
 
+def _of_bentos() -> Iterator[Lock]:
+    """One lock for each bento: of the extra with its name, or else of `models`, which all share their versions."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for file in sorted(ROOT.glob("bentos/*/bentofile.yaml")):
+        name, path = file.parent.name, f"bentos/{file.parent.name}/requirements.txt"
+        if name in extras:
+            yield Lock(path, (name,))
+        else:
+            yield Lock(path, ("models",), agrees_with=None if path == _MODELS else _MODELS)
+
+
+_MODELS = "bentos/embedding/requirements.txt"
 LOCKS = (
-    Lock("bentos/embedding/requirements.txt", ("models",)),
-    Lock("bentos/reranking/requirements.txt", ("models",), agrees_with="bentos/embedding/requirements.txt"),
-    Lock("bentos/gpu/requirements.txt", ("gpu",)),
+    *_of_bentos(),
     # The GPU service's versions, because the gateway's environment runs the tests of both: docs/decisions/0016.
     Lock("requirements/gateway.txt", ("gateway", "cli"), agrees_with="bentos/gpu/requirements.txt"),
     Lock("requirements/gateway-test.txt", ("gateway", "cli", "gpu", "test"), agrees_with="requirements/gateway.txt"),
-    Lock("requirements/bentos-test.txt", ("models", "test"), agrees_with="bentos/embedding/requirements.txt"),
+    Lock("requirements/bentos-test.txt", ("models", "test"), agrees_with=_MODELS),
     Lock("requirements/peers.txt", source="requirements/peers.in"),
     Lock("requirements/clients.txt", source="requirements/clients.in"),
 )
