@@ -1,4 +1,4 @@
-"""The services behind the gateway, answering at once: prepared bytes over real gRPC, in a process of their own.
+"""The services behind the gateway, answering at once: prepared bytes over real gRPC, in a separate process.
 
 `python -m benchmarks.client_layer.instant_service PORT...` listens on each port; each port is an endpoint of one
 service.

@@ -1,4 +1,4 @@
-"""The HTTP APIs under load: their bodies, and how their answers are read. Scores are asked for raw."""
+"""The HTTP APIs under load: their bodies, and how their answers are read. Requests ask for raw scores."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ class Batches:
     """Batches over the device since the service started, or between two readings."""
 
     count: float
-    """Number of passes."""
+    """Number of batches."""
     items: float
     """Items in all of them together."""
     at_most: Mapping[float, float]
-    """Number of passes with at most so many items, by the upper bound of each bucket."""
+    """Number of batches with at most so many items, by the upper bound of each bucket."""
 
     def __sub__(self, earlier: Batches) -> Batches:
         at_most = {bound: count - earlier.at_most.get(bound, 0.0) for bound, count in self.at_most.items()}
@@ -28,17 +28,17 @@ class Batches:
 
     @property
     def mean(self) -> float:
-        """Items of a pass, on average.
+        """Items of a batch, on average.
 
         Raises:
             ValueError: There was none.
         """
         if not self.count:
-            raise ValueError("the device made no pass")
+            raise ValueError("the device computed no batch")
         return self.items / self.count
 
     def shares(self) -> dict[str, float]:
-        """Share of the passes by size, as `5-8` or `1`; sizes that did not occur are left out."""
+        """Share of the batches by size, as `5-8` or `1`; sizes that did not occur are left out."""
         shares: dict[str, float] = {}
         below, before = 0.0, 0.0
         for bound, count in sorted(self.at_most.items()):
@@ -50,7 +50,7 @@ class Batches:
 
 
 def total(parts: Sequence[Batches]) -> Batches:
-    """The passes of several stretches of time together."""
+    """The batches of several stretches of time together."""
     bounds = parts[0].at_most
     at_most = {bound: sum(part.at_most[bound] for part in parts) for bound in bounds}
     return Batches(sum(part.count for part in parts), sum(part.items for part in parts), at_most)

@@ -1,4 +1,4 @@
-"""Who used the processors during a window: each process tree by name, and everybody else on the machine."""
+"""CPU time used during a window: by each named process tree, and by all other processes on the machine."""
 
 from __future__ import annotations
 

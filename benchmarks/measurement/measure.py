@@ -87,7 +87,7 @@ def _sample(stack: Stack, contender: Contender, case: Case, *, pools: Pools, pla
     before = read(stack.trees)
     spans = contender.time(requests, case, plan.warm_up_s, plan.seconds)
     after = read(stack.trees)
-    passes = [read_batches(port) - was for port, was in zip(ports, earlier, strict=True)]
+    batches = [read_batches(port) - was for port, was in zip(ports, earlier, strict=True)]
     found = numbers(spans, plan.seconds)
     return Sample(
         contender=contender.name,
@@ -97,12 +97,12 @@ def _sample(stack: Stack, contender: Contender, case: Case, *, pools: Pools, pla
         items_per_second=found.per_second * contender.items_in_one(case),
         requests=found,
         cores=cores_between(before, after),
-        passes=passes[0] if passes else None,
+        batches=batches[0] if batches else None,
     )
 
 
 def idle_cores(samples: Sequence[Sample], processes: Mapping[tuple[str, str], frozenset[str]]) -> list[float]:
-    """For each sample, the processors that everybody but the contender measured kept busy together.
+    """For each sample, the cores used by all contenders that were not measured.
 
     Args:
         samples: Samples of a run.

@@ -28,7 +28,7 @@ class Sample:
     """Requests a second and latency; for the direct call, of calls."""
     cores: Mapping[str, float]
     """Processors that each process tree, and strangers, kept busy meanwhile."""
-    passes: Batches | None = None
+    batches: Batches | None = None
     """Batches of the service that has the model over its device, warm-up included; None where it took no part."""
 
 
@@ -63,9 +63,9 @@ class Row:
     load_cores: float
     """Processors that the load generator kept busy: what the service could not use."""
     mean_batch: float | None
-    """Items in a pass, on average; None where there is no metric."""
+    """Items in a batch, on average; None where there is no metric."""
     batches: Mapping[str, float] | None
-    """Share of the passes by size."""
+    """Share of the batches by size."""
 
 
 def rows(samples: Sequence[Sample], reference: str, load: str) -> list[Row]:
@@ -90,8 +90,8 @@ def rows(samples: Sequence[Sample], reference: str, load: str) -> list[Row]:
 
 def _row(mine: Sequence[Sample], base: Sequence[Sample], load: str) -> Row:
     pairs = list(zip(mine, base, strict=True))
-    passes = [s.passes for s in mine if s.passes is not None]
-    together = total(passes) if passes else None
+    batches = [s.batches for s in mine if s.batches is not None]
+    together = total(batches) if batches else None
     return Row(
         contender=mine[0].contender,
         case=mine[0].case,

@@ -59,7 +59,7 @@ class Direct:
     processes: frozenset[str] = frozenset({DIRECT})
 
     def takes_part(self, case: Case) -> bool:
-        """See `Contender`: always, as it is what the others are compared with."""
+        """See `Contender`; always true, because the other contenders are compared with it."""
         return True
 
     def answer(self, requests: Sequence[Request]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The direct call: sentence-transformers in a process of its own. Runs in the environment of the bentos.
+"""The direct call: sentence-transformers in a separate process, in the environment of the bentos.
 
 Jobs: `facts` (folder of the weights, threads), `tokens` (of texts), `cross_encoder` (makes one), `answer` (the
 reference), `time` (spans of calls).

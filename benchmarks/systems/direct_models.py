@@ -29,14 +29,14 @@ MINILM = Path(get_model_path())
 
 
 class DirectModel(Protocol):
-    """A model that answers requests that came together in as few passes as it can."""
+    """A model that answers requests that arrive together in as few batches as possible."""
 
     def __call__(self, requests: Sequence[Request], batch: int) -> NDArray[np.float32]:
         """Vectors, shape (texts, dimensions), or raw scores, shape (documents, 1).
 
         Args:
             requests: What is asked.
-            batch: Most texts or pairs in one pass.
+            batch: Most texts or pairs in one batch.
         """
 
 
@@ -86,7 +86,7 @@ class LateInteraction:
             return np.asarray(torch.cat(scores).numpy(), dtype="<f4")[:, np.newaxis]
 
     def _read(self, texts: list[str], batch: int) -> list[_Read]:
-        # No other output value gives the vectors of tokens and of texts out of one pass.
+        # No other output value returns token vectors and text vectors from one forward pass.
         found = self._model.encode(texts, batch_size=batch, output_value=None, show_progress_bar=False)
         return [
             _Read(normalize(one["token_embeddings"][one["attention_mask"].bool()], dim=-1), one["sentence_embedding"])

@@ -33,24 +33,24 @@ class LeaseSettings(SettingsGroup):
     """A lease on GPU memory."""
 
     address: str = ""
-    """Where the GPU service listens: `host:port`, or any gRPC target. Empty: no lease is taken."""
+    """Address of the GPU service: `host:port`, or any gRPC target; empty: no lease is taken."""
     memory_mb: int = Field(default=0, ge=0)
     """Memory leased on each device, in MiB: weights, the largest batch and CUDA's own. Required with `address`."""
     device_count: int = Field(default=1, ge=1, le=256)
     """Devices leased."""
     exclusive: bool = False
-    """Whether nobody else may lease those devices."""
+    """Whether the devices accept no other lease."""
     holder: str = Field(default="", max_length=256)
-    """Name under which the lease is listed; empty: the service's own."""
+    """Name of the holder in the list of leases; empty: the service's name."""
     ttl_s: float = Field(default=60.0, gt=0)
     """Time after which the lease ends if this process dies, in seconds. It is renewed at a third of it."""
     wait_s: float = Field(default=120.0, ge=0)
-    """Time to wait for the GPU service and for room before giving up, in seconds."""
+    """Longest time to wait for the GPU service and for free memory, in seconds."""
     deadline_s: float = Field(default=10.0, gt=0, le=600)
     """Deadline of one call to the GPU service, in seconds."""
     send_pid: bool = True
-    """Whether to send the process id, so that memory which the model takes is not counted beside the lease. Turn it off
-    where this process has another id for the GPU service's machine, as in a container with process ids of its own."""
+    """Whether to send the process id, so that the model's memory counts towards the lease and not in addition to it.
+    Turn it off if the driver sees another id, as in a container with a separate process namespace."""
 
     @model_validator(mode="after")
     def _memory_is_given(self) -> Self:

@@ -18,7 +18,7 @@ class ModelSettings(WeightsSettings):
     `late_interaction`: reads each alone, with any embedding model, and compares their token vectors (MaxSim)."""
     long_documents: Literal["cut", "windows"] = "cut"
     """Handling of a document longer than the model reads, unless the request says otherwise. `cut` reads its beginning;
-    `windows` reads all of it in overlapping windows and takes the best score. Each window is an item of its own."""
+    `windows` reads all of it in overlapping windows and takes the best score. Each window is a separate item."""
     max_tokens_per_doc: int = Field(default=4096, ge=1)
     """Most tokens of a document that are read, unless the request says otherwise; the rest is dropped first."""
     window_overlap_tokens: int | None = Field(default=None, ge=0)

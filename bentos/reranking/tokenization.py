@@ -16,8 +16,8 @@ from torchless.settings import SettingsError
 _CHARACTERS_PER_TOKEN = 8
 """More than the average of most texts; used to shorten a text before it is tokenized the first time."""
 _MARGIN = 128
-"""Tokens beyond those that are kept, so that a word cut in two is not among them: WordPiece reads no word of more than
-100 characters."""
+"""Extra tokens that are dropped again, so that a word that was cut in two is not kept: WordPiece reads no word of more
+than 100 characters."""
 _SLICE_CHARACTERS = 1_000_000
 """Characters that are tokenized at a time, because encodings take many times the memory of their text."""
 
@@ -76,7 +76,7 @@ class TruncatingTokenizer:
         return (self._max_tokens - self._special_tokens) // 2
 
     def shorten_query(self, query: str, long_documents: LongDocuments) -> str:
-        """The query without the part that never fits beside a document.
+        """The query without the part that never fits next to a document.
 
         It is tokenized again with each document, so a long query with many documents would take too much memory.
         """

@@ -23,7 +23,7 @@ class Lifecycle:
     Args:
         full_name: The gRPC service's full name, for the log.
         capability: The capability to start and stop.
-        readiness: Is told when the service is ready, has failed, drains or shuts down.
+        readiness: Is set when the service becomes ready, fails, drains or shuts down.
         settings: Drain times.
     """
 

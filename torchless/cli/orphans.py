@@ -62,7 +62,7 @@ def kill_orphans(marker: str, *, except_below: int | None = None, grace_s: float
 
 
 def still_running(processes: Sequence[psutil.Process], wait_s: float) -> list[psutil.Process]:
-    """Waits up to `wait_s` seconds for processes to end, and returns those that still run.
+    """Waits up to `wait_s` seconds for processes to end, and returns the processes that still run.
 
     Zombies count as ended: only init can remove those of an orphan.
     """

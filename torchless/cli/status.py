@@ -52,7 +52,7 @@ def _breaker(endpoint: EndpointState) -> str:
 
 
 async def _readiness(url: str, key: str) -> tuple[Readiness, dict[str, str]]:
-    """The state of the services, and details of those that are ready, by name."""
+    """The state of the services, and details of the ready services by name."""
     async with GatewayClient(url, key=key, timeout_s=10.0) as gateway:
         readiness = await gateway.readiness()
         ready = [service.name for service in readiness.services if service.ready and service.name in _DETAILS]

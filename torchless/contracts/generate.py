@@ -64,7 +64,7 @@ def stale(target: Path = HERE) -> list[str]:
 
 
 def main() -> None:
-    """Generates the stubs, or with `--check` exits 1 and names those that are out of date."""
+    """Generates the stubs, or with `--check` exits 1 and names the stubs that are out of date."""
     if "--check" not in sys.argv[1:]:
         generate(HERE)
     elif names := stale():

@@ -42,7 +42,7 @@ class Outcome(Generic[R]):
 
 
 class BatchObserver(Protocol):
-    """Is told of every batch, on the device's thread."""
+    """Observes every batch, on the device's thread."""
 
     def batch_done(self, key: Hashable, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
         """Called after a batch with its items, their tokens without and with padding, and its duration in seconds."""
@@ -69,7 +69,7 @@ class Batcher(Generic[P, R]):
             other exception each request of the batch runs alone, so that only the one at fault fails.
         limits: Limits of a batch with a given key.
         settings: Window and admission.
-        observer: Is told of every batch.
+        observer: Observes every batch.
         clock: Monotonic time in seconds.
         inputs: Name of the request's field that holds the items, for messages.
     """

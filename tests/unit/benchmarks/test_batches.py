@@ -23,22 +23,22 @@ def test_the_difference_of_two_readings_is_what_happened_between(
     before = parse_batches(generate_latest(registry).decode())
     for size in (1, 3, 4, 20):
         items.labels("embedding", "a").observe(size)
-    passes = parse_batches(generate_latest(registry).decode()) - before
-    assert passes.mean == 7
-    assert passes.shares() == {"1": 0.25, "3-4": 0.5, "over 8": 0.25}
+    batches = parse_batches(generate_latest(registry).decode()) - before
+    assert batches.mean == 7
+    assert batches.shares() == {"1": 0.25, "3-4": 0.5, "over 8": 0.25}
 
 
 def test_models_are_taken_together(histogram: tuple[CollectorRegistry, Histogram]) -> None:
     registry, items = histogram
     items.labels("embedding", "a").observe(2)
     items.labels("embedding", "b").observe(6)
-    passes = parse_batches(generate_latest(registry).decode())
-    assert passes.mean == 4
-    assert total([passes, passes]).shares() == {"2": 0.5, "5-8": 0.5}
+    batches = parse_batches(generate_latest(registry).decode())
+    assert batches.mean == 4
+    assert total([batches, batches]).shares() == {"2": 0.5, "5-8": 0.5}
 
 
 def test_a_service_that_made_no_pass_has_no_mean() -> None:
-    with pytest.raises(ValueError, match="no pass"):
+    with pytest.raises(ValueError, match="no batch"):
         _ = parse_batches("").mean
 
 

@@ -32,9 +32,9 @@ CASES = SHORT + RERANKING + CROSS_ENCODER
 
 def sample(contender: str, case: Case, number: int, items: float, p50: float) -> Sample:
     requests = Numbers(per_second=items / case.items, p50_ms=p50, p95_ms=2 * p50, p99_ms=3 * p50, requests=100)
-    passes = Batches(10, 40, {4.0: 10.0}) if contender == GRPC else None
+    batches = Batches(10, 40, {4.0: 10.0}) if contender == GRPC else None
     cores = {LOAD: 0.1, STRANGERS: 0.0, STOLEN: 0.0}
-    return Sample(contender, case.name, number, case.task.unit, items, requests, cores, passes)
+    return Sample(contender, case.name, number, case.task.unit, items, requests, cores, batches)
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def _method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 
 
 def _arguments(arguments: ast.arguments, streamed: list[str] | None = None) -> str:
-    """The arguments of a method, passed on; those that are streams are read in the calling thread."""
+    """The arguments of a method, passed on; streams are read in the calling thread."""
     names = [each.arg for each in arguments.args if each.arg != "self"]
     passed = [f"stream.frames({name})" if name in (streamed or []) else name for name in names]
     return ", ".join([*passed, *(f"{each.arg}={each.arg}" for each in arguments.kwonlyargs)])
