@@ -1,4 +1,4 @@
-"""A real bento in processes of its own, as an operator starts it."""
+"""A real bento in separate processes, as an operator starts it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.running_stack import ROOT
+from tests.waiting import until
 from torchless.cli.free_ports import free_ports
 from torchless.cli.log_tail import log_tail
 from torchless.clients.base import CapabilityClient
@@ -44,12 +42,12 @@ class Bento:
         return self.process.wait(30)
 
     async def metrics(self) -> str:
-        """What it serves to Prometheus."""
+        """Its Prometheus metrics."""
         url = f"http://127.0.0.1:{self.metrics_port}/metrics"
         return await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
 
     async def metric(self, name: str, labels: str = "") -> float:
-        """Sum of the samples of one metric whose labels hold `labels`."""
+        """Sum of the samples of a metric whose labels contain `labels`."""
         lines = (await self.metrics()).splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name) and labels in line)
 
@@ -59,9 +57,9 @@ def serving(capability: str, *, prefix: tuple[str, ...] = (), **environment: str
     """Starts the bento `bentos/<capability>` on a free port.
 
     Args:
-        capability: Which one.
-        prefix: What the command is run with.
-        environment: Its settings, without the prefix of their names.
+        capability: The bento's name.
+        prefix: Program and arguments before the command.
+        environment: Its settings, without the prefix of their variables.
     """
     port, metrics_port = free_ports(2)
     names = f"TORCHLESS_{capability.upper()}_"
@@ -89,27 +87,25 @@ def serving(capability: str, *, prefix: tuple[str, ...] = (), **environment: str
 
 
 def patient(address: str) -> ClientSettings:
-    """A client's settings with which it asks again and again while a model loads."""
+    """Settings of a client that keeps calling while a model loads."""
     return ClientSettings(address=address, breaker=BreakerSettings(failures=1000))
 
 
 async def until_health(client: CapabilityClient, bento: Bento, *, ready: bool) -> None:
-    """Waits until the service answers and says that it is (not) ready."""
-    ends = time.monotonic() + START_S
-    while time.monotonic() < ends:
-        if bento.process.poll() is not None:
-            pytest.fail("the bento ended: " + log_tail(bento.log, 60))
+    """Waits until the service reports that it is, or is not, ready."""
+
+    async def has_health() -> bool:
+        assert bento.process.poll() is None, f"the bento ended:\n{log_tail(bento.log, 60)}"
         try:
-            if await client.ready(CallContext(deadline=Deadline.after(5))) is ready:
-                return
+            return await client.ready(CallContext(deadline=Deadline.after(5))) is ready
         except TorchlessError:
-            pass
-        await asyncio.sleep(0.1)
-    pytest.fail("the bento did not get ready: " + log_tail(bento.log, 60))
+            return False
+
+    await until(has_health, lambda: f"ready is {ready}\n{log_tail(bento.log, 60)}", within_s=START_S)
 
 
 def wait_until_ready(kind: type[CapabilityClient], bento: Bento) -> None:
-    """Waits until the service is ready, for fixtures, which have no event loop; `kind` is the client that asks."""
+    """Waits until the service is ready, in fixtures without an event loop; `kind` is its client."""
 
     async def wait() -> None:
         async with kind(bento.address) as client:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.waiting import wait_until
 from torchless.cli.bentos import BENTOS
 from torchless.cli.free_ports import free_ports
 from torchless.cli.log_tail import log_tail
@@ -65,11 +65,11 @@ def running_stack(folder: Path) -> Iterator[RunningStack]:
 
 
 def _wait_until_ready(stack: RunningStack, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + STARTS_WITHIN_S
-    while not _ready(stack.url):
+    def ready() -> bool:
         assert process.poll() is None, f"torchless up ended by itself:\n{log_tail(log, 60)}"
-        assert time.monotonic() < until, f"the stack is not ready after {STARTS_WITHIN_S:.0f} s:\n{log_tail(log, 60)}"
-        time.sleep(0.2)
+        return _ready(stack.url)
+
+    wait_until(ready, lambda: f"the stack is ready\n{log_tail(log, 60)}", within_s=STARTS_WITHIN_S)
 
 
 def _ready(url: str) -> bool:

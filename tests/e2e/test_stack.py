@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.conftest import missing
+from tests.waiting import wait_until
 from torchless.cli.orphans import still_running
 from torchless.cli.services import StackSettings
 from torchless.clients.embedding import EmbeddingClient
@@ -68,12 +68,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         process.wait(STOP_WAIT_S)
 
 
-def wait_for(text: str, running: Running) -> None:
-    until = time.monotonic() + UP_WAIT_S
-    while text not in running.output.read_text():
+def wait_for(text: str, running: Running, times: int = 1) -> None:
+    def is_printed() -> bool:
         assert running.process.poll() is None, running.output.read_text()
-        assert time.monotonic() < until, running.output.read_text()
-        time.sleep(0.2)
+        return running.output.read_text().count(text) >= times
+
+    wait_until(is_printed, running.output.read_text, within_s=UP_WAIT_S)
 
 
 def over_http(running: Running, texts: tuple[str, ...] = TEXTS) -> NDArray[np.float32]:
@@ -158,10 +158,7 @@ def test_a_bento_that_dies_is_replaced_and_its_workers_are_killed(stack: Running
     dead.kill()
     wait_for("embedding died (terminated by SIGKILL)", stack)
     assert not still_running(workers, STOP_WAIT_S)
-    until = time.monotonic() + UP_WAIT_S
-    while stack.output.read_text().count("embedding is ready after") < 2:
-        assert time.monotonic() < until, stack.output.read_text()
-        time.sleep(0.2)
+    wait_for("embedding is ready after", stack, times=2)
 
     assert service(stack, "bentos.embedding.service:svc").pid != dead.pid
     assert over_http(stack).shape == (len(TEXTS), 384)

@@ -30,7 +30,7 @@ def write(folder: Path, content: object) -> Path:
     return folder
 
 
-def test_a_collection_is_questions_each_with_its_contexts_joined(tmp_path: Path) -> None:
+def test_a_collection_joins_the_contexts_of_each_question(tmp_path: Path) -> None:
     found = read_collection(write(tmp_path, ENTRIES))
     assert found.questions == ["Do swifts sleep?", "Does bread rise?"]
     assert found.documents[0].startswith("They fly for months. It was long")
@@ -40,7 +40,7 @@ def test_a_collection_is_questions_each_with_its_contexts_joined(tmp_path: Path)
 @pytest.mark.parametrize(
     "content", [{}, [], {"1": {"QUESTION": "Why?"}}, {"1": {"QUESTION": "Why?", "CONTEXTS": [3]}}, {"1": "Why?"}]
 )
-def test_what_is_no_collection_is_refused_with_its_place(tmp_path: Path, content: object) -> None:
+def test_an_invalid_collection_is_refused_with_its_path(tmp_path: Path, content: object) -> None:
     with pytest.raises(NoCollectionError, match=r"ori_pqal\.json"):
         read_collection(write(tmp_path, content))
     with pytest.raises(NoCollectionError, match="cannot be read"):
@@ -53,7 +53,7 @@ def test_short_sentences_are_joined_and_a_short_rest_is_left_out() -> None:
     assert of_sentences(f"{long} {long}") == [long, long]
 
 
-def test_every_load_asks_what_its_name_says(tmp_path: Path) -> None:
+def test_every_load_has_the_requests_that_its_name_says(tmp_path: Path) -> None:
     pools = make_pools(tmp_path / "none")
     for case in FULL.cases:
         requests = pools.requests(case)
@@ -65,7 +65,7 @@ def test_every_load_asks_what_its_name_says(tmp_path: Path) -> None:
     assert Request(**json.loads(json.dumps(first.to_json()))) == first
 
 
-def test_documents_come_from_a_collection_where_there_is_one(tmp_path: Path) -> None:
+def test_documents_come_from_a_collection_if_it_exists(tmp_path: Path) -> None:
     pools = make_pools(write(tmp_path, ENTRIES))
     assert pools.queries == ["Do swifts sleep?", "Does bread rise?"]
     assert len(pools.documents) == 2
@@ -84,7 +84,7 @@ def test_the_client_layer_alone_needs_no_load_on_the_stack() -> None:
     assert (alone.cases, alone.layer) == ((), FULL.layer)
 
 
-def test_other_numbers_of_rounds_and_seconds_hold_for_the_client_layer_too() -> None:
+def test_rounds_and_seconds_also_change_the_client_layer() -> None:
     plan = FULL.sized(rounds=2, seconds=None)
     assert plan.layer is not None
     assert FULL.layer is not None
@@ -93,6 +93,6 @@ def test_other_numbers_of_rounds_and_seconds_hold_for_the_client_layer_too() -> 
     assert FULL.sized(None, 0.5).seconds == 0.5
 
 
-def test_a_direct_call_gets_what_is_in_flight_in_batches() -> None:
+def test_a_direct_call_gets_the_requests_in_flight_in_batches() -> None:
     assert [case.direct_batch for case in RERANKING] == [10, 32, 32]
     assert [case.direct_batch for case in SHORT] == [1, 8, 32, 64]

@@ -15,7 +15,7 @@ def histogram() -> tuple[CollectorRegistry, Histogram]:
     return registry, Histogram("torchless_batch_items", "Items.", labels, buckets=buckets, registry=registry)
 
 
-def test_the_difference_of_two_readings_is_what_happened_between(
+def test_the_difference_of_two_readings_is_the_batches_in_between(
     histogram: tuple[CollectorRegistry, Histogram],
 ) -> None:
     registry, items = histogram
@@ -28,7 +28,7 @@ def test_the_difference_of_two_readings_is_what_happened_between(
     assert batches.shares() == {"1": 0.25, "3-4": 0.5, "over 8": 0.25}
 
 
-def test_models_are_taken_together(histogram: tuple[CollectorRegistry, Histogram]) -> None:
+def test_batches_of_all_models_are_added(histogram: tuple[CollectorRegistry, Histogram]) -> None:
     registry, items = histogram
     items.labels("embedding", "a").observe(2)
     items.labels("embedding", "b").observe(6)
@@ -37,12 +37,12 @@ def test_models_are_taken_together(histogram: tuple[CollectorRegistry, Histogram
     assert total([batches, batches]).shares() == {"2": 0.5, "5-8": 0.5}
 
 
-def test_a_service_that_made_no_pass_has_no_mean() -> None:
+def test_a_service_without_batches_has_no_mean() -> None:
     with pytest.raises(ValueError, match="no batch"):
         _ = parse_batches("").mean
 
 
-def test_the_first_reading_may_come_before_the_first_pass(histogram: tuple[CollectorRegistry, Histogram]) -> None:
+def test_the_first_reading_may_precede_the_first_batch(histogram: tuple[CollectorRegistry, Histogram]) -> None:
     registry, items = histogram
     before = parse_batches(generate_latest(registry).decode())
     items.labels("embedding", "a").observe(8)

@@ -11,7 +11,7 @@ def test_the_same_seed_gives_the_same_texts() -> None:
     assert passages(50, Length.SHORT, seed=3) != passages(50, Length.SHORT, seed=4)
 
 
-def test_short_texts_vary_and_long_ones_hardly_do() -> None:
+def test_lengths_of_short_texts_vary_more_than_of_long_texts() -> None:
     short = [len(text.split()) for text in passages(500, Length.SHORT, seed=1)]
     long = [len(text.split()) for text in passages(100, Length.LONG, seed=1)]
     assert 12 <= sum(short) / len(short) <= 18

@@ -39,7 +39,7 @@ async def connection() -> AsyncIterator[HTTPConnection]:
     await server.wait_closed()
 
 
-async def test_one_connection_serves_many_exchanges(connection: HTTPConnection) -> None:
+async def test_a_connection_makes_many_exchanges(connection: HTTPConnection) -> None:
     for body in (b"first", b"a second one"):
         assert await connection.exchange(request("POST", "/echo", body)) == (200, body)
     with pytest.raises(ConnectionError, match="closed"):

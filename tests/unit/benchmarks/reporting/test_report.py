@@ -70,7 +70,7 @@ def test_ratios_are_taken_within_a_round(samples: Sequence[Sample]) -> None:
     assert (row.mean_batch, row.batches) == (4, {"1-4": 1.0})
 
 
-def test_aims_say_what_was_missed(samples: Sequence[Sample]) -> None:
+def test_verdicts_show_which_aims_were_missed(samples: Sequence[Sample]) -> None:
     memory = [Memory("supervisor", 200, 150), Memory("worker", 120, 90)]
     found = {v.aim: v.met for v in verdicts(rows(samples, DIRECT, LOAD), [1.0, 1.2, 3.0], memory)}
     part = "of the direct call's"
@@ -89,7 +89,7 @@ def test_aims_say_what_was_missed(samples: Sequence[Sample]) -> None:
     assert found["gateway under 150 MiB resident per worker"]
 
 
-def test_joining_is_judged_where_many_requests_come_at_once(samples: Sequence[Sample]) -> None:
+def test_joining_has_verdicts_at_many_requests_in_flight(samples: Sequence[Sample]) -> None:
     memory = [Memory("worker", 120, 90)]
     aim = "the gateway that joins requests is ahead of the one that does not"
     found = {v.aim: v for v in verdicts(rows(samples, DIRECT, LOAD), [1.0], memory) if v.aim.endswith(aim)}
@@ -101,7 +101,7 @@ def test_joining_is_judged_where_many_requests_come_at_once(samples: Sequence[Sa
     assert not any(verdict.met for verdict in judged if verdict.aim.endswith(aim))
 
 
-def test_a_contender_of_some_cases_takes_part_in_no_other(tmp_path: Path) -> None:
+def test_a_contender_takes_part_only_in_its_cases(tmp_path: Path) -> None:
     worker = WorkerProcess(Path("python"), "nothing", tmp_path / "log")
     short = Served(NOT_JOINED, frozenset(), worker, {}, SHORT)
     assert all(short.takes_part(case) for case in SHORT)
@@ -134,7 +134,7 @@ def test_the_aim_of_the_client_layer_gives_both_numbers(added_ms: float, met: bo
     assert verdict.measured == f"{spread}: {10 + added_ms:.2f} against 10.00 ms"
 
 
-def test_a_run_of_the_client_layer_alone_is_written_in_all_forms(results: Results) -> None:
+def test_a_run_of_the_client_layer_alone_is_written_as_markdown_and_json(results: Results) -> None:
     layer = layer_results(0.25)
     run = LayerRun(results.machine, results.versions, layer, layer_verdicts(layer))
     text = layer_to_markdown(run)
@@ -170,7 +170,7 @@ def results(samples: Sequence[Sample]) -> Results:
     )
 
 
-def test_a_run_is_written_in_all_forms(results: Results) -> None:
+def test_a_run_is_written_as_markdown_json_and_svg(results: Results) -> None:
     text = to_markdown(results, chart="bench.svg")
     assert "| embedding, gRPC | 45.0 (30.0-90.0) | 22.2 |" in text
     assert "| worker 2 | 121 | 121 | 91 | 91 |" in text
@@ -187,7 +187,7 @@ def test_a_run_is_written_in_all_forms(results: Results) -> None:
     assert len(picture.findall(".//{*}g")) == 4
 
 
-def test_a_run_among_strangers_opens_with_a_warning(results: Results) -> None:
+def test_the_report_of_a_disturbed_run_begins_with_a_warning(results: Results) -> None:
     assert warning(results) == ""
     busy = [replace(s, cores={**s.cores, STRANGERS: 0.7}) for s in results.samples]
     disturbed = replace(results, samples=busy)

@@ -1,4 +1,4 @@
-"""The load generator: when its window opens, and what is asked and read over HTTP."""
+"""The load generator: when its window opens, and the bodies that it sends and reads over HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from benchmarks.data.inputs import Request
 from benchmarks.load_generator.apis import api_named
 from benchmarks.load_generator.drive import drive
-from benchmarks.load_generator.senders import Answer
 from benchmarks.measurement.measure import largest_difference, least_cosine
 
 ASKED = Request(["first", "second"], query="which?")
@@ -29,14 +28,8 @@ class OneAtATime:
         async with self._device:
             await asyncio.sleep(0.02)
 
-    async def answer(self, asked: Request) -> Answer:
-        raise NotImplementedError
 
-    async def close(self) -> None:
-        pass
-
-
-async def test_the_window_opens_when_everybody_in_flight_has_an_answer() -> None:
+async def test_the_window_opens_when_every_first_request_is_answered() -> None:
     sender = OneAtATime()
     spans = await drive(sender, in_flight=8, warm_up_s=0.0, seconds=0.2)
     # The last of the 8 that were sent at once is answered as the window opens.
@@ -57,7 +50,7 @@ async def test_the_window_does_not_open_before_the_warm_up_is_over() -> None:
         ("texts", [{"index": 1, "score": 3.5}, {"index": 0, "score": -1.0}]),
     ],
 )
-def test_scores_are_asked_for_raw_and_read_in_the_order_of_the_documents(name: str, answer: Any) -> None:
+def test_scores_are_raw_and_in_the_order_of_the_documents(name: str, answer: Any) -> None:
     api = api_named(name)
     body = api.body(ASKED, "a model")
     assert (body["query"], body[name], body["raw_scores"]) == ("which?", ["first", "second"], True)
@@ -65,7 +58,7 @@ def test_scores_are_asked_for_raw_and_read_in_the_order_of_the_documents(name: s
 
 
 @pytest.mark.parametrize(("name", "embedding"), [("float", [1.0, -2.0]), ("base64", "AACAPwAAAMA=")])
-def test_vectors_are_read_in_either_encoding(name: str, embedding: Any) -> None:
+def test_vectors_are_read_in_both_encodings(name: str, embedding: Any) -> None:
     api = api_named(name)
     assert api.body(ASKED, "a model") == {"input": ASKED.texts, "model": "a model", "encoding_format": name}
     assert api.read({"data": [{"embedding": embedding}]}).tolist() == [[1.0, -2.0]]

@@ -54,7 +54,7 @@ class NumberServices:
 NUMBERS = Collection("numbers", [str(number) for number in range(40)], [str(number) for number in range(40)])
 
 
-async def test_what_is_found_by_vector_is_put_in_order_anew() -> None:
+async def test_documents_found_by_vector_are_reranked() -> None:
     told: list[int] = []
     orders = await search(NumberServices(), NUMBERS, questions=20, top=3, done=told.append)
     assert orders.by_vector[5].tolist() == [6, 5, 7]
