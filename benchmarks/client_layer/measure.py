@@ -91,7 +91,7 @@ def _caller_up(logs: Path) -> Iterator[tuple[WorkerProcess, list[str], Mapping[s
     *ports, redis_port = free_ports(_ENDPOINTS + 1)
     addresses = [f"127.0.0.1:{port}" for port in ports]
     redis = shutil.which("redis-server")
-    services = [_service(ports), *([_redis(redis, redis_port, logs)] if redis else [])]
+    services = [instant_service(ports), *([_redis(redis, redis_port, logs)] if redis else [])]
     caller = WorkerProcess(Path(sys.executable), "benchmarks.client_layer.load", logs / "layer-load.log")
     with servers_up(services, logs) as servers, caller:
         redis_url = f"redis://127.0.0.1:{redis_port}/0" if redis else ""
@@ -99,7 +99,8 @@ def _caller_up(logs: Path) -> Iterator[tuple[WorkerProcess, list[str], Mapping[s
         yield caller, variants, {_CALLER: caller.pid, **{name: server.pid for name, server in servers.items()}}
 
 
-def _service(ports: Sequence[int]) -> Service:
+def instant_service(ports: Sequence[int]) -> Service:
+    """The service that answers at once, on several ports."""
     return Service(
         name=_SERVICE,
         command=(sys.executable, "-m", "benchmarks.client_layer.instant_service", *map(str, ports)),

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.client_layer.measure import instant_service
 from benchmarks.comparison.variants import CLIENT_LAYER, EMBEDDING, GATEWAY, GRPC
 from benchmarks.data.inputs import Request
 from benchmarks.data.texts import passages
@@ -30,7 +31,7 @@ from benchmarks.markdown import table
 from benchmarks.paths import ROOT
 from benchmarks.plan import Length
 from benchmarks.systems.footprint import answers
-from benchmarks.systems.processes import ChildFailedError, Server
+from benchmarks.systems.processes import ChildFailedError
 from benchmarks.systems.stack import servers_up, with_environment
 from benchmarks.systems.worker_process import WorkerProcess
 from torchless.cli.bentos import pythons_in
@@ -92,8 +93,7 @@ def clients_up(checkouts: Mapping[str, Path]) -> Iterator[Mapping[str, Time]]:
     """Connects the clients of each checkout to one service that answers at once."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         logs, port = Path(folder), free_port()
-        command = [sys.executable, "-m", "benchmarks.client_layer.instant_service", str(port)]
-        running.enter_context(Server(command, {}, logs / "service.log"))
+        running.enter_context(servers_up([instant_service([port])], logs))
         timers = {}
         for name, checkout in checkouts.items():
             python = pythons_in(checkout / ".venv")["gateway"]
