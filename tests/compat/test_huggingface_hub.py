@@ -13,7 +13,7 @@ from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 from tests.compat.plain_http import DIMENSIONS, TEXTS, PlainHTTP, assert_same
 
 
-def test_one_text(url: str, plain: PlainHTTP) -> None:
+def test_single_text(url: str, plain: PlainHTTP) -> None:
     client = InferenceClient(model=url)
 
     for text in TEXTS:

@@ -30,7 +30,7 @@ def test_with_no_model_named(client: Client, plain: PlainHTTP) -> None:
     assert answer.usage.total_tokens == plain.tokens(TEXTS)
 
 
-def test_one_text_for_a_model(client: Client, plain: PlainHTTP) -> None:
+def test_single_text_with_a_model(client: Client, plain: PlainHTTP) -> None:
     body = OpenAIEmbeddingInputText(
         input_=TEXTS[0], model=MODEL, encoding_format=EmbeddingEncodingFormat.FLOAT, user="someone"
     )

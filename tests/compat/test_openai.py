@@ -28,7 +28,7 @@ def test_a_batch(client: openai.OpenAI, plain: PlainHTTP) -> None:
     assert answer.usage.prompt_tokens == answer.usage.total_tokens == plain.tokens(TEXTS)
 
 
-def test_one_text(client: openai.OpenAI, plain: PlainHTTP) -> None:
+def test_single_text(client: openai.OpenAI, plain: PlainHTTP) -> None:
     answer = client.embeddings.create(model=MODEL, input=TEXTS[0])
 
     assert_same([row.embedding for row in answer.data], plain.vectors(TEXTS[:1]))

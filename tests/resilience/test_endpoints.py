@@ -46,7 +46,7 @@ async def served(bento: StubBento) -> float:
 
 
 @pytest.mark.case("1. SIGKILL of one of three under load")
-async def test_one_of_three_is_killed(
+async def test_endpoint_of_three_is_killed(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
 ) -> None:
     embedding: dict[str, Any] = {"address": ",".join(addresses(trio)), "slow_start_s": 1.0}
@@ -139,7 +139,7 @@ async def _is_open(front: Gateway, bento: StubBento) -> bool:
 
 
 @pytest.mark.case("3. all down: the cache stands in")
-async def test_what_is_cached_is_answered_while_all_are_down(
+async def test_cached_inputs_are_answered_while_all_endpoints_are_down(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
 ) -> None:
     known = KnownTexts.of_stub(40)
@@ -186,7 +186,7 @@ def _soon_tried_again(trio: Sequence[StubBento]) -> dict[str, Any]:
 
 
 @pytest.mark.case("4. SIGSTOP of one of three")
-async def test_one_accepts_and_never_answers(
+async def test_endpoint_accepts_calls_and_never_answers(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
 ) -> None:
     embedding = _soon_tried_again(trio)
@@ -220,7 +220,7 @@ async def test_one_accepts_and_never_answers(
 
 
 @pytest.mark.case("4. one of three works for ever and says SERVING")
-async def test_one_accepts_says_that_it_serves_and_never_answers(
+async def test_endpoint_reports_serving_and_never_answers(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
 ) -> None:
     embedding = _soon_tried_again(trio)
@@ -260,7 +260,7 @@ async def _attempted_since(front: Gateway, bento: StubBento, number: float) -> b
 
 
 @pytest.mark.case("5. one of three is 20 times as slow")
-async def test_one_is_slow(case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway) -> None:
+async def test_endpoint_is_slow(case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway) -> None:
     embedding: dict[str, Any] = {"address": ",".join(addresses(trio)), "slow_start_s": 0.0}
     front = await gateway(addresses(trio), embedding=embedding)
     slow, factor = trio[0], 20.0
@@ -290,7 +290,9 @@ async def test_one_is_slow(case: Case, scale: Scale, trio: Sequence[StubBento], 
 
 
 @pytest.mark.case("6. one of three loses its GPU")
-async def test_one_loses_its_device(case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway) -> None:
+async def test_endpoint_loses_its_device(
+    case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
+) -> None:
     embedding: dict[str, Any] = {"address": ",".join(addresses(trio)), "slow_start_s": 0.0}
     front = await gateway(addresses(trio), embedding=embedding)
     lost = trio[1]
@@ -323,7 +325,7 @@ def _p99_ms(case: Case, since: float) -> str:
 
 
 @pytest.mark.case("6. one of three says SERVING without its GPU")
-async def test_one_serves_without_its_device(
+async def test_endpoint_reports_serving_without_its_device(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway, faithless: StubBento
 ) -> None:
     bentos = [trio[0], trio[2], faithless]

@@ -38,7 +38,9 @@ async def pair(tmp_path: Path, ended: Callable[[Process], None]) -> Sequence[Rea
 @pytest.mark.full
 @pytest.mark.timeout(600)
 @pytest.mark.case("1. SIGKILL of one of two with MiniLM")
-async def test_one_of_two_is_killed(case: Case, scale: Scale, pair: Sequence[RealBento], gateway: StartGateway) -> None:
+async def test_bento_of_two_is_killed(
+    case: Case, scale: Scale, pair: Sequence[RealBento], gateway: StartGateway
+) -> None:
     embedding: dict[str, Any] = {"address": ",".join(addresses(pair)), "slow_start_s": 1.0}
     front = await gateway(addresses(pair), embedding=embedding, cache={"enabled": False})
     texts = await _known(pair[0])

@@ -22,7 +22,7 @@ ENTRIES = "torchless:1:*:*:*"
 UNREACHABLE = TorchlessError(ErrorKind.UNREACHABLE, "down")
 
 
-async def test_what_one_process_wrote_another_reads(make_cache: MakeCache, service: HashService) -> None:
+async def test_entries_written_by_one_process_are_read_by_another(make_cache: MakeCache, service: HashService) -> None:
     writer, reader = make_cache(), make_cache(warm_mib=0)
     await asyncio.gather(writer.is_up(), reader.is_up())
     await writer.cache.embed(["a", "b"])
@@ -77,7 +77,7 @@ async def test_entries_have_a_time_to_live(make_cache: MakeCache, redis: Redis) 
     assert (await shorter.cache.embed(["a"])).hits == 0, "an entry's age counts, whoever wrote it"
 
 
-async def test_what_is_no_entry_is_a_miss(make_cache: MakeCache, redis: Redis) -> None:
+async def test_invalid_values_are_misses(make_cache: MakeCache, redis: Redis) -> None:
     writer = make_cache()
     await writer.is_up()
     texts = ["cut", "altered", "foreign", "list", "swapped", "other", "good"]
@@ -158,7 +158,7 @@ async def test_a_halted_redis_costs_its_timeout_once(make_cache: MakeCache, redi
     await cache.has_written(2)
 
 
-async def test_what_lands_while_redis_is_asked_is_not_computed_again(
+async def test_result_that_arrives_during_a_redis_lookup_is_not_computed_again(
     make_cache: MakeCache, redis_server: RedisServer, service: HashService
 ) -> None:
     cache = make_cache()

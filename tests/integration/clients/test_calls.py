@@ -100,7 +100,7 @@ async def test_a_rolling_restart_with_notice_costs_no_call(serve: Serve, connect
 
 class TestElsewhere:
     @pytest.mark.parametrize("error", [BUSY, NO_GPU])
-    async def test_one_that_cannot_is_left_for_one_other(
+    async def test_refused_call_is_retried_on_one_other_endpoint(
         self, serve: Serve, connect: Connect, error: TorchlessError
     ) -> None:
         bad, good = await serve(2)
@@ -168,7 +168,7 @@ class TestBudget:
 
 class TestDeadlines:
     @pytest.mark.parametrize("deadline_s", [0.0, -1.0])
-    async def test_one_that_is_over_makes_no_call(self, serve: Serve, connect: Connect, deadline_s: float) -> None:
+    async def test_expired_deadline_makes_no_call(self, serve: Serve, connect: Connect, deadline_s: float) -> None:
         (service,) = await serve(1)
         client = connect(service)
         await all_known(client)
@@ -176,7 +176,7 @@ class TestDeadlines:
         assert await kind_of(client.embed(["a"], context=context)) is ErrorKind.DEADLINE
         assert service.servicer.calls == 0
 
-    async def test_one_that_is_over_is_no_probe(self, serve: Serve, connect: Connect) -> None:
+    async def test_expired_deadline_is_no_probe(self, serve: Serve, connect: Connect) -> None:
         client = connect(f"127.0.0.1:{free_port()}", breaker={"open_s": 0.05})
         while await kind_of(client.embed(["a"])) is not ErrorKind.CIRCUIT_OPEN:
             pass
@@ -202,7 +202,7 @@ class TestDeadlines:
 
 
 class TestSilence:
-    async def test_one_that_goes_silent_is_left_out_and_comes_back(self, serve: Serve, connect: Connect) -> None:
+    async def test_silent_endpoint_gets_no_calls_until_it_answers_again(self, serve: Serve, connect: Connect) -> None:
         silent, good = await serve(2)
         async with Proxy(silent.port) as proxy:
             client = connect(proxy.address, good, endpoint_health={"timeout_s": 0.2})

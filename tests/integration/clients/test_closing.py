@@ -213,7 +213,7 @@ class TestOtherSettings:
         assert [await kind_of(call) for call in calls] == [ErrorKind.DEADLINE, None]
         assert new.servicer.calls == 0
 
-    async def test_what_is_taken_away_is_closed_after_its_last_call(self, serve: Serve, connect: Connect) -> None:
+    async def test_removed_endpoint_is_closed_after_its_last_call(self, serve: Serve, connect: Connect) -> None:
         old, new = await serve(2)
         old.servicer.delay_s = 0.2
         client = connect(old)
@@ -300,7 +300,7 @@ class TestOtherSettings:
         assert [each.address for each in client.states()] == [first.address]
         assert await kind_of(client.embed(["a"])) is None
 
-    async def test_what_is_no_address_changes_nothing(self, serve: Serve, connect: Connect) -> None:
+    async def test_invalid_address_changes_nothing(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         client = connect(service)
         with pytest.raises(ValueError, match="empty"):

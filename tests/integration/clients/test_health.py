@@ -52,7 +52,7 @@ class TestHeard:
         await service.start()
         await until(lambda: health(client) is Health.SERVING)
 
-    async def test_one_whose_watch_ends_in_order_is_what_it_last_said_while_it_is_there(
+    async def test_endpoint_keeps_its_last_health_after_its_watch_ends_in_order(
         self, serve: Serve, connect: Connect
     ) -> None:
         (service,) = await serve(1, Told.ONCE)
@@ -69,7 +69,9 @@ class TestHeard:
         await service.stop()
         await until(lambda: health(client) is Health.UNREACHABLE)
 
-    async def test_one_without_a_health_service_serves_while_it_answers(self, serve: Serve, connect: Connect) -> None:
+    async def test_endpoint_without_a_health_service_is_serving_while_it_answers(
+        self, serve: Serve, connect: Connect
+    ) -> None:
         (service,) = await serve(1, Told.NOTHING)
         client = connect(service, endpoint_health={"interval_s": 0.05})
         client.start()
@@ -78,16 +80,14 @@ class TestHeard:
         await service.stop()
         await until(lambda: health(client) is Health.UNREACHABLE)
 
-    async def test_one_that_says_nothing_of_its_health_gets_calls_where_nobody_is_well(
-        self, serve: Serve, connect: Connect
-    ) -> None:
+    async def test_silent_endpoint_gets_calls_when_no_endpoint_is_healthy(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1, Told.SILENCE)
         client = connect(service, endpoint_health={"timeout_s": 0.05})
         client.start()
         await until(lambda: health(client) is Health.UNREACHABLE)
         assert await kind_of(client.embed(["a"])) is None
 
-    async def test_one_that_is_not_there_is_unreachable_until_it_comes(self, connect: Connect) -> None:
+    async def test_missing_endpoint_is_unreachable_until_it_starts(self, connect: Connect) -> None:
         port = free_port()
         client = connect(f"127.0.0.1:{port}", connection={"reconnect_max_s": 0.1})
         client.start()
@@ -96,7 +96,7 @@ class TestHeard:
             await until(lambda: health(client) is Health.SERVING)
         await until(lambda: health(client) is Health.UNREACHABLE)
 
-    async def test_one_that_dies_and_comes_back(self, serve: Serve, connect: Connect) -> None:
+    async def test_restarted_endpoint_is_serving_again(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         client = connect(service, connection={"reconnect_max_s": 0.1})
         client.start()
@@ -151,7 +151,7 @@ class TestLogged:
             ]
         )
 
-    async def test_one_that_was_taken_away_says_no_more(
+    async def test_removed_endpoint_logs_nothing_more(
         self, serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture
     ) -> None:
         old, new = await serve(2)
@@ -185,7 +185,9 @@ class TestMetrics:
         labels |= {"capability": "embedding", "endpoint": service.address}
         return registry.get_sample_value(f"torchless_client_{name}", labels)
 
-    async def test_they_tell_what_is_so(self, serve: Serve, connect: Connect, registry: CollectorRegistry) -> None:
+    async def test_metrics_show_the_state_of_the_endpoints(
+        self, serve: Serve, connect: Connect, registry: CollectorRegistry
+    ) -> None:
         (service,) = await serve(1)
         client = connect(service, breaker={"open_s": 30, "failures": 3}, retry={"attempts": 1})
         await all_known(client)
@@ -244,7 +246,7 @@ class TestMetrics:
         assert await kind_of(call) is ErrorKind.UNREACHABLE
         assert shown() == set()
 
-    async def test_they_are_not_taken_from_another_client_or_from_one_that_is_back(
+    async def test_metrics_of_an_endpoint_stay_while_another_client_uses_it(
         self, serve: Serve, connect: Connect, registry: CollectorRegistry
     ) -> None:
         first, second = await serve(2)

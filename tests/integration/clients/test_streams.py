@@ -103,7 +103,7 @@ async def test_resets_of_the_wire(serve: Serve, connect: Connect) -> None:
 
 
 class TestTheSource:
-    async def test_one_that_is_slow_while_the_endpoint_dies_loses_and_doubles_nothing(
+    async def test_slow_source_loses_and_repeats_no_frame_when_the_endpoint_dies(
         self, serve: Serve, connect: Connect
     ) -> None:
         services: list[Service] = await serve(3)
@@ -131,7 +131,7 @@ class TestTheSource:
             go_on.set()
         assert await stream == list(range(30))
 
-    async def test_its_error_comes_after_the_answers(self, serve: Serve, connect: Connect) -> None:
+    async def test_error_of_the_source_comes_after_the_answers(self, serve: Serve, connect: Connect) -> None:
         client = connect(*await serve(1))
         got: list[int] = []
 
@@ -144,7 +144,7 @@ class TestTheSource:
             await answers(client, frames(), seen=got.append)
         assert got == [0, 1, 2]
 
-    async def test_its_error_at_once_and_one_of_ours(self, serve: Serve, connect: Connect) -> None:
+    async def test_invalid_first_frame_is_an_invalid_input_error(self, serve: Serve, connect: Connect) -> None:
         client = connect(*await serve(1))
 
         async def frames() -> AsyncIterator[list[str]]:
@@ -152,7 +152,7 @@ class TestTheSource:
 
         assert await kind_of(answers(client, frames())) is ErrorKind.INVALID_INPUT
 
-    async def test_its_cancellation_does_not_hang_the_stream(self, serve: Serve, connect: Connect) -> None:
+    async def test_cancelled_source_does_not_hang_the_stream(self, serve: Serve, connect: Connect) -> None:
         client = connect(*await serve(1))
 
         async def frames() -> AsyncIterator[list[str]]:
@@ -163,7 +163,7 @@ class TestTheSource:
         await asyncio.wait({stream}, timeout=10)
         assert stream.cancelled()
 
-    async def test_it_is_stopped_when_the_caller_leaves(self, serve: Serve, connect: Connect) -> None:
+    async def test_source_is_closed_when_the_caller_leaves(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         client = connect(service)
         stopped = asyncio.Event()
@@ -200,7 +200,7 @@ class TestTheSource:
         go_on.set()
         assert await stream == [1]
 
-    async def test_its_silence_costs_no_patience(self, serve: Serve, connect: Connect) -> None:
+    async def test_silence_of_the_source_does_not_count_as_idle_time(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         client = connect(
             service,
@@ -236,7 +236,7 @@ class TestTheSource:
 
 
 class TestEndpoints:
-    async def test_one_that_leaves_gets_nothing_new(self, serve: Serve, connect: Connect) -> None:
+    async def test_draining_endpoint_gets_no_new_frames(self, serve: Serve, connect: Connect) -> None:
         services: list[Service] = await serve(2)
         client = connect(*services)
         await all_known(client)
@@ -410,7 +410,7 @@ class TestSilence:
         assert client.states()[0].health is Health.UNREACHABLE
         assert service.servicer.frames == list(range(4))
 
-    async def test_one_that_is_slow_is_not_silent(self, serve: Serve, connect: Connect) -> None:
+    async def test_slow_endpoint_is_not_silent(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 0.2
         client = connect(service, retry={"stream_idle_timeout_s": 0.5}, endpoint_health=QUICK_LOOK)

@@ -103,7 +103,7 @@ def test_other_errors_say_nothing_about_the_limit(kind: ErrorKind) -> None:
     assert scene.limit.value == 10
 
 
-def test_it_grows_with_each_answer_until_the_first_congestion_and_by_one_a_round_trip_after_it() -> None:
+def test_limit_grows_with_each_answer_until_congestion_then_by_one_a_round_trip() -> None:
     scene = Scene()
     scene.round_trip(10)
     # Six of them found five or more in flight, themselves included.
@@ -117,7 +117,7 @@ def test_it_grows_with_each_answer_until_the_first_congestion_and_by_one_a_round
     assert before + 4 <= scene.limit.value <= before + 8
 
 
-def test_it_does_not_grow_while_less_than_half_of_it_is_used() -> None:
+def test_limit_does_not_grow_while_less_than_half_of_it_is_used() -> None:
     scene = Scene()
     for _ in range(50):
         scene.round_trip(4)
@@ -179,7 +179,7 @@ def test_a_deadline_shorter_than_answers_take_is_the_callers_own_affair() -> Non
     assert scene.limit.value == 10
 
 
-def test_it_stays_within_its_bounds() -> None:
+def test_limit_stays_within_its_bounds() -> None:
     scene = Scene(initial=10, min=7, max=12)
     for _ in range(5):
         scene.round_trip(scene.limit.value)
@@ -409,7 +409,7 @@ def test_at_four_times_the_capacity_the_service_stays_full_and_the_rest_is_refus
 
 
 @pytest.mark.parametrize("limits", [1, 3])
-def test_it_follows_a_capacity_that_falls_to_a_quarter_and_comes_back(limits: int) -> None:
+def test_limit_follows_a_capacity_that_falls_to_a_quarter_and_returns(limits: int) -> None:
     simulation = Simulation(limits)
     simulation.run(20, load=2)
     quarter = simulation.run(40, load=2, speed=0.25)
@@ -420,7 +420,7 @@ def test_it_follows_a_capacity_that_falls_to_a_quarter_and_comes_back(limits: in
     assert goodput(whole[10:]) > 0.9
 
 
-def test_it_gives_way_to_a_service_that_stops_and_recovers_with_it() -> None:
+def test_limit_falls_when_the_service_stops_and_recovers_with_it() -> None:
     simulation = Simulation()
     simulation.run(20, load=2)
     before = simulation.limits[0].value

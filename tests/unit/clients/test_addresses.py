@@ -34,7 +34,7 @@ def entry(family: socket.AddressFamily, host: str) -> tuple[Any, ...]:
         ("_grpc.a-b.c1.:1", [Target("_grpc.a-b.c1.:1", many=False)]),
     ],
 )
-def test_what_an_address_lists(address: str, targets: list[Target]) -> None:
+def test_address_is_parsed_into_targets(address: str, targets: list[Target]) -> None:
     assert parse(address) == targets
 
 
@@ -71,7 +71,7 @@ def test_what_an_address_lists(address: str, targets: list[Target]) -> None:
         ("xds:///name:1", "is a URL or another unsupported form"),
     ],
 )
-def test_what_is_no_address_is_refused_with_its_place(address: str, said: str) -> None:
+def test_invalid_address_is_refused_with_its_position(address: str, said: str) -> None:
     with pytest.raises(ValueError, match="address") as caught:
         parse(address)
     assert said in str(caught.value)
@@ -112,7 +112,7 @@ async def test_of_two_families_the_preferred_one_counts(monkeypatch: pytest.Monk
     assert await resolved(monkeypatch, *reversed(both[:2])) == ["10.0.0.1:50051"]
 
 
-async def test_one_endpoint_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_single_endpoint_is_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     async def getaddrinfo(*args: Any, **options: Any) -> list[Any]:
         raise AssertionError
 

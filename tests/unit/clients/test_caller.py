@@ -91,7 +91,7 @@ def met(client: EmbeddingClient, outcome: str) -> list[float]:
     ]
 
 
-async def test_what_is_unreachable_is_tried_at_each_of_three_once(make: Made) -> None:
+async def test_unreachable_call_is_tried_once_at_each_of_three_endpoints(make: Made) -> None:
     client = make(3)
     script = Script(*[failed(ErrorKind.UNREACHABLE)] * 3)
     with pytest.raises(TorchlessError, match="it failed"):
@@ -117,14 +117,14 @@ async def test_the_last_error_is_raised_and_not_that_nobody_else_is_there(make: 
 
 
 @pytest.mark.parametrize("kind", [ErrorKind.UNREACHABLE, ErrorKind.GPU_UNAVAILABLE, ErrorKind.DEADLINE])
-async def test_what_may_not_be_repeated_is_not(make: Made, kind: ErrorKind) -> None:
+async def test_call_that_must_not_run_twice_is_not_retried(make: Made, kind: ErrorKind) -> None:
     script = Script(failed(kind))
     with pytest.raises(TorchlessError, match="it failed"):
         await call(make(3), script, repeatable=False)
     assert script.attempts == 1
 
 
-async def test_what_was_refused_unbegun_may_be_made_elsewhere_even_then(make: Made) -> None:
+async def test_refused_call_that_must_not_run_twice_is_retried_elsewhere(make: Made) -> None:
     script = Script(failed(ErrorKind.OVERLOADED), GOOD)
     assert await call(make(2), script, repeatable=False) is GOOD
 

@@ -129,7 +129,7 @@ async def test_only_like_requests_share_a_call(difference: dict[str, str]) -> No
     assert ["b", "c"] not in client.service.calls
 
 
-async def test_one_bad_text_fails_its_own_request_alone_and_by_its_own_index() -> None:
+async def test_invalid_text_fails_only_its_own_request_with_its_own_index() -> None:
     client = Client()
     tasks = [client.ask("a")]
     await settle()
@@ -156,7 +156,7 @@ async def test_a_fault_of_the_service_is_everybodys_and_nobody_asks_again() -> N
     assert answers[1] is not answers[2]
 
 
-async def test_who_hangs_up_takes_nobody_along_and_the_last_one_ends_the_call() -> None:
+async def test_cancelled_request_leaves_the_joined_call_until_the_last_one_leaves() -> None:
     client = Client()
     first = client.ask("a")
     await settle()
@@ -176,7 +176,7 @@ async def test_who_hangs_up_takes_nobody_along_and_the_last_one_ends_the_call() 
     assert await client.ask("d") == ["D"]
 
 
-async def test_who_hangs_up_while_waiting_is_not_computed_for() -> None:
+async def test_request_cancelled_while_waiting_is_not_sent() -> None:
     client = Client()
     first = client.ask("a")
     await settle()

@@ -49,7 +49,7 @@ def test_base64_is_little_endian_float32(vectors: Matrix) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_json_has_not_is_an_error(value: float) -> None:
+def test_values_without_a_json_form_are_errors(value: float) -> None:
     with pytest.raises(TorchlessError) as raised:
         finite(np.array([[0.0, value]], dtype=np.float32))
     assert raised.value.kind is ErrorKind.INTERNAL

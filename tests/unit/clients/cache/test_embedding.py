@@ -26,7 +26,7 @@ BOB = CallContext(tenant="bob")
 DOWN = [ErrorKind.UNREACHABLE, ErrorKind.CIRCUIT_OPEN, ErrorKind.GPU_UNAVAILABLE]
 
 
-async def test_what_was_answered_once_is_not_asked_for_again(make_cache: MakeCache, service: HashService) -> None:
+async def test_cached_input_is_not_computed_again(make_cache: MakeCache, service: HashService) -> None:
     cache = make_cache()
     first = await cache.embed(["a", "b"])
     second = await cache.embed(["b", "a"])
@@ -95,7 +95,7 @@ async def test_token_ids_are_cached_as_texts_are(make_cache: MakeCache, service:
     assert service.calls == [["[1, 2]", "[3]"], ["[4]"]]
 
 
-async def test_one_tenant_never_meets_anothers_entries(make_cache: MakeCache, service: HashService) -> None:
+async def test_tenants_do_not_share_entries(make_cache: MakeCache, service: HashService) -> None:
     cache = make_cache()
     await cache.embed(["a"], context=ALICE)
     assert (await cache.embed(["a"], context=BOB)).hits == 0
@@ -122,7 +122,7 @@ async def test_errors_name_the_inputs_of_the_whole_request(make_cache: MakeCache
 
 
 @pytest.mark.parametrize("inputs", [["a", 3], [[-1]], [[2**33]]])
-async def test_what_cannot_be_keyed_goes_to_the_service_as_it_is(
+async def test_inputs_without_a_key_go_to_the_service_unchanged(
     make_cache: MakeCache, service: HashService, inputs: list[object]
 ) -> None:
     answer = await make_cache().embed(inputs)  # type: ignore[arg-type]
@@ -138,7 +138,7 @@ async def test_a_disabled_cache_passes_everything_on(make_cache: MakeCache, serv
     assert service.listed == 0
 
 
-async def test_one_vector_a_token_is_not_cached(make_cache: MakeCache, service: HashService) -> None:
+async def test_token_level_vectors_are_not_cached(make_cache: MakeCache, service: HashService) -> None:
     cache = make_cache()
     options = EmbedOptions(granularity=Granularity.TOKEN)
     for _ in range(2):
@@ -176,7 +176,7 @@ async def test_a_service_that_went_is_noticed_without_a_request_and_so_is_its_re
     await until(lambda: degraded(cache, False))
 
 
-async def test_who_knows_better_says_whether_the_service_is_down(make_cache: MakeCache) -> None:
+async def test_given_function_decides_whether_the_service_is_down(make_cache: MakeCache) -> None:
     down = True
     cache = make_cache(arguments={"is_down": lambda: down})
     await cache.embed(["a"])

@@ -58,7 +58,7 @@ def test_parts_never_run_into_each_other(one: tuple[str, ...], other: tuple[str,
 
 
 @pytest.mark.parametrize("inputs", [["a", 3], [[1], [-1]], [[2**32]], [["1"]], [None], ["a", [1]]])
-def test_what_is_no_input_has_no_key(inputs: list[object]) -> None:
+def test_invalid_inputs_have_no_key(inputs: list[object]) -> None:
     with pytest.raises(UncacheableInputError):
         Scope("a", MODEL, OPTIONS).digests(inputs)  # type: ignore[arg-type]
 
@@ -92,7 +92,7 @@ def test_any_changed_byte_is_noticed(entry: Entry, data: st.DataObject) -> None:
 
 
 @given(entries)
-def test_what_is_cut_or_of_another_key_is_noticed(entry: Entry) -> None:
+def test_truncated_value_or_value_of_another_key_is_detected(entry: Entry) -> None:
     value = pack(entry, b"key")
     assert unpack(value, b"other") is None
     assert all(unpack(value[:length], b"key") is None for length in range(len(value)))
@@ -100,5 +100,5 @@ def test_what_is_cut_or_of_another_key_is_noticed(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "text", 3, b"", b"tle1", b"foreign value of some length...."])
-def test_what_is_no_entry_is_none(value: object) -> None:
+def test_invalid_value_is_no_entry(value: object) -> None:
     assert unpack(value, b"key") is None

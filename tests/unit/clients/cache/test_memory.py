@@ -126,7 +126,7 @@ def test_many_tenants_share_alike() -> None:
     assert len(level._largest) <= 64 + 4 * 50 + 1
 
 
-def test_what_is_past_its_time_is_a_miss() -> None:
+def test_expired_entry_is_a_miss() -> None:
     level = MemoryLevel(1_000_000, ttl_s=60)
     now = int(time.time())
     level.put("a", [b"old", b"new"], [Entry(bytes(4), 1, now - 61), Entry(bytes(4), 1, now - 50)])

@@ -43,12 +43,12 @@ def test_the_index_for_programs_is_the_whole_requests() -> None:
     assert error.metadata == {"index": "5", "other": "1"}
 
 
-def test_what_a_message_quotes_is_left_alone() -> None:
+def test_quoted_parts_of_a_message_are_not_renamed() -> None:
     error = TorchlessError(ErrorKind.NOT_FOUND, "model: 'texts[0]' is not served")
     assert with_request_indices(error, [3]).message == error.message
 
 
-def test_one_name_that_begins_another_is_not_taken_for_it() -> None:
+def test_field_name_that_is_a_prefix_of_another_is_not_confused_with_it() -> None:
     violations = (FieldViolation(("token_ids", 1), "a"), FieldViolation(("token_ids", 1, 2), "b"))
     whole = TorchlessError(ErrorKind.INVALID_INPUT, "token_ids[1]: a; token_ids[1][2]: b", violations=violations)
     assert with_request_indices(whole, [0, 4]).message == "token_ids[4]: a; token_ids[4][2]: b"

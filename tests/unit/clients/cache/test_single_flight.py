@@ -145,7 +145,7 @@ async def test_a_leaders_bad_input_is_not_its_followers(cache: EmbeddingCache, s
     assert service.calls == [["a", TOO_LONG], ["b"], ["a"]]
 
 
-async def test_what_one_input_makes_the_service_fail_on_is_not_that_of_others(
+async def test_failure_caused_by_one_input_does_not_fail_the_others(
     cache: EmbeddingCache, service: HashService
 ) -> None:
     leader = ask(cache, "a", POISON)
@@ -178,7 +178,7 @@ async def test_a_fault_of_the_service_is_everybodys(
 
 
 @pytest.mark.parametrize("kind", OWN)
-async def test_what_only_the_caller_can_mend_costs_a_bounded_number_of_rounds(
+async def test_callers_fault_costs_a_bounded_number_of_rounds(
     cache: EmbeddingCache, service: HashService, kind: ErrorKind
 ) -> None:
     asked = [ask(cache, "a") for _ in range(10)]

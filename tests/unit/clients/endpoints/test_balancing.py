@@ -104,12 +104,12 @@ async def test_the_well_come_before_the_unknown_and_they_before_the_others(endpo
     assert choose([gone]) is gone
 
 
-async def test_one_that_answers_comes_before_one_that_does_not(endpoints: Endpoints) -> None:
+async def test_endpoint_that_answers_comes_before_an_unreachable_one(endpoints: Endpoints) -> None:
     leaving, gone = endpoints(Health.NOT_SERVING, Health.UNREACHABLE)
     assert shares([leaving, gone]) == [1, 0]
 
 
-async def test_one_that_leaves_gets_nothing_while_another_is_well(endpoints: Endpoints) -> None:
+async def test_draining_endpoint_gets_no_calls_while_another_is_healthy(endpoints: Endpoints) -> None:
     busy, leaving = endpoints(Health.SERVING, Health.NOT_SERVING)
     busy.calls_in_flight = 1000
     assert shares([busy, leaving]) == [1, 0]
@@ -138,7 +138,7 @@ async def test_an_open_breaker_lets_nobody_through(endpoints: Endpoints) -> None
     assert choose([first, second]) is None
 
 
-async def test_one_that_has_just_come_up_gets_its_share_over_time(endpoints: Endpoints) -> None:
+async def test_new_endpoint_gets_its_share_over_time(endpoints: Endpoints) -> None:
     times = iter((1000.0, 1005.0, 1010.0, 1100.0, 1100.0))
     endpoints.now = next(times)
     old, new = endpoints.one(slow_start_s=10), endpoints.one(slow_start_s=10)
@@ -175,7 +175,7 @@ async def test_calls_weigh_as_much_as_they_take(endpoints: Endpoints) -> None:
     assert shares([quick, slow]) == [0, 1]
 
 
-async def test_one_large_request_makes_nobody_slow(endpoints: Endpoints) -> None:
+async def test_single_slow_answer_does_not_make_an_endpoint_slow(endpoints: Endpoints) -> None:
     (one,) = endpoints(Health.SERVING)
     for latency in (*[0.01] * 20, 1.0):
         ticket = one.breaker.begin(30)
@@ -199,7 +199,7 @@ async def test_of_equally_busy_ones_the_quicker_gets_it_but_the_slow_one_is_not_
     assert choose([quick, slow]) is slow
 
 
-async def test_one_that_fails_at_once_draws_no_calls_and_comes_back(endpoints: Endpoints) -> None:
+async def test_endpoint_that_fails_fast_attracts_no_calls_and_recovers(endpoints: Endpoints) -> None:
     three = endpoints(*[Health.SERVING] * 3)
 
     def to_bad_one(calls: int, error: TorchlessError | None) -> int:
@@ -269,7 +269,7 @@ class TestCalls:
         assert one.calls_in_flight == 0
 
 
-async def test_one_that_does_not_answer_gets_ever_less(endpoints: Endpoints) -> None:
+async def test_silent_endpoint_gets_fewer_and_fewer_calls(endpoints: Endpoints) -> None:
     quick, hung = endpoints(Health.SERVING, Health.SERVING)
     quick._log_latency, quick._latency_seen = math.log(0.01), endpoints.now
     ticket = hung.breaker.begin(30)

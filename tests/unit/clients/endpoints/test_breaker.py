@@ -95,7 +95,7 @@ def test_other_errors_are_answers(clock: Clock, kind: ErrorKind) -> None:
 
 
 @pytest.mark.parametrize("kind", COUNTING)
-def test_what_counts(clock: Clock, kind: ErrorKind) -> None:
+def test_counted_errors_open_the_breaker(clock: Clock, kind: ErrorKind) -> None:
     breaker = clock.breaker()
     fail(breaker, 5, kind)
     assert breaker.state is BreakerState.OPEN
@@ -122,7 +122,7 @@ def test_a_probe_with_a_short_deadline_that_was_missed_passes_nothing_and_frees_
     assert breaker.admits
 
 
-def test_one_probe_at_a_time(clock: Clock) -> None:
+def test_half_open_breaker_admits_one_probe_at_a_time(clock: Clock) -> None:
     breaker, probe = half_open(clock)
     assert [breaker.begin(LONG_S) for _ in range(50)] == [None] * 50
     probe.answered()

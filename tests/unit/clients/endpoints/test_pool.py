@@ -164,7 +164,7 @@ async def test_a_lookup_slower_than_its_time_is_not_made_twice_and_counts_in_the
     await until_hosts(client, 2)
 
 
-async def test_what_was_looked_up_for_other_settings_does_not_come(client: EmbeddingClient, names: Names) -> None:
+async def test_lookup_for_previous_settings_is_discarded(client: EmbeddingClient, names: Names) -> None:
     names.set("name", 2)
     names.set("other", 3)
     names.hang = True

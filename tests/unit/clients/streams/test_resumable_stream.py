@@ -40,7 +40,7 @@ async def test_each_request_is_taken_once_however_many_wait_for_it() -> None:
     source.raise_failure()
 
 
-async def test_one_who_stops_waiting_loses_nothing() -> None:
+async def test_cancelled_wait_loses_no_request() -> None:
     go_on = asyncio.Event()
 
     async def requests() -> AsyncIterator[int]:
@@ -144,7 +144,7 @@ async def test_a_service_that_ends_well_before_its_time_is_asked_on() -> None:
     assert service.streams >= 4
 
 
-async def test_one_that_ends_well_and_answers_nothing_is_not_asked_for_ever() -> None:
+async def test_endpoint_that_ends_streams_without_answers_is_not_called_for_ever() -> None:
     service = Miscounting(times=1, frames=0)
     kind = await outcome(service, 3, stream_idle_timeout_s=0.2, base_s=0.02, max_s=0.05)
     assert kind is ErrorKind.UNREACHABLE
