@@ -21,7 +21,7 @@ class Task(StrEnum):
     EMBEDDING = "embedding"
     """Texts to vectors."""
     RERANKING = "reranking"
-    """Documents of a query to scores, by the default model: late interaction joined with the embedding score."""
+    """A query and documents to scores, by the default model: late interaction and the embedding score."""
     CROSS_ENCODER = "cross-encoder"
     """The same with a cross-encoder."""
 
@@ -42,7 +42,7 @@ class Length(StrEnum):
     SHORT = "short"
     """10 to 30 tokens, 19 on average."""
     LONG = "long"
-    """About 200 tokens, all nearly the same."""
+    """About 200 tokens, with little variation."""
 
 
 _LARGEST_DIRECT_BATCH = {Task.EMBEDDING: 64, Task.RERANKING: 32, Task.CROSS_ENCODER: 32}
@@ -61,9 +61,9 @@ class Case:
     in_flight: int
     """Requests in flight; when one is answered, the next is sent."""
     items: int = 1
-    """Texts in one request, or documents of its query."""
+    """Texts per request, or documents per query."""
     length: Length = Length.SHORT
-    """Length of texts to embed."""
+    """Length of the texts to embed."""
 
     @property
     def name(self) -> str:
@@ -121,7 +121,7 @@ class Plan:
     starts: int
     """Number of timed starts of the gateway."""
     peer: bool
-    """Whether infinity takes part."""
+    """Whether infinity is measured too."""
     layer: LayerPlan | None = None
     """The client layer; None: not measured."""
 
@@ -162,4 +162,4 @@ QUICK = Plan(
     peer=True,
     layer=LayerPlan(rounds=3, seconds=0.1, warm_up_s=0.02),
 )
-"""Under three minutes: shows that everything works, and roughly how fast."""
+"""Under three minutes: shows that everything works, and its rough speed."""

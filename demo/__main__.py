@@ -96,8 +96,8 @@ async def _ask(stack: Stack, url: str, console: Console) -> None:
         console.print(
             f"\nembedded {len(passages)} passages: {index.shape[1]} numbers each, over POST {url}/v1/embeddings\n"
         )
-        asked = await gateway.embed(questions)
-        for question, vector in zip(questions, asked, strict=True):
+        vectors = await gateway.embed(questions)
+        for question, vector in zip(questions, vectors, strict=True):
             # Vectors have length 1, so the dot product is the cosine similarity.
             cosines = index @ vector
             found = np.argsort(-cosines)[:FOUND]

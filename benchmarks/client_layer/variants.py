@@ -81,9 +81,9 @@ class Variant(Generic[T]):
         if self._expected is not None and not self._expected(answer):
             raise UnexpectedAnswerError("there was a cache hit instead of a miss, or the reverse")
 
-    async def answer(self, asked: Request) -> Answer:
+    async def answer(self, request: Request) -> Answer:
         """See `Sender`."""
-        return self._vectors(await self._embed(asked.texts))
+        return self._vectors(await self._embed(request.texts))
 
     async def close(self) -> None:
         """See `Sender`; does nothing, because `open_variants` registers the closing."""

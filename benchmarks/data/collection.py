@@ -26,7 +26,7 @@ class Collection:
     """Questions and documents: document i is the right one for question i."""
 
     name: str
-    """Name of its folder."""
+    """Name of the folder."""
     questions: list[str]
     """The questions."""
     documents: list[str]
@@ -58,9 +58,9 @@ def read_collection(folder: Path) -> Collection:
     return Collection(folder.resolve().name, questions, documents)
 
 
-def _fields(entry: object, place: str) -> tuple[str, list[str]]:
+def _fields(entry: object, where: str) -> tuple[str, list[str]]:
     match entry:
         case {"QUESTION": str(question), "CONTEXTS": [*contexts]} if question and any(contexts):
             if all(isinstance(context, str) for context in contexts):
                 return question, contexts
-    raise NoCollectionError(f"{place}: must have QUESTION, a text, and CONTEXTS, a list of texts")
+    raise NoCollectionError(f"{where}: must have QUESTION, a text, and CONTEXTS, a list of texts")

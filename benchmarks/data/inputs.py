@@ -52,7 +52,7 @@ class Pools:
         ]
 
     def by_name(self) -> dict[str, list[str]]:
-        """All texts, for counting their tokens."""
+        """All texts by kind, to count their tokens."""
         texts = {str(length): list(texts) for length, texts in self.texts.items()}
         return {**texts, "query": list(self.queries), "document": list(self.documents)}
 

@@ -18,32 +18,32 @@ class API:
     """One API."""
 
     body: Callable[[Request, str], dict[str, Any]]
-    """The body of a request, for a model."""
+    """Makes the body of a request to a model."""
     read: Callable[[Any], NDArray[np.float32]]
-    """What an answer holds: vectors, shape (texts, dimensions), or scores, shape (documents, 1), in the order in which
-    the texts were sent."""
+    """Reads a response: vectors, shape (texts, dimensions), or scores, shape (documents, 1), in the order of the
+    request."""
 
 
 def api_named(name: str) -> API:
-    """One of `base64` and `float` (OpenAI's, in that encoding), `documents` (Cohere's, infinity's), `texts` (TEI's)."""
+    """The API `base64` or `float` (OpenAI with that encoding), `documents` (Cohere, infinity) or `texts` (TEI)."""
     return _APIS[name]
 
 
 def _openai(encoding: str) -> API:
-    def body(asked: Request, model: str) -> dict[str, Any]:
-        return {"input": asked.texts, "model": model, "encoding_format": encoding}
+    def body(request: Request, model: str) -> dict[str, Any]:
+        return {"input": request.texts, "model": model, "encoding_format": encoding}
 
     return API(body, lambda answer: np.stack([_vector(item["embedding"]) for item in answer["data"]]))
 
 
-def _documents_body(asked: Request, model: str) -> dict[str, Any]:
-    # Neither is a name that Cohere's API has, but its route on our gateway takes both.
+def _documents_body(request: Request, model: str) -> dict[str, Any]:
+    # Cohere's API has neither name, but its route of our gateway accepts both.
     form = {"raw_scores": True, "return_documents": False}
-    return {"query": asked.query, "documents": asked.texts, "model": model, **form}
+    return {"query": request.query, "documents": request.texts, "model": model, **form}
 
 
-def _texts_body(asked: Request, model: str) -> dict[str, Any]:
-    return {"query": asked.query, "texts": asked.texts, "raw_scores": True, "truncate": True}
+def _texts_body(request: Request, model: str) -> dict[str, Any]:
+    return {"query": request.query, "texts": request.texts, "raw_scores": True, "truncate": True}
 
 
 def _vector(embedding: Any) -> NDArray[np.float32]:
@@ -53,8 +53,8 @@ def _vector(embedding: Any) -> NDArray[np.float32]:
 
 
 def _in_order(results: list[dict[str, Any]], score: str) -> NDArray[np.float32]:
-    by_place = sorted(results, key=lambda result: int(result["index"]))
-    return np.array([[result[score]] for result in by_place], dtype=np.float32)
+    by_index = sorted(results, key=lambda result: int(result["index"]))
+    return np.array([[result[score]] for result in by_index], dtype=np.float32)
 
 
 _APIS = {

@@ -1,4 +1,4 @@
-"""A keep-alive HTTP/1.1 connection that costs little: the load generator shares its cores with what it measures."""
+"""A cheap keep-alive HTTP/1.1 connection: the load generator shares the cores with what it measures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import httptools
 
 
 class HTTPConnection(asyncio.Protocol):
-    """One connection, one request at a time. Requests are sent as they are given; answers are parsed by httptools.
+    """One connection, one request at a time. Sends prepared requests; httptools parses the responses.
 
     connection = await HTTPConnection.open("127.0.0.1", 3000)
-    status, body = await connection.exchange(request("POST", "/embed", b"{}"))
+    status, body = await connection.exchange(request_bytes("POST", "/embed", b"{}"))
     """
 
     @classmethod
@@ -32,7 +32,7 @@ class HTTPConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(ConnectionError(f"the answer is not HTTP: {error}"))
+            self._fail(ConnectionError(f"the response is not HTTP: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
         """Called by the loop."""
@@ -50,10 +50,10 @@ class HTTPConnection(asyncio.Protocol):
             self._answer.set_result(answer)
 
     async def exchange(self, message: bytes) -> tuple[int, bytes]:
-        """Sends a whole request; status and body of its answer.
+        """Sends a request; returns the status and body of the response.
 
         Raises:
-            ConnectionError: The connection was lost, or what came is not HTTP.
+            ConnectionError: The connection was lost, or the response is not HTTP.
         """
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(message)
@@ -72,8 +72,8 @@ class HTTPConnection(asyncio.Protocol):
             self._answer.set_exception(error)
 
 
-def request(method: str, path: str, body: bytes = b"") -> bytes:
-    """A request with a JSON body, ready to be sent."""
+def request_bytes(method: str, path: str, body: bytes = b"") -> bytes:
+    """Prepares a request with a JSON body."""
     head = (
         f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.data.inputs import Request
 from benchmarks.load_generator.apis import API, api_named
 from benchmarks.load_generator.drive import Sends
-from benchmarks.load_generator.http_connection import HTTPConnection, request
+from benchmarks.load_generator.http_connection import HTTPConnection, request_bytes
 from torchless.clients.embedding import EmbeddingClient
 from torchless.clients.reranking import RerankingClient, RerankOptions, ScoreForm
 from torchless.clients.settings import ClientSettings
@@ -26,7 +26,7 @@ _DEADLINE_S = 60.0
 class Sender(Sends, Protocol):
     """Sends prepared requests to one service."""
 
-    async def answer(self, asked: Request) -> Answer:
+    async def answer(self, request: Request) -> Answer:
         """Sends one request and reads its answer."""
 
     async def close(self) -> None:
@@ -66,9 +66,9 @@ class EmbeddingSender:
         """See `Sender`."""
         await self._client.embed(self._requests[number % len(self._requests)].texts)
 
-    async def answer(self, asked: Request) -> Answer:
+    async def answer(self, request: Request) -> Answer:
         """See `Sender`."""
-        return (await self._client.embed(asked.texts)).vectors
+        return (await self._client.embed(request.texts)).vectors
 
     async def close(self) -> None:
         """See `Sender`."""
@@ -85,12 +85,12 @@ class RerankingSender:
 
     async def send(self, connection: int, number: int) -> None:
         """See `Sender`."""
-        asked = self._requests[number % len(self._requests)]
-        await self._client.rerank(asked.query, asked.texts, self._options)
+        request = self._requests[number % len(self._requests)]
+        await self._client.rerank(request.query, request.texts, self._options)
 
-    async def answer(self, asked: Request) -> Answer:
+    async def answer(self, request: Request) -> Answer:
         """See `Sender`."""
-        found = await self._client.rerank(asked.query, asked.texts, self._options)
+        found = await self._client.rerank(request.query, request.texts, self._options)
         return found.queries[0].scores[:, np.newaxis]
 
     async def close(self) -> None:
@@ -103,7 +103,7 @@ class HTTPSender:
 
     def __init__(self, path: str, api: API, model: str, requests: Sequence[Request]) -> None:
         self._path, self._api, self._model = path, api, model
-        self._messages = [self._message(asked) for asked in requests]
+        self._messages = [self._message(request) for request in requests]
         self._connections: list[HTTPConnection] = []
 
     async def connect(self, port: int, connections: int) -> None:
@@ -114,9 +114,9 @@ class HTTPSender:
         """See `Sender`."""
         await self._exchange(connection, self._messages[number % len(self._messages)])
 
-    async def answer(self, asked: Request) -> Answer:
+    async def answer(self, request: Request) -> Answer:
         """See `Sender`."""
-        return self._api.read(orjson.loads(await self._exchange(0, self._message(asked))))
+        return self._api.read(orjson.loads(await self._exchange(0, self._message(request))))
 
     async def close(self) -> None:
         """See `Sender`."""
@@ -129,5 +129,5 @@ class HTTPSender:
             raise RuntimeError(f"answered with status {status}: {body[:300]!r}")
         return body
 
-    def _message(self, asked: Request) -> bytes:
-        return request("POST", self._path, orjson.dumps(self._api.body(asked, self._model)))
+    def _message(self, request: Request) -> bytes:
+        return request_bytes("POST", self._path, orjson.dumps(self._api.body(request, self._model)))

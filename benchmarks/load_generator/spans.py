@@ -1,4 +1,4 @@
-"""What a window of load measured: spans of time, one a request, and the numbers that follow from them."""
+"""The result of a window: a span of time per request, and throughput and latency computed from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Span = tuple[float, float]
-"""When a request was sent and when its answer was there, in seconds after the window opened; negative: before."""
+"""When a request was sent and answered, in seconds after the window opened; negative: before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,25 +15,25 @@ class Numbers:
     """Throughput and latency of one window."""
 
     per_second: float
-    """Requests a second."""
+    """Requests per second."""
     p50_ms: float
     """Median latency in milliseconds."""
     p95_ms: float
-    """95th percentile."""
+    """95th percentile in milliseconds."""
     p99_ms: float
-    """99th percentile."""
+    """99th percentile in milliseconds."""
     requests: int
-    """Requests that were at least in part inside the window; the percentiles are of these."""
+    """Requests at least partly inside the window; the percentiles are of these."""
 
 
 def numbers(spans: Sequence[Span], seconds: float) -> Numbers:
     """Throughput and latency over a window of `seconds`.
 
-    A request that was only in part inside the window counts in part. Counting whole answers would make the throughput
-    of a batching server jump by a whole batch with the moment at which the window closes.
+    A request partly inside the window counts in part. If only whole responses counted, the throughput of a batching
+    server would jump by a whole batch, depending on when the window closes.
 
     Raises:
-        ValueError: There was no load in the window.
+        ValueError: No request was in flight inside the window.
     """
     inside = [(sent, done) for sent, done in spans if sent < seconds and done > 0]
     if not inside:

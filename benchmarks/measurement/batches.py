@@ -1,4 +1,4 @@
-"""The batches that the device really saw, from the Prometheus metrics of a service."""
+"""The batches that the device computed, from the Prometheus metrics of a service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Batches:
     count: float
     """Number of batches."""
     items: float
-    """Items in all of them together."""
+    """Items in all batches."""
     at_most: Mapping[float, float]
     """Number of batches with at most so many items, by the upper bound of each bucket."""
 
@@ -57,7 +57,7 @@ def total(parts: Sequence[Batches]) -> Batches:
 
 
 def read_batches(port: int) -> Batches:
-    """Asks the metrics endpoint on loopback."""
+    """Reads the metrics of the service on a port of 127.0.0.1."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         return parse_batches(answer.read().decode())
 

@@ -11,34 +11,34 @@ import psutil
 from benchmarks.systems.processes import tree
 
 OWN = "benchmark"
-"""Name for this process, which reads and shows: its children are trees, or strangers."""
-STRANGERS = "strangers"
-"""Name for all processes that are not of the benchmark."""
+"""Name of this process, without its children."""
+OTHER_PROCESSES = "other processes"
+"""Name of all processes outside the benchmark."""
 STOLEN = "stolen"
-"""Name for what the hypervisor gave to other machines while this one had work for it."""
+"""Name of the CPU time that the hypervisor gave to other machines while this one had work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Processor seconds used up to one moment."""
+    """CPU seconds used up to one moment."""
 
     at: float
     """The moment, in seconds."""
     used: Mapping[str, float]
-    """Seconds of each tree, of this process, of strangers, and those stolen."""
+    """CPU seconds of each tree, of this process, of other processes, and stolen ones."""
 
 
 def read(trees: Mapping[str, int]) -> Reading:
-    """Reads the processor time of trees, given by the id of their root."""
+    """Reads the CPU time of process trees, given by the id of their root."""
     busy = psutil.cpu_times()
     total = busy.user + busy.system + busy.nice
     used = {name: sum(_seconds(process) for process in tree(pid)) for name, pid in trees.items()}
     used[OWN] = time.process_time()
-    return Reading(time.perf_counter(), {**used, STRANGERS: total - sum(used.values()), STOLEN: busy.steal})
+    return Reading(time.perf_counter(), {**used, OTHER_PROCESSES: total - sum(used.values()), STOLEN: busy.steal})
 
 
 def cores_between(before: Reading, after: Reading) -> dict[str, float]:
-    """Processors that each kept busy between two readings, on average: 1.0 is one core."""
+    """Mean number of cores that each used between two readings."""
     elapsed = after.at - before.at
     return {name: max(0.0, (used - before.used[name]) / elapsed) for name, used in after.used.items()}
 

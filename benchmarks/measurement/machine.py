@@ -1,4 +1,4 @@
-"""Facts about the machine and the environments that numbers depend on; nothing that names the machine."""
+"""Facts about the machine and the environments that affect speed; nothing that identifies the machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ print(json.dumps({name: importlib.metadata.version(name) for name in sys.argv[1:
 
 
 def facts() -> dict[str, Any]:
-    """Processor, cores, memory, system, Python and revision of the code."""
+    """Processor, cores, memory, system, Python version and commit."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),

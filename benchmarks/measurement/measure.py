@@ -1,4 +1,4 @@
-"""The run itself: every contender under every load, round after round."""
+"""Measures every contender under every load, round after round."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from benchmarks.systems.stack import Stack
 
 _SAME_DIRECTION = 0.9999
 _SAME_SCORE = 1e-4
-_TRIED = {
+_CHECKED = {
     Task.EMBEDDING: Case(Task.EMBEDDING, "", in_flight=1, items=64),
     Task.RERANKING: Case(Task.RERANKING, "", in_flight=1, items=10),
     Task.CROSS_ENCODER: Case(Task.CROSS_ENCODER, "", in_flight=1, items=10),
 }
-"""What is asked before anything is timed, and of that the first few requests."""
-_TRIED_REQUESTS = 4
+"""The requests whose answers are checked before anything is timed."""
+_CHECKED_REQUESTS = 4
 Announce = Callable[[str], None]
-"""Told what is measured next."""
+"""Called with a description of the next window."""
 
 
 class WrongAnswersError(Exception):
-    """A contender does not answer what the direct call answers, so comparing its speed says nothing."""
+    """A contender's answers differ from the direct call's, so comparing their speed means nothing."""
 
 
 def fidelity(stack: Stack, pools: Pools, task: Task) -> dict[str, float]:
-    """How near each contender's answers are to the direct call's: the least cosine, or the largest difference.
+    """Compares the answers of each contender with those of the direct call.
 
     Returns:
-        For embedding the least cosine of two vectors of one text, otherwise the largest difference between two raw
-        scores of one document; by contender.
+        By contender: for embedding the least cosine between two vectors of one text, otherwise the largest difference
+        between two raw scores of one document.
 
     Raises:
-        WrongAnswersError: One is so far off that it cannot run on the same weights.
+        WrongAnswersError: A contender cannot have the same weights.
     """
-    requests = pools.requests(_TRIED[task])[:_TRIED_REQUESTS]
+    requests = pools.requests(_CHECKED[task])[:_CHECKED_REQUESTS]
     direct, *others = stack.contenders[task]
     reference = direct.answer(requests)
     found = {}
@@ -51,25 +51,25 @@ def fidelity(stack: Stack, pools: Pools, task: Task) -> dict[str, float]:
         compare = least_cosine if task is Task.EMBEDDING else largest_difference
         figure = found[contender.name] = compare(contender.answer(requests), reference)
         near = figure >= _SAME_DIRECTION if task is Task.EMBEDDING else figure <= _SAME_SCORE
-        if not near:  # which it is not, either, where the figure is not a number
+        if not near:  # also if the figure is NaN
             what = "cosine" if task is Task.EMBEDDING else "difference of scores"
-            raise WrongAnswersError(f"{contender.name} does not run the same weights: {what} {figure:.6f}")
+            raise WrongAnswersError(f"{contender.name} does not have the same weights: {what} {figure:.6f}")
     return found
 
 
 def least_cosine(vectors: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """The least cosine between rows of the same number; both of shape (texts, dimensions)."""
+    """The least cosine between corresponding rows; both arrays have shape (texts, dimensions)."""
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
     return float(np.min(np.sum(vectors * reference, axis=1, dtype=np.float64) / lengths))
 
 
 def largest_difference(scores: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """The largest absolute difference; both of one shape."""
+    """The largest absolute difference; both arrays have the same shape."""
     return float(np.max(np.abs(scores - reference)))
 
 
 def measure(stack: Stack, plan: Plan, pools: Pools, announce: Announce) -> list[Sample]:
-    """All samples. Within a case contenders follow one another at once, in the opposite order every other round."""
+    """Takes all samples; the contenders of a case follow one another, in reverse order every other round."""
     samples = []
     for number in range(1, plan.rounds + 1):
         for case in plan.cases:
@@ -106,7 +106,7 @@ def idle_cores(samples: Sequence[Sample], processes: Mapping[tuple[str, str], fr
 
     Args:
         samples: Samples of a run.
-        processes: Names of the process trees that work for each contender, by case and name.
+        processes: Names of the process trees of each contender, by case and contender.
     """
     trees = frozenset().union(*processes.values())
     return [

@@ -1,4 +1,4 @@
-"""Samples of one run, and the medians over rounds that tables show."""
+"""The samples of a run, and their medians over the rounds."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ class Sample:
     """One contender under one load for one window."""
 
     contender: str
-    """Its name."""
+    """Name of the contender."""
     case: str
     """Name of the load."""
     round: int
-    """Counted from 1."""
+    """Number of the round, from 1."""
     unit: str
-    """What is counted: `texts` or `pairs`."""
+    """Unit of the items: `texts` or `pairs`."""
     items_per_second: float
-    """Texts turned into vectors, or pairs of a query and a document scored, a second."""
+    """Texts, or pairs of a query and a document, per second."""
     requests: Numbers
-    """Requests a second and latency; for the direct call, of calls."""
+    """Throughput and latency of requests; for the direct call, of calls."""
     cores: Mapping[str, float]
-    """Processors that each process tree, and strangers, kept busy meanwhile."""
+    """Mean number of cores that each process tree and other processes used."""
     batches: Batches | None = None
     """Batches of the service that has the model over its device, warm-up included; None where it took no part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A figure over the rounds."""
+    """Median and extremes of a figure over the rounds."""
 
     median: float
     least: float
@@ -43,37 +43,37 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One contender under one load, over all rounds. Comparisons are made within a round, then taken together."""
+    """One contender under one load, over all rounds. Comparisons are within a round; then the median is taken."""
 
     contender: str
     case: str
     unit: str
-    """What `items_per_second` counts: `texts` or `pairs`."""
+    """Unit of `items_per_second`: `texts` or `pairs`."""
     items_per_second: Spread
     requests_per_second: Spread
     p50_ms: Spread
     p95_ms: Spread
     p99_ms: Spread
     ratio: Spread
-    """Throughput in items over that of the direct call; 1 for itself."""
+    """Throughput in items, divided by that of the direct call."""
     added_p50_ms: Spread
-    """Median latency less that of the direct call; negative: faster."""
+    """Median latency minus that of the direct call; negative: faster."""
     added_p95_ms: Spread
     """The same for the 95th percentiles."""
     load_cores: float
-    """Processors that the load generator kept busy: what the service could not use."""
+    """Cores that the load generator used, which the service could not use."""
     mean_batch: float | None
     """Items in a batch, on average; None where there is no metric."""
-    batches: Mapping[str, float] | None
+    batch_sizes: Mapping[str, float] | None
     """Share of the batches by size."""
 
 
 def rows(samples: Sequence[Sample], reference: str, load: str) -> list[Row]:
-    """One row for each contender and case, in the order in which they were first measured in.
+    """One row per contender and case, in the order of the first round.
 
     Args:
         samples: All rounds of all contenders.
-        reference: Name of the direct call, measured in every case and round.
+        reference: Name of the direct call, which every case and round must have.
         load: Name of the load generator among `Sample.cores`.
     """
     base = {(s.case, s.round): s for s in samples if s.contender == reference}
@@ -106,7 +106,7 @@ def _row(mine: Sequence[Sample], base: Sequence[Sample], load: str) -> Row:
         added_p95_ms=spread([s.requests.p95_ms - b.requests.p95_ms for s, b in pairs]),
         load_cores=median(s.cores.get(load, 0.0) for s in mine),
         mean_batch=None if together is None else together.mean,
-        batches=None if together is None else together.shares(),
+        batch_sizes=None if together is None else together.shares(),
     )
 
 

@@ -111,7 +111,7 @@ async def measure(services: Services, collection: Collection, top: int, limit: i
         questions=questions,
         documents=len(collection.documents),
         top=top,
-        way=services.name,
+        api=services.name,
         models=models,
         machine=machine.facts(),
         seconds=time.perf_counter() - started,

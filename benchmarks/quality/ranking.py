@@ -20,11 +20,11 @@ def ranks(found: NDArray[np.intp], right: NDArray[np.intp]) -> NDArray[np.int64]
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, NOT_FOUND)
 
 
-def ndcg(places: NDArray[np.int64], depth: int = 10) -> NDArray[np.float64]:
+def ndcg(positions: NDArray[np.int64], depth: int = 10) -> NDArray[np.float64]:
     """nDCG at `depth` for each rank: 1 / log2(1 + rank) up to `depth`, 0 beyond it or if it was not found.
 
     With one right document the ideal gain is 1. (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR
     techniques", 2002.)
     """
-    inside = (places != NOT_FOUND) & (places <= depth)
-    return np.where(inside, 1 / np.log2(1 + np.where(inside, places, 1)), 0.0)
+    inside = (positions != NOT_FOUND) & (positions <= depth)
+    return np.where(inside, 1 / np.log2(1 + np.where(inside, positions, 1)), 0.0)

@@ -27,7 +27,7 @@ class Quality:
     """Number of documents."""
     top: int
     """Documents reranked for each question."""
-    way: str
+    api: str
     """How the stack was called."""
     models: str
     """The models."""
@@ -61,7 +61,7 @@ def to_markdown(quality: Quality) -> str:
     return (
         f"# Quality: {quality.collection}\n\n"
         f"Known-item retrieval: {_asked(quality)}. The {quality.top} documents nearest by vector are reranked. "
-        f"Called over {quality.way}; {quality.models}. It took {quality.seconds:.0f} s on {machine['processor']}, "
+        f"Called over {quality.api}; {quality.models}. It took {quality.seconds:.0f} s on {machine['processor']}, "
         f"{machine['cores']} cores, commit {machine['commit']}{changes}.\n\n"
         f"| | |\n| --- | --- |\n{rows}\n\n"
         f"The p value is from the two-sided paired randomisation test, and the interval from a percentile bootstrap, "

@@ -44,13 +44,13 @@ async def search(services: Services, collection: Collection, questions: int, top
         top: Documents found by vector and reranked for each question.
         done: Receives the progress.
     """
-    asked = collection.questions[:questions]
+    chosen = collection.questions[:questions]
     documents = await _embed(services, collection.documents, InputType.DOCUMENT, done)
-    queries = await _embed(services, asked, InputType.QUERY, done)
+    queries = await _embed(services, chosen, InputType.QUERY, done)
     by_vector = np.argsort(-(queries @ documents.T), axis=1, kind="stable")[:, :top]
     wanted = [
-        Query(question, [collection.documents[place] for place in found])
-        for question, found in zip(asked, by_vector, strict=True)
+        Query(question, [collection.documents[index] for index in found])
+        for question, found in zip(chosen, by_vector, strict=True)
     ]
     orders = await _rerank(services, wanted, done)
     return Orders(by_vector, np.take_along_axis(by_vector, orders, axis=1))

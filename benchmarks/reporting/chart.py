@@ -57,7 +57,7 @@ def _panel(panel: _Panel, rows: Sequence[Row], labels: Mapping[str, str], names:
     top = max(panel.value(row).most for row in rows)
     width = _WIDTH - 20
     group = width / len(labels)
-    places = {case: place for place, case in enumerate(labels)}
+    positions = {case: position for position, case in enumerate(labels)}
     bar = group * 0.84 / len(names)
     parts = [f'<text x="{width / 2}" y="-14" text-anchor="middle" font-weight="bold">{escape(panel.title)}</text>']
     for step in range(5):
@@ -68,9 +68,9 @@ def _panel(panel: _Panel, rows: Sequence[Row], labels: Mapping[str, str], names:
         middle = group * (index + 0.5)
         parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT + 16}" text-anchor="middle">{escape(label)}</text>')
     for row in rows:
-        place = names.index(row.contender)
-        x = group * (places[row.case] + 0.08) + bar * place
-        parts += _bar(panel.value(row), x, bar, top, _COLOURS[place % len(_COLOURS)])
+        position = names.index(row.contender)
+        x = group * (positions[row.case] + 0.08) + bar * position
+        parts += _bar(panel.value(row), x, bar, top, _COLOURS[position % len(_COLOURS)])
     return parts
 
 
@@ -87,10 +87,10 @@ def _bar(value: Spread, x: float, width: float, top: float, colour: str) -> list
 
 def _legend(names: Sequence[str], y: float) -> list[str]:
     parts = []
-    for place, name in enumerate(names):
-        line, column = divmod(place, _IN_A_LINE)
+    for position, name in enumerate(names):
+        line, column = divmod(position, _IN_A_LINE)
         x, base = _LEFT + column * 240, y + 18 * line
-        colour = _COLOURS[place % len(_COLOURS)]
+        colour = _COLOURS[position % len(_COLOURS)]
         parts.append(f'<rect x="{x}" y="{base - 10}" width="12" height="12" fill="{colour}"/>')
         parts.append(f'<text x="{x + 18}" y="{base}">{escape(name)}</text>')
     return parts

@@ -7,7 +7,7 @@ from statistics import median
 
 from benchmarks.client_layer.report import TITLE, section
 from benchmarks.markdown import table
-from benchmarks.measurement.cpu import STOLEN, STRANGERS
+from benchmarks.measurement.cpu import OTHER_PROCESSES, STOLEN
 from benchmarks.measurement.samples import Row, Spread
 from benchmarks.plan import Task
 from benchmarks.reporting.aims import Verdict
@@ -102,8 +102,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _batches(rows: Sequence[Row]) -> str:
     cells = []
     for row in rows:
-        if row.batches is not None:
-            shares = ", ".join(f"{size}: {share:.0%}" for size, share in row.batches.items())
+        if row.batch_sizes is not None:
+            shares = ", ".join(f"{size}: {share:.0%}" for size, share in row.batch_sizes.items())
             cells.append((row.case, row.contender, f"{row.mean_batch:.1f}", shares))
     return table(("load", "contender", "mean", "share of the batches by items in a batch"), cells)
 
@@ -126,7 +126,7 @@ def _figures(idle: Memory, used: Memory) -> tuple[float, ...]:
 
 def _method(results: Results) -> str:
     plan = results.plan
-    strangers, stolen = ([sample.cores[name] for sample in results.samples] for name in (STRANGERS, STOLEN))
+    others, stolen = ([sample.cores[name] for sample in results.samples] for name in (OTHER_PROCESSES, STOLEN))
     tokens = "; ".join(f"{n}: {t['mean']:.1f} ({t['least']} to {t['most']})" for n, t in results.tokens.items())
     lines = [
         f"{plan.rounds} rounds of {plan.seconds} s windows after {plan.warm_up_s} s of load. Under each load the "
@@ -144,8 +144,8 @@ def _method(results: Results) -> str:
         "uses, and the direct call has all of it.",
         "All contenders keep running. Contenders that are not measured are idle: together they used "
         f"{median(results.idle_cores):.3f} cores at the median and {max(results.idle_cores):.3f} at most. "
-        f"Other processes, with the system's, used {median(strangers):.2f} cores at the median and "
-        f"{max(strangers):.2f} at most; the hypervisor took {median(stolen):.2f} and {max(stolen):.2f}. The "
+        f"Other processes, with the system's, used {median(others):.2f} cores at the median and "
+        f"{max(others):.2f} at most; the hypervisor took {median(stolen):.2f} and {max(stolen):.2f}. The "
         "higher these figures, the less reliable the results.",
         *(_fidelity(task, figures) for task, figures in results.fidelity.items()),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from benchmarks.client_layer.measure import LayerResults
-from benchmarks.measurement.cpu import STOLEN, STRANGERS
+from benchmarks.measurement.cpu import OTHER_PROCESSES, STOLEN
 from benchmarks.measurement.samples import Row, Sample
 from benchmarks.plan import Plan, Task
 from benchmarks.reporting.aims import Verdict
@@ -81,7 +81,7 @@ class Results:
 
 
 def _disturbance(samples: Sequence[Sample]) -> float:
-    return median(sample.cores[STRANGERS] + sample.cores[STOLEN] for sample in samples)
+    return median(sample.cores[OTHER_PROCESSES] + sample.cores[STOLEN] for sample in samples)
 
 
 def warning(results: Results | LayerRun) -> str:

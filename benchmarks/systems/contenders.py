@@ -1,4 +1,4 @@
-"""Who is measured: the direct call, and services that the load generator reaches over gRPC or HTTP."""
+"""The contenders: the direct call, and services under load over gRPC or HTTP."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ GRPC = "embedding, gRPC"
 JOINED = "gateway, base64"
 NOT_JOINED = "gateway, base64, not joined"
 RERANKING_GRPC = "reranking, gRPC"
-_PATIENCE_S = 180.0
+_TIMEOUT_S = 180.0
 
 
 class Contender(Protocol):
-    """Something that turns texts into vectors, or queries with documents into scores."""
+    """Computes vectors of texts, or scores of documents."""
 
     @property
     def name(self) -> str:
-        """What tables call it, among those with its task."""
+        """Its name in tables, unique per task."""
 
     @property
     def processes(self) -> frozenset[str]:
-        """Names of the process trees that do its work; the load generator not among them."""
+        """Names of the process trees that do its work, without the load generator."""
 
     def takes_part(self, case: Case) -> bool:
-        """Whether it is measured under `case`, which is of its task."""
+        """Whether it is measured under a case of its task."""
 
     def answer(self, requests: Sequence[Request]) -> NDArray[np.float32]:
-        """Its answer: vectors, shape (texts, dimensions), or raw scores, shape (documents, 1)."""
+        """Answers requests: vectors, shape (texts, dimensions), or raw scores, shape (documents, 1)."""
 
     def time(self, requests: Sequence[Request], case: Case, warm_up_s: float, seconds: float) -> list[Span]:
-        """Puts it under load; one span a request, those around the window included."""
+        """Puts it under load; returns a span per request, including those around the window."""
 
     def items_in_one(self, case: Case) -> int:
-        """Texts or documents that one span stands for."""
+        """Texts or documents per span."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ class Direct:
     """sentence-transformers, without a service."""
 
     task: Task
-    """What it is asked to do."""
+    """The task."""
     worker: WorkerProcess
-    """Where `benchmarks.systems.direct` runs."""
+    """The process of `benchmarks.systems.direct`."""
     name: str = DIRECT
     processes: frozenset[str] = frozenset({DIRECT})
 
@@ -64,12 +64,12 @@ class Direct:
 
     def answer(self, requests: Sequence[Request]) -> NDArray[np.float32]:
         """See `Contender`."""
-        return _matrix(self.worker.ask(self._job("answer", requests), _PATIENCE_S), requests)
+        return _matrix(self.worker.ask(self._job("answer", requests), _TIMEOUT_S), requests)
 
     def time(self, requests: Sequence[Request], case: Case, warm_up_s: float, seconds: float) -> list[Span]:
         """See `Contender`."""
         job = self._job("time", requests) | {"together": case.in_flight, "batch": case.direct_batch}
-        return _spans(self.worker.ask({**job, "warm_up_s": warm_up_s, "seconds": seconds}, _PATIENCE_S))
+        return _spans(self.worker.ask({**job, "warm_up_s": warm_up_s, "seconds": seconds}, _TIMEOUT_S))
 
     def items_in_one(self, case: Case) -> int:
         """See `Contender`."""
@@ -81,18 +81,18 @@ class Direct:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A service, reached by the load generator."""
+    """A service under load of the load generator."""
 
     name: str
     """See `Contender`."""
     processes: frozenset[str]
     """See `Contender`."""
     worker: WorkerProcess
-    """Where `benchmarks.load_generator.load` runs."""
+    """The process of `benchmarks.load_generator.load`."""
     target: dict[str, Any]
-    """Where and how it is reached; see `benchmarks.load_generator.senders.open_sender`."""
+    """How to reach it; see `benchmarks.load_generator.senders.open_sender`."""
     cases: Sequence[Case] | None = None
-    """The cases it takes part in; None: all of its task."""
+    """The cases that it takes part in; None: all of its task."""
 
     def takes_part(self, case: Case) -> bool:
         """See `Contender`."""
@@ -100,20 +100,20 @@ class Served:
 
     def answer(self, requests: Sequence[Request]) -> NDArray[np.float32]:
         """See `Contender`."""
-        return _matrix(self.worker.ask(self._job("answer", requests, in_flight=1), _PATIENCE_S), requests)
+        return _matrix(self.worker.ask(self._job("answer", requests, in_flight=1), _TIMEOUT_S), requests)
 
     def time(self, requests: Sequence[Request], case: Case, warm_up_s: float, seconds: float) -> list[Span]:
         """See `Contender`."""
         job = self._job("time", requests, case.in_flight) | {"warm_up_s": warm_up_s, "seconds": seconds}
-        return _spans(self.worker.ask(job, _PATIENCE_S))
+        return _spans(self.worker.ask(job, _TIMEOUT_S))
 
     def items_in_one(self, case: Case) -> int:
         """See `Contender`."""
         return case.items
 
     def _job(self, what: str, requests: Sequence[Request], in_flight: int) -> dict[str, Any]:
-        asked = [request.to_json() for request in requests]
-        return {"do": what, "target": self.target, "requests": asked, "in_flight": in_flight}
+        encoded = [request.to_json() for request in requests]
+        return {"do": what, "target": self.target, "requests": encoded, "in_flight": in_flight}
 
 
 def _matrix(encoded: str, requests: Sequence[Request]) -> NDArray[np.float32]:

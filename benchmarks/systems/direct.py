@@ -30,7 +30,7 @@ from benchmarks.systems.direct_models import (
 
 
 class DirectCall:
-    """The models on the CPU, called as their users call them."""
+    """The models on the CPU, called as in a program without services."""
 
     def __init__(self) -> None:
         self._embedding = Embedding()
@@ -40,7 +40,7 @@ class DirectCall:
         }
 
     def answer(self, job: Job) -> Any:
-        """One job; see the module."""
+        """Answers one job; see the module."""
         match job["do"]:
             case "facts":
                 return {"folder": str(MINILM), "threads": torch.get_num_threads()}
@@ -78,12 +78,12 @@ def _requests(job: Job) -> list[Request]:
 def _time(
     model: DirectModel, requests: Sequence[Request], together: int, batch: int, *, warm_up_s: float, seconds: float
 ) -> list[Span]:
-    """Calls one after another, each for `together` requests."""
+    """Makes calls one after another, each for `together` requests."""
     opens = time.perf_counter() + warm_up_s
     spans: list[Span] = []
     first = 0
     while (sent := time.perf_counter() - opens) < seconds:
-        model([requests[(first + place) % len(requests)] for place in range(together)], batch)
+        model([requests[(first + index) % len(requests)] for index in range(together)], batch)
         spans.append((sent, time.perf_counter() - opens))
         first += together
     return spans

@@ -1,4 +1,4 @@
-"""sentence-transformers called as its users call it, without a service. Runs in the environment of the bentos."""
+"""sentence-transformers, called without a service. Runs in the environment of the bentos."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DirectModel(Protocol):
         """Vectors, shape (texts, dimensions), or raw scores, shape (documents, 1).
 
         Args:
-            requests: What is asked.
+            requests: The requests.
             batch: Most texts or pairs in one batch.
         """
 
@@ -54,7 +54,7 @@ class Embedding:
         return np.asarray(vectors, dtype="<f4")
 
     def token_counts(self, texts: list[str]) -> list[int]:
-        """Tokens of each text, special ones included."""
+        """Number of tokens of each text, including special tokens."""
         return [len(ids) for ids in self._model.tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
 
 
@@ -115,13 +115,13 @@ class CrossEncoding:
 
 
 def save_cross_encoder(folder: Path) -> None:
-    """Saves a cross-encoder with the size and the tokenizer of MiniLM: 6 layers of 384. Its weights are random.
+    """Saves a cross-encoder with the size and the tokenizer of MiniLM, 6 layers of 384, and random weights.
 
-    So that nothing has to be downloaded: what it costs does not depend on the weights.
+    Nothing is downloaded, and the cost does not depend on the weights.
     """
     torch.manual_seed(0)
     size = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
-    # Weights five times as large as usual before training, so that scores of different texts differ.
+    # Weights five times as large as usual, so that scores of different texts differ.
     config = BertConfig(vocab_size=30_522, num_labels=1, initializer_range=0.1, **size)
     BertForSequenceClassification(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):

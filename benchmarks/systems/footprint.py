@@ -1,4 +1,4 @@
-"""What the gateway costs before it does anything: time until it answers, and memory."""
+"""The gateway's start time and memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load_generator.http_connection import HTTPConnection, request
+from benchmarks.load_generator.http_connection import HTTPConnection, request_bytes
 from benchmarks.systems.processes import Server, tree
 from torchless.cli.services import Service
 
@@ -16,18 +16,18 @@ _MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One process's memory."""
+    """Memory of one process."""
 
     role: str
     """`supervisor`, `worker` or `other`."""
     resident_mib: float
-    """Resident set: what the process has in memory, pages shared with others included."""
+    """Resident set size, including pages shared with other processes, in MiB."""
     proportional_mib: float
-    """The same with each shared page divided by the number of processes that share it."""
+    """Proportional set size: each shared page divided by the number of its processes, in MiB."""
 
 
 def start_seconds(service: Service, port: int, log: Path) -> float:
-    """Starts the gateway, and stops it: seconds from the start of its process to the first answer of `/health/live`."""
+    """Starts and stops the gateway; returns the seconds from its start to the first response of `/health/live`."""
     started = time.perf_counter()
     with Server(service.command, service.environment, log) as server:
         server.wait(lambda: asyncio.run(answers(port, "/health/live")), timeout_s=60, pause_s=0.005)
@@ -35,18 +35,18 @@ def start_seconds(service: Service, port: int, log: Path) -> float:
 
 
 async def answers(port: int, path: str) -> bool:
-    """Whether `GET path` on loopback is answered with 200."""
+    """Whether `GET path` on a port of 127.0.0.1 returns 200."""
     connection = await HTTPConnection.open("127.0.0.1", port)
     try:
         async with asyncio.timeout(5):
-            status, _ = await connection.exchange(request("GET", path))
+            status, _ = await connection.exchange(request_bytes("GET", path))
     finally:
         connection.close()
     return status == 200
 
 
 def memory(pid: int) -> list[Memory]:
-    """Memory of a BentoML server's processes, the supervisor first."""
+    """Memory of the processes of a BentoML server, the supervisor first."""
     found = []
     for process in tree(pid):
         full = process.memory_full_info()

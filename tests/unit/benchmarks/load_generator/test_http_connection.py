@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from benchmarks.load_generator.http_connection import HTTPConnection, request
+from benchmarks.load_generator.http_connection import HTTPConnection, request_bytes
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,6 +41,6 @@ async def connection() -> AsyncIterator[HTTPConnection]:
 
 async def test_a_connection_makes_many_exchanges(connection: HTTPConnection) -> None:
     for body in (b"first", b"a second one"):
-        assert await connection.exchange(request("POST", "/echo", body)) == (200, body)
+        assert await connection.exchange(request_bytes("POST", "/echo", body)) == (200, body)
     with pytest.raises(ConnectionError, match="closed"):
-        await connection.exchange(request("GET", "/hang-up"))
+        await connection.exchange(request_bytes("GET", "/hang-up"))

@@ -55,12 +55,12 @@ NUMBERS = Collection("numbers", [str(number) for number in range(40)], [str(numb
 
 
 async def test_documents_found_by_vector_are_reranked() -> None:
-    told: list[int] = []
-    orders = await search(NumberServices(), NUMBERS, questions=20, top=3, done=told.append)
+    progress: list[int] = []
+    orders = await search(NumberServices(), NUMBERS, questions=20, top=3, done=progress.append)
     assert orders.by_vector[5].tolist() == [6, 5, 7]
     assert orders.reranked[5].tolist() == [5, 6, 7]
     assert orders.reranked[:, 0].tolist() == list(range(20))
-    assert sum(told) == work_of(NUMBERS, 20, 3)
+    assert sum(progress) == work_of(NUMBERS, 20, 3)
 
 
 async def test_a_measurement_compares_both_orders(tmp_path: Path) -> None:

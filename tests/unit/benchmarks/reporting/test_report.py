@@ -14,7 +14,7 @@ from benchmarks.client_layer.measure import ALONE, CROWDED, LayerResults
 from benchmarks.client_layer.variants import BARE, CLIENT
 from benchmarks.load_generator.spans import Numbers
 from benchmarks.measurement.batches import Batches
-from benchmarks.measurement.cpu import STOLEN, STRANGERS
+from benchmarks.measurement.cpu import OTHER_PROCESSES, STOLEN
 from benchmarks.measurement.samples import Sample, rows
 from benchmarks.plan import CROSS_ENCODER, OTHER, RERANKING, SHORT, Case, LayerPlan, Plan, Task
 from benchmarks.reporting.aims import HTTP, RERANKING_HTTP, layer_verdicts, verdicts
@@ -33,7 +33,7 @@ CASES = SHORT + RERANKING + CROSS_ENCODER
 def sample(contender: str, case: Case, number: int, items: float, p50: float) -> Sample:
     requests = Numbers(per_second=items / case.items, p50_ms=p50, p95_ms=2 * p50, p99_ms=3 * p50, requests=100)
     batches = Batches(10, 40, {4.0: 10.0}) if contender == GRPC else None
-    cores = {LOAD: 0.1, STRANGERS: 0.0, STOLEN: 0.0}
+    cores = {LOAD: 0.1, OTHER_PROCESSES: 0.0, STOLEN: 0.0}
     return Sample(contender, case.name, number, case.task.unit, items, requests, cores, batches)
 
 
@@ -67,7 +67,7 @@ def test_ratios_are_taken_within_a_round(samples: Sequence[Sample]) -> None:
     assert (row.ratio.least, row.ratio.median, row.ratio.most) == pytest.approx((0.9, 0.9, 0.9))
     assert row.added_p50_ms.least == pytest.approx(1000 / 90 - 10)
     assert row.added_p50_ms.most == pytest.approx(3 * (1000 / 90 - 10))
-    assert (row.mean_batch, row.batches) == (4, {"1-4": 1.0})
+    assert (row.mean_batch, row.batch_sizes) == (4, {"1-4": 1.0})
 
 
 def test_verdicts_show_which_aims_were_missed(samples: Sequence[Sample]) -> None:
@@ -110,16 +110,16 @@ def test_a_contender_takes_part_only_in_its_cases(tmp_path: Path) -> None:
 
 
 def layer_results(added_ms: float) -> LayerResults:
-    def window(way: str, load: str, number: int, p95_ms: float) -> Sample:
+    def window(variant: str, load: str, number: int, p95_ms: float) -> Sample:
         calls = Numbers(per_second=3000.0, p50_ms=p95_ms / 2, p95_ms=p95_ms, p99_ms=2 * p95_ms, requests=700)
-        return Sample(way, load, number, "calls", 3000.0, calls, {STRANGERS: 0.0, STOLEN: 0.0})
+        return Sample(variant, load, number, "calls", 3000.0, calls, {OTHER_PROCESSES: 0.0, STOLEN: 0.0})
 
     # Rounds differ by more than what is added: it is compared within each.
     samples = [
-        window(way, load, number, 5.0 * number + more)
+        window(variant, load, number, 5.0 * number + more)
         for number in (1, 2, 3)
         for load in (ALONE, CROWDED)
-        for way, more in ((BARE, 0.0), (CLIENT, added_ms))
+        for variant, more in ((BARE, 0.0), (CLIENT, added_ms))
     ]
     cpu_us = [100.0 if sample.contender == BARE else 150.0 + sample.round for sample in samples]
     found = rows(samples, BARE, "caller")
@@ -189,7 +189,7 @@ def test_a_run_is_written_as_markdown_json_and_svg(results: Results) -> None:
 
 def test_the_report_of_a_disturbed_run_begins_with_a_warning(results: Results) -> None:
     assert warning(results) == ""
-    busy = [replace(s, cores={**s.cores, STRANGERS: 0.7}) for s in results.samples]
+    busy = [replace(s, cores={**s.cores, OTHER_PROCESSES: 0.7}) for s in results.samples]
     disturbed = replace(results, samples=busy)
     assert "others took 0.70 of its 2 cores" in warning(disturbed)
     assert warning(disturbed) in to_markdown(disturbed, chart="bench.svg")
