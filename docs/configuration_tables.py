@@ -89,7 +89,7 @@ def document() -> str:
 
 
 def _rows(model: type[BaseModel], prefix: str = "", only: Container[str] | None = None) -> Iterator[tuple[str, str]]:
-    """The row of each setting by its name; `only` those that it names, if it is given."""
+    """The row of each setting by its name; only the names in `only`, if given."""
     for name, field in model.model_fields.items():
         if only is not None and name not in only:
             continue

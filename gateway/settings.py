@@ -188,7 +188,7 @@ class ReloadSettings(SettingsGroup):
 
 
 class GatewaySettings(ProgramSettings):
-    """All settings of the gateway; those that most people set come first."""
+    """All settings of the gateway, the most commonly set first."""
 
     env_prefix: ClassVar[str] = "TORCHLESS_GATEWAY_"
 

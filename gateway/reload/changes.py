@@ -1,4 +1,4 @@
-"""Finds the settings that changed, and those that cannot change while the gateway runs."""
+"""Finds changed settings, and settings that cannot change while the gateway runs."""
 
 from __future__ import annotations
 

@@ -128,7 +128,8 @@ class ClientSettings(ClientDefaults, ServiceAddress):  # in this order the addre
         """The settings of one service, completed from the defaults of all services.
 
         Args:
-            service: What is set for the service, as nested tables or as settings; of settings, those that were given.
+            service: What is set for the service, as nested tables or as a settings object, of which only the given
+                fields count.
             defaults: The defaults of all services.
 
         Returns:

@@ -65,7 +65,7 @@ class Revisions:
         return self._settled.is_set()
 
     async def settled(self) -> None:
-        """Waits until the service was asked for the first time, whether it answered or not.
+        """Waits for the first request to the service, whether it is answered or not.
 
         Entries that Redis remembers are not served before: the model may have been replaced meanwhile.
         """
@@ -124,7 +124,7 @@ class WatchedService:
 
     Args:
         service: What computes.
-        revisions: Is told what the service serves.
+        revisions: Receives the served revisions.
         is_down: Tells whether the service is down; None: the last calls decide.
     """
 

@@ -1,6 +1,6 @@
 """Single flight: inputs that are being computed are not computed a second time.
 
-A call in flight is a task of its own, not part of the request that started it: when that request is cancelled, others
+A call in flight is a separate task, not part of the request that started it: when that request is cancelled, others
 still get the result. When no request waits for it any more, the call is cancelled.
 """
 

@@ -58,7 +58,7 @@ class HealthWatch:
                     self.suspect()  # Watch waits for a connection, and so does not report a missing endpoint
                 began = time.monotonic()
                 heard = await self._watch()
-                # An endpoint that answers and hangs up again and again is not asked ever faster.
+                # An endpoint that answers and closes the stream repeatedly is not called faster and faster.
                 lasted = heard and time.monotonic() - began > _STEADY_S
                 pause_s = _FIRST_PAUSE_S if lasted else min(2 * pause_s, self.settings.interval_s)
                 await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311  # only spreads them

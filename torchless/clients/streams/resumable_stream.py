@@ -179,7 +179,7 @@ class ResumableStream(Generic[Stub, Request, Response]):
 
 
 class _Source(Generic[Request]):
-    """Reads the caller's requests one at a time, and loses none when the call that asked for one ends."""
+    """Reads the caller's requests one at a time, and loses none when the call that waits for one ends."""
 
     def __init__(self, requests: AsyncIterable[Request]) -> None:
         self._iterator = aiter(requests)
