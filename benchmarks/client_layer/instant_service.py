@@ -7,6 +7,7 @@ service.
 from __future__ import annotations
 
 import asyncio
+import pkgutil
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -19,7 +20,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from numpy.typing import NDArray
 
-from torchless.clients import embedding, gpu, reranking
+from torchless.cli.bentos import BENTOS
+from torchless.clients import embedding, reranking
 from torchless.contracts import matrix
 from torchless.contracts.embedding.v1 import embedding_pb2
 from torchless.contracts.reranking.v1 import reranking_pb2
@@ -93,8 +95,9 @@ async def serve(ports: Sequence[int]) -> None:
     server.add_generic_rpc_handlers(tuple(_handlers()))
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    for service in (embedding, reranking, gpu):
-        await health.set(service.SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+    for bento in BENTOS:
+        name = pkgutil.resolve_name(bento.client).service_name
+        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     for port in ports:
         server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()

@@ -26,6 +26,7 @@ from rich.table import Table
 from benchmarks.paths import ROOT
 from benchmarks.request_path.trace import Trace
 from benchmarks.systems.processes import Server
+from torchless.cli.bentos import BENTOS
 from torchless.cli.free_ports import free_port
 
 _DOCUMENTS = ["The harbour pilot measured the spare valves.", "A tired courier forgot a box of letters."]
@@ -87,8 +88,8 @@ async def trace_requests(checkout: Path, address: str) -> dict[str, Trace]:
     """
     for name in [name for name in os.environ if name.startswith("TORCHLESS_")]:
         del os.environ[name]
-    for service in ("EMBEDDING", "RERANKING", "GPU"):
-        os.environ[f"TORCHLESS_GATEWAY_{service}__ADDRESS"] = address
+    for bento in BENTOS:
+        os.environ[f"TORCHLESS_GATEWAY_{bento.name.upper()}__ADDRESS"] = address
     # Of the gateway only this name is used, which older checkouts have as well.
     from gateway.service import application
 

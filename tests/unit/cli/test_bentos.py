@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
 import pkgutil
 from pathlib import Path
 
 import pytest
 
-from bentos.embedding.settings import EmbeddingSettings
-from bentos.gpu.settings import GPUSettings
-from bentos.reranking.settings import RerankingSettings
 from gateway.settings import GatewaySettings
 from torchless.cli.bentos import BENTOS, METRICS_PORT, Bento, pythons_in
 from torchless.cli.services import StackSettings, stack_services
 from torchless.clients.base import CapabilityClient
+from torchless.settings import ProgramSettings
 
 ROOT = Path(__file__).parents[3]
-SETTINGS = {"embedding": EmbeddingSettings, "reranking": RerankingSettings, "gpu": GPUSettings}
+
+
+def settings_of(bento: Bento) -> type[ProgramSettings]:
+    """The settings of the service in `bentos/<name>/settings.py`."""
+    found = vars(importlib.import_module(f"bentos.{bento.name}.settings")).values()
+    return next(each for each in found if getattr(each, "env_prefix", None) == bento.prefix)
 
 
 @pytest.mark.parametrize("bento", BENTOS, ids=lambda bento: bento.name)
 def test_a_row_agrees_with_client_settings_and_folder(bento: Bento) -> None:
     client = pkgutil.resolve_name(bento.client)
-    settings = SETTINGS[bento.name]
+    settings = settings_of(bento)
 
     assert issubclass(client, CapabilityClient)
     assert client.capability == bento.name
     assert (ROOT / "bentos" / bento.name / "service.py").is_file()
-    assert settings.env_prefix == bento.prefix
     assert settings.model_fields["metrics_port"].default == METRICS_PORT + bento.metrics_offset
     assert {name.lower() for name in bento.state_files} <= set(settings.model_fields)
     assert getattr(GatewaySettings(), bento.name).address == f"127.0.0.1:{bento.port}"
