@@ -1,4 +1,4 @@
-"""What a process asks of the system about itself."""
+"""Ties a process to its parent."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def leave_with_parent() -> None:
-    """Has the kernel send SIGTERM to this process when its parent dies, however it dies.
+    """Makes the kernel send SIGTERM to this process when its parent dies for any reason.
 
-    BentoML's supervisor stops its workers when it is asked to leave, but not when it is killed: they would keep the
-    port, and the next supervisor could not open it. Linux only; elsewhere, and where the kernel refuses, the log says
-    so. See prctl(2), PR_SET_PDEATHSIG: "parent" is the thread that started this process.
+    BentoML's supervisor stops its workers when it gets a signal, but not when it is killed: they would keep the port,
+    and the next supervisor could not open it. Linux only; on other systems, or if the kernel refuses, it logs a
+    warning. See prctl(2), PR_SET_PDEATHSIG: "parent" is the thread that started this process.
     """
     try:
         prctl = ctypes.CDLL(None, use_errno=True).prctl
     except (AttributeError, TypeError, OSError):
-        logger.warning("this platform cannot stop a process with its parent: if the supervisor is killed, this stays")
+        logger.warning("this platform cannot stop a process with its parent: if the supervisor is killed, workers stay")
         return
     if prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        logger.warning("cannot ask to be stopped with the parent process: errno %d", ctypes.get_errno())
+        logger.warning("the kernel refused to tie this process to its parent: errno %d", ctypes.get_errno())

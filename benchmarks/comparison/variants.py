@@ -1,4 +1,4 @@
-"""What is compared."""
+"""The compared variants."""
 
 from __future__ import annotations
 

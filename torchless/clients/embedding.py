@@ -36,7 +36,7 @@ SERVICE_NAME = "torchless.embedding.v1.EmbeddingService"
 
 
 class InputType(IntEnum):
-    """What a text is for; selects the model's prompt."""
+    """Purpose of a text; selects the model's prompt."""
 
     UNSPECIFIED = pb.INPUT_TYPE_UNSPECIFIED
     QUERY = pb.INPUT_TYPE_QUERY
@@ -44,7 +44,7 @@ class InputType(IntEnum):
 
 
 class Truncation(IntEnum):
-    """What happens to an input longer than the model reads."""
+    """What happens to an input longer than the model's maximum length."""
 
     RIGHT = pb.TRUNCATION_RIGHT
     LEFT = pb.TRUNCATION_LEFT
@@ -65,7 +65,7 @@ class EmbedOptions:
     model: str = ""
     """Model id; empty: the service's default model."""
     input_type: InputType = InputType.UNSPECIFIED
-    """What the inputs are for; ignored when `prompt_name` is given."""
+    """Purpose of the inputs; ignored if `prompt_name` is given."""
     prompt_name: str = ""
     """One of the model's prompts; empty: the one of `input_type`."""
     normalize: bool = True
@@ -73,7 +73,7 @@ class EmbedOptions:
     dimensions: int = 0
     """Leading dimensions to keep, a number that the model supports; 0: all."""
     truncation: Truncation = Truncation.RIGHT
-    """What happens to inputs longer than the model reads."""
+    """What happens to inputs longer than the model's maximum length."""
     granularity: Granularity = Granularity.TEXT
     """One vector per input, or one per token."""
 
@@ -328,7 +328,7 @@ def _request(inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOpti
 
 @lru_cache(maxsize=64)
 def _request_without_inputs(options: EmbedOptions) -> pb.GenerateEmbeddingsRequest:
-    """What requests with the same options have in common: made once, and copied for each."""
+    """The common part of requests with the same options: made once, and copied for each."""
     return build(
         pb.GenerateEmbeddingsRequest,
         model=options.model,

@@ -1,4 +1,4 @@
-"""What a client knows of an endpoint."""
+"""The state of an endpoint as a client sees it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the GPU service says about devices, leases and events."""
+"""Devices, leases and events of the GPU service."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Allocation:
     devices: tuple[AllocatedDevice, ...]
     """The leased devices, as many as the request named."""
     holder: str
-    """Who holds it, as the request named it."""
+    """Its holder, as in the request."""
     tenant: str
     """The tenant that it is for; may be empty."""
     state: AllocationState

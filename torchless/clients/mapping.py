@@ -106,7 +106,7 @@ def _reader(descriptor: Descriptor, target: type[D]) -> Callable[[Any], D]:
 
 
 def _converter(field: FieldDescriptor, hint: Any) -> Callable[[Any], Any] | None:
-    """What makes the field's value a `hint`; None: it is one already."""
+    """Converts the field's value to `hint`; None: no conversion is needed."""
     if isinstance(hint, UnionType):
         (inner,) = (kind for kind in get_args(hint) if kind is not NoneType)
         return _converter(field, inner)

@@ -38,7 +38,7 @@ class ScoreForm(IntEnum):
 
 
 class LongDocuments(IntEnum):
-    """What happens to a document that is longer, with its query, than the model reads."""
+    """What happens to a document that is, with its query, longer than the model's maximum length."""
 
     AS_CONFIGURED = pb.LONG_DOCUMENTS_UNSPECIFIED
     CUT = pb.LONG_DOCUMENTS_CUT
@@ -58,7 +58,7 @@ class RerankOptions:
     max_tokens_per_doc: int = 0
     """The most tokens of a document to read; 0: as the model is configured."""
     long_documents: LongDocuments = LongDocuments.AS_CONFIGURED
-    """What happens to documents longer than the model reads."""
+    """What happens to documents longer than the model's maximum length."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,7 +195,7 @@ class FieldViolation:
 
 
 class ResourceType(StrEnum):
-    """What a NOT_FOUND is about."""
+    """Type of the resource of a NOT_FOUND."""
 
     MODEL = "model"
     COLLECTION = "collection"

@@ -80,7 +80,7 @@ class _Request:
 
 @dataclass(slots=True)
 class _Computed:
-    """What was computed for a request now."""
+    """The inputs of a request that were computed now."""
 
     entries: dict[bytes, Entry] = field(default_factory=dict)
     answers: list[Embeddings] = field(default_factory=list)

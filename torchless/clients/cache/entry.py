@@ -101,7 +101,7 @@ class UncacheableInputError(ValueError):
 
 
 class Scope:
-    """What the inputs of one request have in common: the tenant, the weights and the options.
+    """The common part of all inputs of a request: the tenant, the weights and the options.
 
     Args:
         tenant: Whose entries; no other tenant finds them.

@@ -20,7 +20,7 @@ _MAX_NAMES = 1024
 
 
 class EmbeddingService(Protocol):
-    """What computes embeddings: `EmbeddingClient`, or a wrapper around it."""
+    """A service that computes embeddings: `EmbeddingClient`, or a wrapper around it."""
 
     async def embed(self, inputs: Inputs, options: EmbedOptions, context: CallContext) -> Embeddings:
         """Vectors of `inputs`, in their order; raises `TorchlessError`."""
@@ -51,11 +51,11 @@ class Revisions:
         self._listed = False
 
     def known(self) -> dict[str, ModelRevision]:
-        """What each name stands for; the empty name is the default model's."""
+        """The model of each name; the empty name means the default model."""
         return {name: self._models[model_id] for name, model_id in self._ids.items()}
 
     def of(self, name: str) -> ModelRevision | None:
-        """What `name` stands for; None if that is not known."""
+        """The model of `name`; None if it is not known."""
         model_id = self._ids.get(name)
         return None if model_id is None else self._models[model_id]
 

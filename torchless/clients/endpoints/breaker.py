@@ -81,7 +81,7 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
         self._on_change = on_change
         self._clock = clock
         self.state = BreakerState.CLOSED
-        """What it does with calls."""
+        """Its state."""
         self._period = 0
         self._opened_at = 0.0
         self._probe: Ticket | None = None

@@ -86,7 +86,7 @@ class Endpoint(Generic[Stub]):
 
     @property
     def health(self) -> Health:
-        """What it reports about itself."""
+        """The health that it reports."""
         return self.watch.state
 
     @property
@@ -95,7 +95,7 @@ class Endpoint(Generic[Stub]):
         return self.watch.state is Health.SERVING and self.breaker.state is BreakerState.CLOSED
 
     def state(self) -> EndpointState:
-        """What is known of it now."""
+        """Its current state."""
         breaker = self.breaker
         return EndpointState(
             self.address, self.health, breaker.state, breaker.trips, breaker.next_probe_s, self.calls_in_flight

@@ -47,7 +47,7 @@ class HealthWatch:
         self._checking: asyncio.Task[None] | None = None
         self._responses = 0
         self.state = Health.UNKNOWN
-        """What is known now."""
+        """The current health."""
 
     async def run(self) -> None:
         """Follows the health until cancelled."""
@@ -72,7 +72,7 @@ class HealthWatch:
             self._checking = asyncio.get_running_loop().create_task(self._check_reachable())
 
     async def check(self, timeout_s: float | None) -> Health:
-        """What the endpoint reports now, within `timeout_s` seconds; does not change `state`."""
+        """Asks the endpoint for its health, within `timeout_s` seconds; does not change `state`."""
         try:
             return _state_of((await self._stub.Check(self._request, timeout=timeout_s)).status)
         except grpc.aio.AioRpcError as error:

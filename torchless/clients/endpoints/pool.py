@@ -180,7 +180,7 @@ class EndpointPool(Generic[Stub]):
         self._refresh.set()
 
     def states(self) -> list[EndpointState]:
-        """What is known of each endpoint now."""
+        """The current state of each endpoint."""
         return [endpoint.state() for endpoint in self._endpoints.values()]
 
     def available_endpoints(self) -> int:

@@ -87,7 +87,7 @@ class InProcessService:
 
     @property
     def serving(self) -> bool:
-        """What the service reports as its health: SERVING or NOT_SERVING."""
+        """The reported health: SERVING or NOT_SERVING."""
         return self._serving
 
     @serving.setter
