@@ -17,8 +17,13 @@ PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 # The lock names every package, so pip has nothing to resolve; `pip check` proves that nothing is missing.
 FROM_LOCK := $(PIP_INSTALL) --no-deps --requirement
 
-# Make environments in parallel.
+# Two targets at a time, for environments and tests. A make that is started by another shares its jobs.
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=2
+endif
+
+# Runs targets in parallel; prints the output of each when it ends.
+IN_PARALLEL := $(MAKE) --no-print-directory --keep-going --output-sync=target
 
 # Makes the environment in the folder of the stamp $@ from the lock $<. torch comes first and by its public version, so
 # that pip takes the build for this machine, with its dependencies.
@@ -40,7 +45,7 @@ endef
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Start the stack, answer three questions, stop
@@ -52,22 +57,48 @@ up: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Start the stack and keep it runni
 
 .PHONY: test
 test: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) $(GPU_ENV) $(CLIENTS_ENV) ## Run every test, in every environment
-	@echo "==> tests that need torch, in .venv/bentos"
+	@echo "==> running test-gateway, test-bentos and test-clients in parallel; each prints when it ends"
+	@failed=0; \
+	$(IN_PARALLEL) test-gateway test-bentos test-clients || failed=1; \
+	$(MAKE) --no-print-directory test-resilience || failed=1; \
+	exit $$failed
+
+.PHONY: test-bentos
+test-bentos: $(BENTOS_TEST_ENV) ## Run the tests that need torch
+	@echo "==> test-bentos: tests that need torch, in .venv/bentos"
 	@$(BENTOS) -m pytest -m "torch and not gpu"
-	@echo "==> tests that need no torch, in .venv/gateway"
-	@$(GATEWAY) -m pytest -m "not torch and not gpu"
-	@echo "==> third-party API clients against the stack, in .venv/clients"
+
+.PHONY: test-gateway
+test-gateway: $(GATEWAY_TEST_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Run the tests that need no torch
+	@echo "==> test-gateway: tests that need no torch, in .venv/gateway"
+	@$(GATEWAY) -m pytest -m "not torch and not gpu" --ignore tests/resilience
+
+.PHONY: test-clients
+test-clients: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) $(CLIENTS_ENV) ## Run third-party API clients against the stack
+	@echo "==> test-clients: third-party API clients against the stack, in .venv/clients"
 	@.venv/clients/bin/python -m pytest tests/compat
+
+.PHONY: test-resilience
+test-resilience: $(GATEWAY_TEST_ENV) $(BENTOS_ENV) ## Break the stack under load; measures time, so run it alone
+	@echo "==> test-resilience: faults under load, in .venv/gateway"
+	@$(GATEWAY) -m pytest -m "not torch and not gpu" tests/resilience
 
 .PHONY: lint
 lint: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) ## Check style, types, imports between packages, and the stubs
+	@$(IN_PARALLEL) lint-gateway lint-bentos
+
+.PHONY: lint-gateway
+lint-gateway:
 	$(GATEWAY) -m ruff check .
 	$(GATEWAY) -m ruff format --check .
-	$(GATEWAY) -m mypy torchless gateway demo docs requirements benchmarks
-	$(BENTOS) -m mypy bentos
 	.venv/gateway/bin/lint-imports
 	$(GATEWAY) -m torchless.contracts.generate --check
 	$(GATEWAY) -m torchless.clients.sync.generate --check
+	$(GATEWAY) -m mypy torchless gateway demo docs requirements benchmarks
+
+.PHONY: lint-bentos
+lint-bentos:
+	$(BENTOS) -m mypy bentos
 
 .PHONY: lock
 lock: $(GATEWAY_TEST_ENV) ## Write the lock files from pyproject.toml, keeping versions that still fit
