@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from benchmarks.systems.worker_process import WorkerProcess
 from torchless.cli.bentos import BENTOS, pythons_in
 from torchless.cli.free_ports import free_ports
 from torchless.cli.services import GATEWAY, Service, StackSettings, stack_services
+from torchless.clients.sync import background
 
 LOAD = "load generator"
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -189,4 +189,5 @@ def _ready(service: Service) -> bool:
     async def ask() -> bool:
         return await service.ready()
 
-    return asyncio.run(ask())
+    # One loop for all checks: gRPC logs errors about channels whose loop is closed.
+    return background.current().run(ask())
