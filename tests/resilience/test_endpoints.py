@@ -70,7 +70,7 @@ async def _has_served(bento: StubBento, calls: int) -> bool:
 
 
 @pytest.mark.case("2. SIGTERM, rolling restart of all")
-async def test_all_are_restarted_one_by_one(
+async def test_all_endpoints_are_restarted_one_by_one(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
 ) -> None:
     embedding: dict[str, Any] = {"address": ",".join(addresses(trio)), "slow_start_s": 1.0}
@@ -93,7 +93,7 @@ async def test_all_are_restarted_one_by_one(
 
 
 @pytest.mark.case("3. all down: fast 503, then recovery")
-async def test_all_are_down_and_come_back(
+async def test_all_endpoints_go_down_and_come_back(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
 ) -> None:
     open_s = 2.0
@@ -351,7 +351,7 @@ async def test_endpoint_reports_serving_without_its_device(
 
 
 @pytest.mark.case("6. the only one is without its GPU")
-async def test_the_only_one_fails_fast(case: Case, scale: Scale, gateway: StartGateway, faithless: StubBento) -> None:
+async def test_only_endpoint_fails_fast(case: Case, scale: Scale, gateway: StartGateway, faithless: StubBento) -> None:
     faithless.set(Faults(failure=ErrorKind.GPU_UNAVAILABLE))
     front = await gateway([faithless.address])
     target = HttpTarget(front.port, DEADLINE_S, refused_with_503=True)
@@ -378,7 +378,9 @@ async def faithless(tmp_path: Path, ended: Callable[[Process], None]) -> StubBen
 
 @pytest.mark.full
 @pytest.mark.case("1. random kills and restarts")
-async def test_kills_at_random(case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway) -> None:
+async def test_endpoints_are_killed_at_random(
+    case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
+) -> None:
     chance = random.Random(7)
     embedding: dict[str, Any] = {"address": ",".join(addresses(trio)), "breaker": {"open_s": 2.0}, "slow_start_s": 1.0}
     front = await gateway(addresses(trio), embedding=embedding)

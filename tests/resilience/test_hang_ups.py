@@ -29,7 +29,7 @@ DESCRIPTORS = 10
 
 
 @pytest.mark.case("11. callers hang up 1,000 times over HTTP")
-async def test_callers_of_the_gateway_hang_up(
+async def test_callers_of_the_gateway_disconnect(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
 ) -> None:
     limits = {"concurrent_requests": 2 * PERMITS, "max_deadline_s": 5.0, "deadline_s": 5.0}
@@ -62,7 +62,7 @@ async def test_callers_of_the_gateway_hang_up(
 
 
 @pytest.mark.case("11. callers hang up 1,000 times over gRPC")
-async def test_callers_of_the_client_hang_up(case: Case, scale: Scale, trio: Sequence[StubBento]) -> None:
+async def test_callers_of_the_client_cancel(case: Case, scale: Scale, trio: Sequence[StubBento]) -> None:
     chance = random.Random(11)
     settings = ClientSettings(address=",".join(addresses(trio)))
     tasks = len(asyncio.all_tasks())

@@ -75,7 +75,7 @@ async def outcomes_of(how: Answer, *, refused_with_503: bool = False) -> Tally:
     return tally
 
 
-async def test_the_vector_of_the_text_is_an_answer() -> None:
+async def test_vector_of_the_text_counts_as_an_answer() -> None:
     tally = await outcomes_of(vector_answer)
     assert tally.count(Outcome.ANSWERED) == tally.sent
 
@@ -94,26 +94,26 @@ async def test_the_vector_of_the_text_is_an_answer() -> None:
         (lambda text: vector_answer(text, "x-torchless-degraded: embedding"), Outcome.DEGRADED, "degraded"),
     ],
 )
-async def test_anything_else_is_told_apart(how: Answer, outcome: Outcome, reason: str) -> None:
+async def test_other_outcomes_are_distinguished(how: Answer, outcome: Outcome, reason: str) -> None:
     tally = await outcomes_of(how)
     assert tally.counts()[outcome] == tally.sent
     assert set(tally.reasons(outcome)) == {reason}
 
 
-async def test_503_is_a_refusal_only_where_the_case_expects_it_and_with_the_time_to_wait() -> None:
+async def test_503_counts_as_a_refusal_only_if_expected_and_with_retry_after() -> None:
     tally = await outcomes_of(lambda text: answer(503, {}, "retry-after: 1"), refused_with_503=True)
     assert tally.count(Outcome.REFUSED) == tally.sent
     tally = await outcomes_of(lambda text: answer(503, {}), refused_with_503=True)
     assert tally.count(Outcome.FAILED) == tally.sent
 
 
-def test_an_answer_out_of_order_is_lost() -> None:
+def test_answer_out_of_order_counts_as_lost() -> None:
     body = json.dumps({"data": [{"embedding": stub_vector("one text").tolist()}]}).encode()
     assert outcome_of(200, {}, body, "one text", FreshTexts()) == (Outcome.ANSWERED, "")
     assert outcome_of(200, {}, body, "two texts", FreshTexts())[0] is Outcome.LOST
 
 
-async def test_nobody_there_is_lost() -> None:
+async def test_missing_server_counts_as_lost() -> None:
     async with answering(vector_answer) as port:
         pass
     record = await HttpTarget(port).ask("a text", FreshTexts())
@@ -135,7 +135,7 @@ async def test_arrivals_do_not_wait_for_answers() -> None:
     assert tally.reasons(Outcome.LOST) == {"no answer: TimeoutError": tally.sent}
 
 
-def test_a_case_that_promises_what_did_not_happen_fails() -> None:
+def test_case_fails_if_its_expectation_does_not_hold() -> None:
     case = Case("1. nothing fails")
     with pytest.raises(AssertionError, match="no request was sent"):
         case.none(Outcome.FAILED)
@@ -145,7 +145,7 @@ def test_a_case_that_promises_what_did_not_happen_fails() -> None:
         case.none(Outcome.FAILED, Outcome.LOST)
 
 
-def test_the_table_has_what_was_counted() -> None:
+def test_table_shows_the_counts() -> None:
     case = Case("3. three")
     case.tally.records += [Record(0, 0.1, Outcome.ANSWERED)] * 3 + [Record(0, 2.0, Outcome.REFUSED)] * 4
     case.figure("recovered in 1.2 s")
@@ -163,7 +163,7 @@ def test_the_table_has_what_was_counted() -> None:
     assert cells["all"][:6] == ["7", "3", "0", "4", "0", "0"]
 
 
-def test_quantiles_are_values_that_were_measured() -> None:
+def test_quantiles_are_measured_values() -> None:
     assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert quantile(range(1, 101), 0.99) == 99
     assert quantile([1.0], 0.99) == 1.0
@@ -176,14 +176,14 @@ def test_metrics_are_found_by_their_whole_name() -> None:
     assert metric_of(text, "calls_total", 'method="B"') == 3.0
 
 
-def test_known_texts_come_again() -> None:
+def test_known_texts_repeat() -> None:
     texts = KnownTexts.of_stub(3)
     assert texts.text(0) == texts.text(3) != texts.text(1)
     assert texts.is_answer(texts.text(1), stub_vector(texts.text(1)))
     assert not texts.is_answer(texts.text(1), stub_vector(texts.text(2)))
 
 
-def test_faults_are_read_anew_when_they_change(tmp_path: Path) -> None:
+def test_changed_faults_are_read_again(tmp_path: Path) -> None:
     file = FaultFile(tmp_path / "faults.json")
     reader = FaultFile(file.path)
     assert reader.read() == Faults()
@@ -192,7 +192,7 @@ def test_faults_are_read_anew_when_they_change(tmp_path: Path) -> None:
         assert reader.read() == faults
 
 
-async def test_the_proxy_passes_bytes_on_and_can_spoil_the_wire() -> None:
+async def test_proxy_forwards_bytes_and_can_corrupt_the_connection() -> None:
     async with answering(vector_answer) as port, Proxy(port) as proxy:
         texts = FreshTexts()
         target = HttpTarget(proxy.port, deadline_s=1.0)
@@ -212,7 +212,7 @@ async def test_the_proxy_passes_bytes_on_and_can_spoil_the_wire() -> None:
         await target.close()
 
 
-async def test_the_stub_speaks_the_contract(trio: Sequence[StubBento]) -> None:
+async def test_stub_service_follows_the_contract(trio: Sequence[StubBento]) -> None:
     stub = trio[0]
     async with EmbeddingClient(stub.address) as client:
         (model,) = await client.list_models()
@@ -231,7 +231,7 @@ async def test_the_stub_speaks_the_contract(trio: Sequence[StubBento]) -> None:
         assert time.monotonic() - started >= 0.3
 
 
-async def test_the_stub_refuses_more_than_its_queue_holds(tmp_path: Path, ended: Callable[[Process], None]) -> None:
+async def test_stub_service_refuses_past_its_queue(tmp_path: Path, ended: Callable[[Process], None]) -> None:
     stub = StubBento("small", tmp_path, text_ms=100, BATCHING__MAX_WAITING_REQUESTS="2")
     ended(stub)
     await stub.start()

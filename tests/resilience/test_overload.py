@@ -37,7 +37,7 @@ async def small(tmp_path: Path, ended: Callable[[Process], None]) -> Sequence[St
 
 
 @pytest.mark.case("7. overload at 4 times the capacity")
-async def test_four_times_the_capacity(
+async def test_load_of_four_times_the_capacity(
     case: Case, scale: Scale, small: Sequence[StubBento], gateway: StartGateway
 ) -> None:
     front = await gateway(addresses(small))

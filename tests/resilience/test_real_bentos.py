@@ -57,7 +57,9 @@ async def test_bento_of_two_is_killed(
 @pytest.mark.full
 @pytest.mark.timeout(600)
 @pytest.mark.case("2. SIGTERM, rolling restart of two with MiniLM")
-async def test_both_are_restarted(case: Case, scale: Scale, pair: Sequence[RealBento], gateway: StartGateway) -> None:
+async def test_both_real_bentos_are_restarted(
+    case: Case, scale: Scale, pair: Sequence[RealBento], gateway: StartGateway
+) -> None:
     embedding: dict[str, Any] = {"address": ",".join(addresses(pair)), "slow_start_s": 1.0}
     front = await gateway(addresses(pair), embedding=embedding, cache={"enabled": False})
     texts = await _known(pair[0])

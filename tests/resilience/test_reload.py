@@ -85,7 +85,7 @@ async def _until_it_is_quiet(front: Gateway, bento: StubBento) -> float:
 
 
 @pytest.mark.case("10. settings change all the time")
-async def test_settings_change_all_the_time(
+async def test_settings_change_repeatedly(
     case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway
 ) -> None:
     everything: dict[str, Any] = {"address": ",".join(addresses(trio)), "slow_start_s": 0.0}

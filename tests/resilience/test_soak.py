@@ -28,7 +28,7 @@ DESCRIPTORS = 5
 
 @pytest.mark.timeout(1200)
 @pytest.mark.case("12. soak at 80% load")
-async def test_nothing_grows(
+async def test_memory_and_connections_do_not_grow(
     case: Case, scale: Scale, gateway: StartGateway, tmp_path: Path, ended: Callable[[Process], None]
 ) -> None:
     stubs = [StubBento(name, tmp_path, text_ms=TEXT_MS) for name in ("left", "right")]

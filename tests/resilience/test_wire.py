@@ -24,7 +24,7 @@ RESET_EVERY_S = 0.3
 
 
 @pytest.mark.case("8. resets, latency and loss on the wire")
-async def test_the_wire_is_bad(case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway) -> None:
+async def test_connection_is_bad(case: Case, scale: Scale, trio: Sequence[StubBento], gateway: StartGateway) -> None:
     chance = random.Random(8)
     async with AsyncExitStack() as stack:
         proxies = [await stack.enter_async_context(Proxy(bento.port, seed=bento.port)) for bento in trio]

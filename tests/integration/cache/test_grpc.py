@@ -51,7 +51,7 @@ def play(_loop: LoopThread, server: EmbeddingServer) -> Iterator[Callable[[Scena
     server.servicer.reset()
 
 
-def test_answers_are_the_services_bit_for_bit(play: Callable[[Scenario], None]) -> None:
+def test_cached_answers_equal_the_services_bit_for_bit(play: Callable[[Scenario], None]) -> None:
     async def scenario(client: EmbeddingClient, cache: EmbeddingCache) -> None:
         choices = [
             EmbedOptions(),
@@ -87,7 +87,7 @@ def test_the_services_refusals_name_this_request(play: Callable[[Scenario], None
     assert list(server.servicer.requests[-1].texts) == ["new", TOO_LONG]
 
 
-def test_half_of_a_surrogate_pair_is_refused_by_its_place(play: Callable[[Scenario], None]) -> None:
+def test_invalid_unicode_is_refused_by_its_index(play: Callable[[Scenario], None]) -> None:
     async def scenario(client: EmbeddingClient, cache: EmbeddingCache) -> None:
         await cache.embed(["a", "b"])
         with pytest.raises(TorchlessError) as caught:
@@ -98,7 +98,9 @@ def test_half_of_a_surrogate_pair_is_refused_by_its_place(play: Callable[[Scenar
     play(scenario)
 
 
-def test_a_service_that_is_busy_or_gone(play: Callable[[Scenario], None], server: EmbeddingServer) -> None:
+def test_overloaded_and_lost_services_keep_their_error_kinds(
+    play: Callable[[Scenario], None], server: EmbeddingServer
+) -> None:
     async def scenario(client: EmbeddingClient, cache: EmbeddingCache) -> None:
         await cache.embed(["a"])
         server.servicer.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "no device")

@@ -39,7 +39,7 @@ async def test_entries_written_by_one_process_are_read_by_another(make_cache: Ma
     assert reader.value("lookups_total", level="memory", outcome="hit") == 2, "what Redis had is in memory now"
 
 
-async def test_redis_alone_is_a_cache(make_cache: MakeCache, service: HashService) -> None:
+async def test_redis_works_without_the_memory_level(make_cache: MakeCache, service: HashService) -> None:
     cache = make_cache(memory_mib=0)
     await cache.is_up()
     await cache.cache.embed(["a"] * 3 + ["b"])
@@ -115,7 +115,7 @@ async def make_and_embed(make_cache: MakeCache, texts: list[str]) -> int:
     return (await cache.cache.embed(texts)).hits
 
 
-async def test_a_killed_redis_costs_no_request_and_is_used_again_when_it_is_back(
+async def test_killed_redis_fails_no_request_and_is_used_again_after_its_return(
     make_cache: MakeCache, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "torchless")
@@ -139,7 +139,9 @@ async def test_a_killed_redis_costs_no_request_and_is_used_again_when_it_is_back
     assert caplog.text.count("Redis answers") == 2
 
 
-async def test_a_halted_redis_costs_its_timeout_once(make_cache: MakeCache, redis_server: RedisServer) -> None:
+async def test_halted_redis_delays_requests_by_its_timeout_once(
+    make_cache: MakeCache, redis_server: RedisServer
+) -> None:
     cache = make_cache(redis_timeout_s=0.05)
     await cache.is_up()
     await cache.cache.embed(["a"])
@@ -179,9 +181,7 @@ async def test_result_that_arrives_during_a_redis_lookup_is_not_computed_again(
     assert service.calls == [["a"]]
 
 
-async def test_a_redis_that_is_not_there_at_start_is_used_once_it_is(
-    make_cache: MakeCache, redis_server: RedisServer
-) -> None:
+async def test_redis_started_later_is_used(make_cache: MakeCache, redis_server: RedisServer) -> None:
     redis_server.kill()
     cache = make_cache()
     assert same((await cache.cache.embed(["a"])).embeddings, answer_of(["a"]))
@@ -191,7 +191,7 @@ async def test_a_redis_that_is_not_there_at_start_is_used_once_it_is(
     await cache.has_written(1)
 
 
-async def test_a_wrong_password_is_a_redis_that_is_down(
+async def test_wrong_password_counts_as_redis_down(
     make_cache: MakeCache, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = make_cache(redis_url=f"redis://:secret-of-mine@127.0.0.1:{redis_server.port}/0")
@@ -201,7 +201,7 @@ async def test_a_wrong_password_is_a_redis_that_is_down(
     assert "secret-of-mine" not in caplog.text
 
 
-async def test_a_full_redis_is_still_read(make_cache: MakeCache, redis: Redis) -> None:
+async def test_full_redis_is_still_read(make_cache: MakeCache, redis: Redis) -> None:
     writer = make_cache()
     await writer.is_up()
     await writer.cache.embed(["a"])
@@ -218,7 +218,7 @@ async def test_a_full_redis_is_still_read(make_cache: MakeCache, redis: Redis) -
     await writer.has_written(2)
 
 
-async def test_writes_that_find_no_room_in_the_queue_are_dropped_and_counted(
+async def test_writes_past_the_queue_limit_are_dropped_and_counted(
     make_cache: MakeCache, redis_server: RedisServer
 ) -> None:
     cache = make_cache(redis_queue_mib=0.01)
@@ -247,7 +247,7 @@ async def test_memory_is_warm_after_a_restart(make_cache: MakeCache, service: Ha
     assert (await after.cache.embed(texts[:1], context=BOB)).hits == 0
 
 
-async def test_warming_takes_the_newest_and_keeps_within_its_bound(make_cache: MakeCache) -> None:
+async def test_warming_reads_the_newest_entries_within_its_limit(make_cache: MakeCache) -> None:
     before = make_cache()
     await before.is_up()
     for generation in range(3):
@@ -263,7 +263,7 @@ async def test_warming_takes_the_newest_and_keeps_within_its_bound(make_cache: M
     assert after.value("lookups_total", level="memory", outcome="hit") == 100
 
 
-async def test_a_gateway_restarted_while_the_service_is_down_serves_what_redis_holds(
+async def test_restarted_cache_serves_entries_from_redis_while_the_service_is_down(
     make_cache: MakeCache, service: HashService
 ) -> None:
     before = make_cache()
@@ -282,7 +282,7 @@ async def test_a_gateway_restarted_while_the_service_is_down_serves_what_redis_h
     assert caught.value.kind is ErrorKind.UNREACHABLE
 
 
-async def test_a_model_replaced_while_no_gateway_ran_is_not_served_from_redis(
+async def test_entries_of_a_model_replaced_meanwhile_are_not_served_from_redis(
     make_cache: MakeCache, service: HashService
 ) -> None:
     before = make_cache()
@@ -316,20 +316,20 @@ async def test_closing_ends_every_task_and_connection(make_cache: MakeCache, red
     assert len(await redis.client_list()) == 1
 
 
-async def test_every_connection_is_open_before_a_request_needs_it(make_cache: MakeCache, redis: Redis) -> None:
+async def test_redis_connections_are_opened_before_requests_need_them(make_cache: MakeCache, redis: Redis) -> None:
     before = len(await redis.client_list())
     cache = make_cache(redis_connections=5)
     await cache.is_up()
     assert len(await redis.client_list()) == before + 5
 
 
-async def test_a_redis_that_takes_few_connections_is_used(make_cache: MakeCache, redis: Redis) -> None:
+async def test_redis_with_few_connections_is_used(make_cache: MakeCache, redis: Redis) -> None:
     await redis.config_set("maxclients", 3)
     cache = make_cache(redis_connections=5)
     await cache.is_up()
 
 
-async def test_requests_that_are_given_up_leave_nothing_behind(make_cache: MakeCache, service: HashService) -> None:
+async def test_cancelled_requests_leave_no_redis_connection_in_use(make_cache: MakeCache, service: HashService) -> None:
     cache = make_cache(memory_mib=0, redis_connections=2)
     await cache.is_up()
     texts = [str(number) for number in range(40)]
@@ -352,7 +352,7 @@ async def test_requests_that_are_given_up_leave_nothing_behind(make_cache: MakeC
     assert cache.value("redis_corrupt_values_total") == 0, "no reply went to another request"
 
 
-async def test_closing_never_waits_for_what_was_cancelled(make_cache: MakeCache) -> None:
+async def test_closing_does_not_wait_for_cancelled_calls(make_cache: MakeCache) -> None:
     for turn in range(30):
         cache = make_cache()
         await cache.is_up()

@@ -48,7 +48,7 @@ async def test_two_processes_share_entries_over_tls(
     assert same(answer.embeddings, answer_of(["a"]))
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_a_redis_that_is_down(
+async def test_untrusted_certificate_counts_as_redis_down(
     make_cache: MakeCache, tls_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = make_cache(redis_url=tls_server.url)

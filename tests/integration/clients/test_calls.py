@@ -43,7 +43,7 @@ async def test_calls_are_spread_over_all_endpoints(serve: Serve, connect: Connec
     assert all(15 <= service.servicer.calls <= 45 for service in services)
 
 
-async def test_an_endpoint_that_dies_under_load_costs_no_call(serve: Serve, connect: Connect) -> None:
+async def test_endpoint_that_dies_under_load_fails_no_call(serve: Serve, connect: Connect) -> None:
     services = await serve(3)
     client = connect(*services)
     await all_known(client)
@@ -57,7 +57,7 @@ async def test_an_endpoint_that_dies_under_load_costs_no_call(serve: Serve, conn
     assert Counter(kind for kinds in await load for kind in kinds) == {None: 400}
 
 
-async def test_the_last_endpoints_come_back_on_the_same_port(serve: Serve, connect: Connect) -> None:
+async def test_endpoints_that_return_on_the_same_port_are_used_again(serve: Serve, connect: Connect) -> None:
     (service,) = await serve(1)
     client = connect(service, breaker={"open_s": 0.05}, connection={"reconnect_max_s": 0.1})
     for _ in range(3):
@@ -73,7 +73,7 @@ async def test_the_last_endpoints_come_back_on_the_same_port(serve: Serve, conne
     assert client.states()[0].breaker is BreakerState.CLOSED
 
 
-async def test_a_rolling_restart_with_notice_costs_no_call(serve: Serve, connect: Connect) -> None:
+async def test_rolling_restart_with_draining_fails_no_call(serve: Serve, connect: Connect) -> None:
     services = await serve(2)
     client = connect(*services, connection={"reconnect_max_s": 0.1})
     await all_known(client)
@@ -111,7 +111,7 @@ class TestElsewhere:
         assert [each.breaker for each in client.states()] == [BreakerState.CLOSED] * 2
 
     @pytest.mark.parametrize("error", [BUSY, NO_GPU])
-    async def test_no_third_is_tried_and_the_hint_comes_through(
+    async def test_no_third_endpoint_is_tried_and_the_retry_hint_is_passed_on(
         self, serve: Serve, connect: Connect, error: TorchlessError
     ) -> None:
         services = await serve(3)
@@ -125,7 +125,7 @@ class TestElsewhere:
         assert sum(service.servicer.calls for service in services) == 2
 
     @pytest.mark.parametrize("error", [BUSY, NO_GPU])
-    async def test_where_there_is_no_other_nothing_is_paid(
+    async def test_retry_budget_is_kept_without_another_endpoint(
         self, serve: Serve, connect: Connect, registry: CollectorRegistry, error: TorchlessError
     ) -> None:
         (service,) = await serve(1)
@@ -142,7 +142,7 @@ class TestElsewhere:
         assert service.servicer.calls == 33
         assert retries(registry) == 2
 
-    async def test_the_callers_fault_is_tried_nowhere_else(self, serve: Serve, connect: Connect) -> None:
+    async def test_callers_fault_is_not_retried(self, serve: Serve, connect: Connect) -> None:
         services = await serve(2)
         client = connect(*services)
         await all_known(client)
@@ -154,7 +154,7 @@ class TestElsewhere:
 
 
 class TestBudget:
-    async def test_a_spent_budget_ends_retries_and_is_shown(
+    async def test_spent_retry_budget_ends_retries_and_is_counted(
         self, serve: Serve, connect: Connect, registry: CollectorRegistry
     ) -> None:
         (service,) = await serve(1)
@@ -184,13 +184,13 @@ class TestDeadlines:
         assert await kind_of(client.embed(["a"], context=within(0.0))) is ErrorKind.DEADLINE
         assert client.states()[0].breaker is BreakerState.OPEN
 
-    async def test_nothing_is_waited_for_past_it(self, connect: Connect, registry: CollectorRegistry) -> None:
+    async def test_no_wait_outlasts_the_deadline(self, connect: Connect, registry: CollectorRegistry) -> None:
         client = connect(f"127.0.0.1:{free_port()}", retry={"base_s": 10, "max_s": 60, "attempts": 10})
         async with asyncio.timeout(5):
             kinds = [await kind_of(client.embed(["a"], context=within(0.02))) for _ in range(4)]
         assert set(kinds) <= {ErrorKind.UNREACHABLE, ErrorKind.DEADLINE}
 
-    async def test_short_ones_do_not_open_the_breaker(self, serve: Serve, connect: Connect) -> None:
+    async def test_short_deadlines_do_not_open_the_breaker(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 5
         client = connect(service)
@@ -219,7 +219,7 @@ class TestSilence:
             proxy.reset_all()
             await until(lambda: client.states()[0].health is Health.SERVING)
 
-    async def test_long_deadlines_open_its_breaker(self, connect: Connect) -> None:
+    async def test_missed_long_deadlines_open_the_breaker(self, connect: Connect) -> None:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(-1)
             writer.close()
@@ -249,7 +249,7 @@ class TestCallersThatHangUp:
         await asyncio.wait({call})
         assert call.cancelled() or call.exception() is None or isinstance(call.exception(), TorchlessError)
 
-    async def test_at_any_turn_of_the_loop(self, serve: Serve, connect: Connect) -> None:
+    async def test_call_cancelled_at_any_turn_of_the_loop_leaves_nothing(self, serve: Serve, connect: Connect) -> None:
         services = await serve(2)
         for service in services:
             service.servicer.delay_s = 0.005
@@ -261,7 +261,7 @@ class TestCallersThatHangUp:
         await until(lambda: not any(service.servicer.waiting for service in services))
         assert await kind_of(client.embed(["a"])) is None
 
-    async def test_a_probe_that_is_hung_up_on_frees_the_place(self, serve: Serve, connect: Connect) -> None:
+    async def test_cancelled_half_open_probe_frees_its_slot(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 0.2
         client = connect(service, breaker={"open_s": 0.001, "failures": 1})
@@ -280,7 +280,7 @@ class TestCallersThatHangUp:
         assert await kind_of(client.embed(["a"])) is None
         assert endpoint.breaker.state is BreakerState.CLOSED
 
-    async def test_a_thousand_leave_nothing(self, serve: Serve, connect: Connect) -> None:
+    async def test_a_thousand_cancelled_calls_leave_nothing(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 5
         client = connect(service, concurrency={"enabled": False})
@@ -315,7 +315,7 @@ async def test_errors_are_freed_without_the_collector(serve: Serve, connect: Con
     assert len([each for each in kept if each.message == "not ready now"]) <= 2  # the service's own, and one more
 
 
-async def test_several_clients_of_one_process_do_not_mind_each_other(serve: Serve, connect: Connect) -> None:
+async def test_clients_of_one_process_are_independent(serve: Serve, connect: Connect) -> None:
     (service,) = await serve(1)
     clients = [connect(service) for _ in range(3)]
     for client in clients:

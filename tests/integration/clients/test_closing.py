@@ -35,9 +35,7 @@ def lists(*services: Service | str, **settings: Any) -> ClientSettings:
 
 
 class TestClosing:
-    async def test_calls_in_flight_are_unreachable_and_nobody_is_cancelled(
-        self, serve: Serve, connect: Connect
-    ) -> None:
+    async def test_calls_in_flight_end_with_unreachable_on_close(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 30
         client = connect(service)
@@ -47,7 +45,9 @@ class TestClosing:
         assert [await kind_of(call) for call in calls] == [ErrorKind.UNREACHABLE] * 5
         await until(lambda: service.servicer.cancelled == 5)
 
-    async def test_so_are_those_that_wait_to_share_one(self, serve: Serve, connect: Connect) -> None:
+    async def test_requests_waiting_for_a_joined_call_end_with_unreachable_on_close(
+        self, serve: Serve, connect: Connect
+    ) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 30
         client = connect(service)
@@ -57,7 +57,7 @@ class TestClosing:
         await client.close()
         assert [await kind_of(call) for call in calls] == [ErrorKind.UNREACHABLE] * 5
 
-    async def test_asking_whether_it_is_ready_meanwhile_is_answered(self, connect: Connect) -> None:
+    async def test_ready_ends_with_unreachable_on_close(self, connect: Connect) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             client = connect(f"127.0.0.1:{silent.getsockname()[1]}")
             asked = asyncio.ensure_future(client.ready())
@@ -65,7 +65,7 @@ class TestClosing:
             await client.close()
             assert await kind_of(asked) is ErrorKind.UNREACHABLE
 
-    async def test_a_caller_who_is_cancelled_meanwhile_is_cancelled(self, serve: Serve, connect: Connect) -> None:
+    async def test_caller_cancelled_during_close_is_cancelled(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 30
         client = connect(service)
@@ -76,7 +76,7 @@ class TestClosing:
         await asyncio.wait({call})
         assert call.cancelled()
 
-    async def test_a_bulk_stream_ends_at_once(self, serve: Serve, connect: Connect) -> None:
+    async def test_bulk_stream_ends_at_once_on_close(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         service.servicer.delay_s = 0.01
         client = connect(service)
@@ -88,7 +88,7 @@ class TestClosing:
             assert await kind_of(stream) is ErrorKind.UNREACHABLE
         await until(lambda: not service.servicer.streams)
 
-    async def test_a_stream_of_answers_ends(self) -> None:
+    async def test_answer_stream_ends_on_close(self) -> None:
         class Watched(GPUServiceServicer):
             async def WatchStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
                 yield gpu_pb2.WatchStatusResponse()
@@ -113,7 +113,7 @@ class TestClosing:
             assert await kind_of(watching) is ErrorKind.UNREACHABLE
         await server.stop(None)
 
-    async def test_twice_and_before_anything_began(self, serve: Serve, connect: Connect) -> None:
+    async def test_client_may_be_closed_twice_and_before_it_starts(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         client = connect(service)
         await client.close()
@@ -124,14 +124,14 @@ class TestClosing:
         assert await kind_of(client.ready()) is ErrorKind.UNREACHABLE
         assert client.states() == []
 
-    async def test_while_calls_wait_to_try_again(self, connect: Connect) -> None:
+    async def test_close_ends_calls_that_wait_for_a_retry(self, connect: Connect) -> None:
         client = connect(f"127.0.0.1:{free_port()}", retry={"base_s": 0.3}, breaker={"failures": 1000})
         calls = [asyncio.ensure_future(client.embed(["a"])) for _ in range(5)]
         await asyncio.sleep(0.05)
         await client.close()
         assert [await kind_of(call) for call in calls] == [ErrorKind.UNREACHABLE] * 5
 
-    async def test_an_endpoint_that_was_leaving_is_closed_as_well(self, serve: Serve, connect: Connect) -> None:
+    async def test_close_also_closes_leaving_endpoints(self, serve: Serve, connect: Connect) -> None:
         old, new = await serve(2)
         old.servicer.delay_s = 30
         client = connect(old)
@@ -144,7 +144,7 @@ class TestClosing:
         assert await kind_of(call) is ErrorKind.UNREACHABLE
         await until(lambda: old.servicer.cancelled == 1)
 
-    def test_a_program_that_forgets_to_close_hears_nothing(self) -> None:
+    def test_program_that_forgets_to_close_gets_no_warnings(self) -> None:
         program = """
 import asyncio, gc
 from torchless.clients.call import CallContext
@@ -168,7 +168,7 @@ gc.collect()
 
 
 class TestOtherSettings:
-    async def test_endpoints_come_and_go_under_load_and_no_call_fails(self, serve: Serve, connect: Connect) -> None:
+    async def test_endpoints_added_and_removed_under_load_fail_no_call(self, serve: Serve, connect: Connect) -> None:
         services: list[Service] = await serve(4)
         for service in services:
             service.servicer.delay_s = 0.01
@@ -192,7 +192,7 @@ class TestOtherSettings:
         assert set(kinds) == {None}
         assert {each.address for each in client.states()} == {services[0].address, services[1].address}
 
-    async def test_calls_at_what_is_taken_away_end_as_they_began(self, serve: Serve, connect: Connect) -> None:
+    async def test_calls_at_a_removed_endpoint_finish(self, serve: Serve, connect: Connect) -> None:
         old, new = await serve(2)
         old.servicer.delay_s = 0.3
         client = connect(old)
@@ -203,7 +203,7 @@ class TestOtherSettings:
         assert [await kind_of(call) for call in calls] == [None] * 3
         assert new.servicer.calls == 0
 
-    async def test_a_long_call_at_what_is_taken_away_has_its_own_deadline(self, serve: Serve, connect: Connect) -> None:
+    async def test_long_call_at_a_removed_endpoint_keeps_its_deadline(self, serve: Serve, connect: Connect) -> None:
         old, new = await serve(2)
         old.servicer.delay_s = 0.6
         client = connect(old)
@@ -228,7 +228,7 @@ class TestOtherSettings:
             await asyncio.wait({closing})
 
     @pytest.mark.parametrize("size", [1, 300_000])
-    async def test_a_stream_moves_on_and_what_was_sent_is_answered_where_it_is(
+    async def test_stream_leaves_a_removed_endpoint_after_its_pending_answers(
         self, serve: Serve, connect: Connect, size: int
     ) -> None:
         old, new = await serve(2)
@@ -254,7 +254,7 @@ class TestOtherSettings:
         assert len(new.servicer.frames) >= 9  # one may have been on its way
 
     @pytest.mark.parametrize("size", [1, 500_000])
-    async def test_a_stream_that_is_not_answered_there_moves_on_after_a_time_and_alone(
+    async def test_stream_unanswered_at_a_removed_endpoint_moves_on_alone(
         self, serve: Serve, connect: Connect, size: int
     ) -> None:
         old, new = await serve(2)
@@ -274,7 +274,7 @@ class TestOtherSettings:
         await client.close()
         assert await kind_of(call) is ErrorKind.UNREACHABLE
 
-    async def test_away_and_back_at_once(self, serve: Serve, connect: Connect) -> None:
+    async def test_endpoint_removed_and_added_at_once_is_used(self, serve: Serve, connect: Connect) -> None:
         first, second = await serve(2)
         first.servicer.delay_s = 0.2
         client = connect(first)
@@ -286,7 +286,7 @@ class TestOtherSettings:
         assert await kind_of(client.embed(["a"])) is None
         assert [each.address for each in client.states()] == [first.address]
 
-    async def test_a_name_and_a_list_and_back(self, serve: Serve, connect: Connect) -> None:
+    async def test_address_changes_from_name_to_list_and_back(self, serve: Serve, connect: Connect) -> None:
         first, second = await serve(2)
         client = connect(first)
         await client.embed(["a"])
@@ -307,7 +307,7 @@ class TestOtherSettings:
             await client.reconfigure(lists(service).model_copy(update={"address": "", "deadline_s": 0.001}))
         assert await kind_of(client.embed(["a"])) is None
 
-    async def test_many_times_leaves_nothing(self, serve: Serve, connect: Connect) -> None:
+    async def test_many_reconfigurations_leave_nothing(self, serve: Serve, connect: Connect) -> None:
         first, second = await serve(2)
         client = connect(first, second)
         await all_known(client)
@@ -321,7 +321,7 @@ class TestOtherSettings:
         await until(lambda: len(asyncio.all_tasks()) <= tasks)
 
 
-async def test_a_client_of_a_list(serve: Serve) -> None:
+async def test_client_accepts_a_list_of_addresses(serve: Serve) -> None:
     services = await serve(2)
     async with EmbeddingClient(ClientSettings(address=[each.address for each in services])) as client:
         await client.embed(["a"])

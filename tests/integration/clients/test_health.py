@@ -32,7 +32,7 @@ def health(client: EmbeddingClient, index: int = 0) -> Health:
 
 
 class TestHeard:
-    async def test_a_watch_tells_each_change(self, serve: Serve, connect: Connect) -> None:
+    async def test_watch_reports_each_change(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         client = connect(service)
         client.start()
@@ -40,7 +40,7 @@ class TestHeard:
             await service.tell(serving=serving)
             await until(lambda said=said: health(client) is said)
 
-    async def test_without_watch_checks_do(self, serve: Serve, connect: Connect) -> None:
+    async def test_checks_replace_a_missing_watch(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1, Told.CHECK)
         client = connect(service, endpoint_health={"interval_s": 0.05, "timeout_s": 0.5})
         client.start()
@@ -107,7 +107,7 @@ class TestHeard:
             await service.start()
         await until(lambda: health(client) is Health.SERVING)
 
-    async def test_ready_asks_now(self, serve: Serve, connect: Connect) -> None:
+    async def test_ready_checks_health_now(self, serve: Serve, connect: Connect) -> None:
         one, other = await serve(2)
         client = connect(one, other)
         assert await client.ready()
@@ -122,7 +122,7 @@ class TestHeard:
 
 
 class TestLogged:
-    async def test_each_change_once_and_nothing_of_the_calls(
+    async def test_log_has_each_state_change_once_and_no_calls(
         self, serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture
     ) -> None:
         (service,) = await serve(1)
@@ -164,7 +164,7 @@ class TestLogged:
             await asyncio.sleep(0.1)
         assert not [record for record in caplog.records if old.address in record.getMessage()]
 
-    async def test_a_watch_that_is_hung_up_on_is_opened_ever_more_slowly(
+    async def test_broken_watch_is_opened_again_ever_more_slowly(
         self, serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture
     ) -> None:
         (service,) = await serve(1)
@@ -221,7 +221,7 @@ class TestMetrics:
         }
         assert outcomes == {"OK": 1, "UNREACHABLE": 3, "CIRCUIT_OPEN": 2}
 
-    async def test_series_go_with_their_endpoint_and_stay_gone(
+    async def test_series_of_a_removed_endpoint_are_removed(
         self, serve: Serve, connect: Connect, registry: CollectorRegistry
     ) -> None:
         old, new = await serve(2)
@@ -265,7 +265,7 @@ class TestMetrics:
         await until(lambda: self.value(registry, "in_flight", first) == 0)
         assert self.value(registry, "endpoint_up", first) == 1
 
-    def test_several_processes(self, tmp_path: Path) -> None:
+    def test_metrics_of_several_processes_are_reset(self, tmp_path: Path) -> None:
         program = """
 import asyncio
 from prometheus_client import CollectorRegistry, generate_latest
@@ -299,7 +299,7 @@ asyncio.run(main())
         )
         assert done.stdout == "[(False, 0.0), (True, 1.0)]\n", done.stderr
 
-    async def test_a_breaker_is_seen_in_the_states(self, connect: Connect) -> None:
+    async def test_states_show_the_breaker(self, connect: Connect) -> None:
         client = connect(f"127.0.0.1:{free_port()}", retry={"attempts": 1})
         for _ in range(6):
             await kind_of(client.embed(["a"]))

@@ -50,7 +50,7 @@ async def test_frames_are_answered_in_order(serve: Serve, connect: Connect) -> N
     assert await answers(client, numbered(0)) == []
 
 
-async def test_an_endpoint_that_leaves_again_and_again(serve: Serve, connect: Connect) -> None:
+async def test_stream_survives_an_endpoint_that_drains_repeatedly(serve: Serve, connect: Connect) -> None:
     services = await serve(2)
     for service in services:
         service.servicer.leave_after = 7
@@ -59,7 +59,7 @@ async def test_an_endpoint_that_leaves_again_and_again(serve: Serve, connect: Co
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_endpoints_that_die_and_return_at_any_time(serve: Serve, connect: Connect, seed: int) -> None:
+async def test_stream_survives_endpoints_that_die_and_return(serve: Serve, connect: Connect, seed: int) -> None:
     chance = random.Random(seed)
     services: list[Service] = await serve(3)
     for service in services:
@@ -89,7 +89,7 @@ async def test_endpoints_that_die_and_return_at_any_time(serve: Serve, connect: 
         await troubled
 
 
-async def test_resets_of_the_wire(serve: Serve, connect: Connect) -> None:
+async def test_stream_survives_connection_resets(serve: Serve, connect: Connect) -> None:
     (service,) = await serve(1)
     async with Proxy(service.port) as proxy:
         client = connect(proxy.address, retry={"base_s": 0.01}, breaker={"failures": 1000}, connection=QUICK_RECONNECT)
@@ -182,7 +182,7 @@ class TestTheSource:
         await until(lambda: not service.servicer.streams)
         assert client.states()[0].calls_in_flight == 0
 
-    async def test_while_it_is_silent_it_holds_no_probe(self, serve: Serve, connect: Connect) -> None:
+    async def test_idle_source_holds_no_half_open_probe(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         client = connect(service, breaker={"open_s": 0.05, "failures": 1}, retry={"attempts": 1})
         service.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "not ready")
@@ -225,7 +225,7 @@ class TestTheSource:
 
         assert (await asyncio.gather(answers(client, frames()), start()))[0] == [1, 2, 3]
 
-    async def test_a_deadline_ends_the_wait_for_it(self, serve: Serve, connect: Connect) -> None:
+    async def test_deadline_ends_the_wait_for_the_source(self, serve: Serve, connect: Connect) -> None:
         client = connect(*await serve(1))
 
         async def frames() -> AsyncIterator[list[str]]:
@@ -259,7 +259,7 @@ class TestEndpoints:
         assert services[at].servicer.frames == list(range(10))
         assert services[1 - at].servicer.frames == list(range(10, 20))
 
-    async def test_another_one_comes_first(self, serve: Serve, connect: Connect) -> None:
+    async def test_stream_prefers_endpoints_that_were_not_tried(self, serve: Serve, connect: Connect) -> None:
         bad, good = await serve(2)
         bad.servicer.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "no device")
         client = connect(bad, good, retry={"base_s": 0.001})
@@ -269,7 +269,7 @@ class TestEndpoints:
             assert await answers(client, numbered(1)) == [0]
             assert bad.servicer.begun - before <= 1
 
-    async def test_of_many_that_fail_each_has_its_turn(self, serve: Serve, connect: Connect) -> None:
+    async def test_stream_tries_each_of_many_failing_endpoints(self, serve: Serve, connect: Connect) -> None:
         services: list[Service] = await serve(4)
         for service in services[1:]:
             service.servicer.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "no device")
@@ -280,9 +280,7 @@ class TestEndpoints:
             assert await answers(client, numbered(1)) == [0]
             assert all(service.servicer.begun - at <= 1 for service, at in zip(services, before, strict=True))
 
-    async def test_where_nobody_is_well_the_stream_goes_on_without_a_storm(
-        self, serve: Serve, connect: Connect
-    ) -> None:
+    async def test_stream_without_healthy_endpoints_backs_off(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         client = connect(service)
         await all_known(client)
@@ -291,7 +289,9 @@ class TestEndpoints:
         assert await answers(client, numbered(5)) == list(range(5))
         assert len(service.servicer.frames) == 5
 
-    async def test_all_of_them_gone_and_back_within_patience(self, serve: Serve, connect: Connect) -> None:
+    async def test_stream_survives_an_outage_shorter_than_the_idle_timeout(
+        self, serve: Serve, connect: Connect
+    ) -> None:
         services: list[Service] = await serve(2)
         client = connect(
             *services,
@@ -312,7 +312,7 @@ class TestEndpoints:
             await service.start()
         assert await stream == list(range(60))
 
-    async def test_all_of_them_gone_past_patience(self, connect: Connect) -> None:
+    async def test_stream_fails_after_an_outage_longer_than_the_idle_timeout(self, connect: Connect) -> None:
         client = connect(
             f"127.0.0.1:{free_port()}",
             retry={"stream_idle_timeout_s": 0.2, "base_s": 0.01, "max_s": 0.05},
@@ -321,13 +321,13 @@ class TestEndpoints:
         assert await kind_of(answers(client, numbered(5))) is ErrorKind.UNREACHABLE
 
     @pytest.mark.parametrize("kind", [ErrorKind.INTERNAL, ErrorKind.INVALID_INPUT, ErrorKind.NOT_FOUND])
-    async def test_a_fault_is_not_tried_again(self, serve: Serve, connect: Connect, kind: ErrorKind) -> None:
+    async def test_internal_error_ends_the_stream(self, serve: Serve, connect: Connect, kind: ErrorKind) -> None:
         (service,) = await serve(1)
         service.servicer.failure = TorchlessError(kind, "no")
         client = connect(service)
         assert await kind_of(answers(client, numbered(5))) is kind
 
-    async def test_a_deadline_holds_over_all_of_them(self, serve: Serve, connect: Connect) -> None:
+    async def test_deadline_covers_all_attempts_of_a_stream(self, serve: Serve, connect: Connect) -> None:
         services = await serve(2)
         for service in services:
             service.servicer.delay_s = 0.02
@@ -339,7 +339,7 @@ class TestEndpoints:
         assert kind in {ErrorKind.DEADLINE, ErrorKind.UNREACHABLE}
         assert [each.breaker for each in client.states()] == [BreakerState.CLOSED] * 2
 
-    async def test_two_streams_do_not_mix(self, serve: Serve, connect: Connect) -> None:
+    async def test_two_streams_are_independent(self, serve: Serve, connect: Connect) -> None:
         services = await serve(2)
         for service in services:
             service.servicer.leave_after = 5
@@ -354,7 +354,7 @@ QUICK_RECONNECT = {"reconnect_max_s": 0.1}
 
 class TestSilence:
     @pytest.mark.parametrize("size", [1, 500_000])
-    async def test_of_one_that_only_its_health_is_left_of_ends_the_stream(
+    async def test_silent_stream_of_a_healthy_endpoint_ends_with_deadline(
         self, serve: Serve, connect: Connect, size: int
     ) -> None:
         (service,) = await serve(1)
@@ -375,7 +375,7 @@ class TestSilence:
         assert (state.health, state.breaker, state.calls_in_flight) == (Health.SERVING, BreakerState.OPEN, 0)
 
     @pytest.mark.parametrize("size", [1, 500_000])
-    async def test_of_one_that_does_not_even_tell_its_health_is_another_ones_work(
+    async def test_silent_stream_of_an_unreachable_endpoint_moves_on(
         self, serve: Serve, connect: Connect, size: int
     ) -> None:
         silent, well = await serve(2)
@@ -402,7 +402,9 @@ class TestSilence:
             assert client.states()[0].health is Health.UNREACHABLE
             assert well.servicer.frames == list(range(10, 20))
 
-    async def test_of_the_only_one_is_borne_while_there_is_patience(self, serve: Serve, connect: Connect) -> None:
+    async def test_silence_of_the_only_endpoint_is_tolerated_until_the_idle_timeout(
+        self, serve: Serve, connect: Connect
+    ) -> None:
         (service,) = await serve(1, Told.SILENCE)
         service.servicer.delay_s = 0.4
         client = connect(service, endpoint_health=QUICK_LOOK)
@@ -417,7 +419,7 @@ class TestSilence:
         assert await answers(client, numbered(6)) == list(range(6))
         assert service.servicer.frames == list(range(6))
 
-    async def test_while_nothing_is_asked_is_none(self, serve: Serve, connect: Connect) -> None:
+    async def test_idle_timeout_does_not_run_without_pending_requests(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         client = connect(service, retry={"stream_idle_timeout_s": 0.2}, endpoint_health=QUICK_LOOK)
 
@@ -429,7 +431,7 @@ class TestSilence:
         assert await answers(client, frames()) == list(range(4))
         assert service.servicer.begun == 1
 
-    async def test_while_the_caller_is_busy_is_none(self, serve: Serve, connect: Connect) -> None:
+    async def test_idle_timeout_does_not_run_while_the_caller_is_busy(self, serve: Serve, connect: Connect) -> None:
         (service,) = await serve(1)
         client = connect(service, retry={"stream_idle_timeout_s": 0.2}, endpoint_health=QUICK_LOOK)
         got = []

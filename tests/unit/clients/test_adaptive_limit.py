@@ -70,7 +70,7 @@ def test_calls_past_the_limit_are_refused_at_once_with_a_hint() -> None:
 
 
 @pytest.mark.parametrize("error", [None, OVERLOADED, DEADLINE, ValueError("ours"), asyncio.CancelledError()])
-def test_a_permit_is_given_back_whatever_happens(error: BaseException | None) -> None:
+def test_permit_is_returned_after_any_end(error: BaseException | None) -> None:
     scene = Scene()
     with suppress(BaseException), scene.limit.call():
         assert scene.limit.in_flight == 1
@@ -79,7 +79,7 @@ def test_a_permit_is_given_back_whatever_happens(error: BaseException | None) ->
     assert scene.limit.in_flight == 0
 
 
-async def test_a_cancelled_call_gives_its_permit_back_and_says_nothing() -> None:
+async def test_cancelled_call_returns_its_permit_and_changes_nothing() -> None:
     limit = AdaptiveLimit(ConcurrencySettings(initial=8), "embedding")
     entered = asyncio.Event()
 
@@ -97,7 +97,7 @@ async def test_a_cancelled_call_gives_its_permit_back_and_says_nothing() -> None
 
 
 @pytest.mark.parametrize("kind", sorted(set(ErrorKind) - {ErrorKind.OVERLOADED, ErrorKind.DEADLINE}))
-def test_other_errors_say_nothing_about_the_limit(kind: ErrorKind) -> None:
+def test_other_errors_do_not_change_the_limit(kind: ErrorKind) -> None:
     scene = Scene()
     scene.round_trip(10, TorchlessError(kind, "no"))
     assert scene.limit.value == 10
@@ -140,7 +140,7 @@ def test_many_refusals_in_one_round_trip_count_once() -> None:
     assert scene.limit.value == 20
 
 
-def test_calls_of_before_the_decrease_do_not_bring_another() -> None:
+def test_calls_from_before_a_decrease_cause_no_second_one() -> None:
     scene = Scene(initial=80)
     old = scene.enter(10)
     scene.round_trip(1, OVERLOADED)
@@ -150,7 +150,7 @@ def test_calls_of_before_the_decrease_do_not_bring_another() -> None:
 
 
 @pytest.mark.parametrize(("missed", "left"), [(64, 32), (16, 56), (4, 62)])
-def test_missed_deadlines_take_half_of_their_share_once_a_round_trip(missed: int, left: int) -> None:
+def test_missed_deadlines_reduce_the_limit_by_half_of_their_share_per_round_trip(missed: int, left: int) -> None:
     scene = Scene(initial=64, max=64)
     scene.round_trip(1)
     scene.clock.now += 1
@@ -171,7 +171,7 @@ def test_missed_deadlines_of_few_calls_do_not_count() -> None:
     assert scene.limit.value == 80
 
 
-def test_a_deadline_shorter_than_answers_take_is_the_callers_own_affair() -> None:
+def test_deadline_shorter_than_recent_answers_does_not_count() -> None:
     scene = Scene()
     scene.round_trip(1, seconds=1.0)
     for _ in range(50):
@@ -189,7 +189,7 @@ def test_limit_stays_within_its_bounds() -> None:
     assert scene.limit.value == 7
 
 
-def test_reconfigured_it_keeps_what_it_learned_within_the_new_bounds() -> None:
+def test_reconfigured_limit_keeps_its_value_within_the_new_bounds() -> None:
     scene = Scene()
     scene.round_trip(10)
     held = scene.enter(3)
@@ -203,7 +203,7 @@ def test_reconfigured_it_keeps_what_it_learned_within_the_new_bounds() -> None:
     assert scene.limit.in_flight == 0
 
 
-def test_turned_off_it_refuses_nothing_and_learns_nothing_but_counts() -> None:
+def test_disabled_limit_refuses_nothing_and_only_counts() -> None:
     scene = Scene(enabled=False)
     permits = scene.enter(500)
     assert scene.limit.in_flight == 500
@@ -211,7 +211,7 @@ def test_turned_off_it_refuses_nothing_and_learns_nothing_but_counts() -> None:
     assert (scene.limit.in_flight, scene.limit.value) == (0, 10)
 
 
-def test_the_hint_is_the_time_of_an_answer_and_grows_with_those_refused_before() -> None:
+def test_retry_hint_grows_with_the_refusals_of_a_round_trip() -> None:
     scene = Scene(initial=10, max=10)
     scene.round_trip(1, seconds=2.0)
     permits = scene.enter(10)
@@ -225,7 +225,7 @@ def test_the_hint_is_the_time_of_an_answer_and_grows_with_those_refused_before()
 
 
 @pytest.mark.parametrize("usual", [0.0001, 10_000.0])
-def test_the_hint_is_one_that_a_caller_can_use(usual: float) -> None:
+def test_retry_hint_is_bounded(usual: float) -> None:
     scene = Scene(initial=10, max=10)
     scene.round_trip(1, seconds=usual)
     with ExitStack() as stack:
@@ -393,7 +393,7 @@ def refused(second: Second) -> int:
 
 
 @pytest.mark.parametrize("limits", [1, 3])
-def test_at_four_times_the_capacity_the_service_stays_full_and_the_rest_is_refused_here(limits: int) -> None:
+def test_limit_keeps_the_service_full_at_four_times_its_capacity(limits: int) -> None:
     simulation = Simulation(limits)
     calm = simulation.run(20, load=0.7)
     storm = simulation.run(40, load=4)
@@ -433,21 +433,21 @@ def test_limit_falls_when_the_service_stops_and_recovers_with_it() -> None:
     assert goodput(simulation.run(20, load=2)[5:]) > 0.8
 
 
-def test_limits_that_share_a_service_share_it() -> None:
+def test_limits_of_two_callers_share_a_service() -> None:
     simulation = Simulation(limits=3)
     simulation.run(60, load=3)
     values = [limit.value for limit in simulation.limits]
     assert min(values) * 3 > max(values)
 
 
-def test_callers_who_want_the_impossible_do_not_take_the_service_from_others() -> None:
+def test_callers_with_impossible_deadlines_do_not_starve_others() -> None:
     simulation = Simulation(impatient=0.03)
     seconds = simulation.run(120, load=0.7)
     assert sum(each.missed for each in seconds) > 150
     assert share(seconds, refused) < 0.01
 
 
-def test_refusals_for_ones_own_deadline_count_only_where_the_limit_is_used() -> None:
+def test_refusals_for_the_callers_deadline_count_only_while_the_limit_is_used() -> None:
     too_late = TorchlessError(ErrorKind.OVERLOADED, "too late", metadata={"reason": TOO_LATE})
     limit = AdaptiveLimit(ConcurrencySettings(initial=100, min=1), "embedding")
     for _ in range(50):

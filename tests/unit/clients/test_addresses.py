@@ -78,7 +78,7 @@ def test_invalid_address_is_refused_with_its_position(address: str, said: str) -
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_an_address_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         targets = parse(text)
     except ValueError:
@@ -87,7 +87,7 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
     assert all(target.text for target in targets)
 
 
-def test_a_setting_may_be_a_list_and_a_bad_one_is_refused() -> None:
+def test_address_setting_may_be_a_list_and_is_checked() -> None:
     assert ClientSettings(address=["a:1", "b:2"]).address == "a:1,b:2"  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="entry 2 of the address has no port"):
         ClientSettings(address="a:1,b")
@@ -101,12 +101,12 @@ async def resolved(monkeypatch: pytest.MonkeyPatch, *found: tuple[Any, ...], hos
     return await Target(f"{host}:50051", many=True).endpoints()
 
 
-async def test_each_address_of_a_name_is_an_endpoint_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_address_of_a_name_is_one_endpoint_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [entry(INET, host) for host in ("10.0.0.2", "10.0.0.1", "10.0.0.2")]
     assert await resolved(monkeypatch, *found) == ["10.0.0.1:50051", "10.0.0.2:50051"]
 
 
-async def test_of_two_families_the_preferred_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_preferred_address_family_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [entry(INET6, "fd00::1"), entry(INET, "10.0.0.1"), entry(INET6, "fd00::2")]
     assert await resolved(monkeypatch, *both) == ["[fd00::1]:50051", "[fd00::2]:50051"]
     assert await resolved(monkeypatch, *reversed(both[:2])) == ["10.0.0.1:50051"]
@@ -121,11 +121,11 @@ async def test_single_endpoint_is_not_resolved(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "[::1]"])
-async def test_the_systems_own_resolver_is_asked(name: str) -> None:
+async def test_system_resolver_is_used(name: str) -> None:
     assert await Target(f"{name}:7", many=True).endpoints() in (["127.0.0.1:7"], ["[::1]:7"])
 
 
 @pytest.mark.parametrize("name", ["x" * 70 + ".org", "nobody.invalid"])
-async def test_a_name_that_is_none_is_an_oserror(name: str) -> None:
+async def test_malformed_name_raises_oserror(name: str) -> None:
     with pytest.raises(OSError, match=r"."):
         await Target(f"{name}:1", many=True).endpoints()

@@ -17,14 +17,14 @@ HALF = "\ud800"
 
 @pytest.mark.parametrize("field", ["request_id", "tenant", "traceparent"])
 @pytest.mark.parametrize("text", ["é", "a\nb", "a\0", "\x7f", HALF])
-def test_facts_about_a_call_are_printable_ascii(field: str, text: str) -> None:
+def test_context_must_be_printable_ascii(field: str, text: str) -> None:
     with pytest.raises(TorchlessError) as caught:
         CallContext(**{field: text})  # type: ignore[arg-type]
     assert caught.value.kind is ErrorKind.INVALID_INPUT
     assert field in caught.value.message
 
 
-def test_facts_that_can_be_sent_are() -> None:
+def test_context_is_sent_as_metadata() -> None:
     context = CallContext(request_id="a b~!", tenant="t")
     assert context.metadata() == (("x-request-id", "a b~!"), ("x-tenant-id", "t"))
 

@@ -99,13 +99,13 @@ async def test_unreachable_call_is_tried_once_at_each_of_three_endpoints(make: M
     assert met(client, "UNREACHABLE") == [1, 1, 1]
 
 
-async def test_the_same_one_is_tried_again_where_there_is_no_other(make: Made) -> None:
+async def test_single_endpoint_is_tried_again(make: Made) -> None:
     client = make(1)
     assert await call(client, Script(failed(ErrorKind.UNREACHABLE), failed(ErrorKind.UNREACHABLE), GOOD)) is GOOD
     assert met(client, "UNREACHABLE") == [2]
 
 
-async def test_the_last_error_is_raised_and_not_that_nobody_else_is_there(make: Made) -> None:
+async def test_last_error_is_raised_when_no_endpoint_is_left(make: Made) -> None:
     client = make(1, breaker={"failures": 1})
     with pytest.raises(TorchlessError) as caught:
         await call(client, Script(failed(ErrorKind.UNREACHABLE)))
@@ -129,7 +129,7 @@ async def test_refused_call_that_must_not_run_twice_is_retried_elsewhere(make: M
     assert await call(make(2), script, repeatable=False) is GOOD
 
 
-async def test_a_refusal_after_a_loss_is_the_answer(make: Made) -> None:
+async def test_refusal_after_a_lost_attempt_is_raised(make: Made) -> None:
     script = Script(failed(ErrorKind.UNREACHABLE), failed(ErrorKind.OVERLOADED))
     with pytest.raises(TorchlessError) as caught:
         await call(make(3), script)
@@ -142,7 +142,7 @@ async def test_the_deadline_shrinks_from_attempt_to_attempt(make: Made) -> None:
     assert 5 >= script.timeouts[0] > script.timeouts[1] > script.timeouts[2] > 0
 
 
-async def test_no_pause_goes_past_the_deadline(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_retry_pause_outlasts_the_deadline(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchless.clients.retry.random.uniform", lambda low, high: high)
     client = make(3, retry={"base_s": 10, "max_s": 10})
     script = Script(failed(ErrorKind.UNREACHABLE))
@@ -151,7 +151,7 @@ async def test_no_pause_goes_past_the_deadline(make: Made, monkeypatch: pytest.M
     assert script.attempts == 1
 
 
-async def test_settings_change_for_calls_from_then_on(make: Made) -> None:
+async def test_new_settings_apply_to_later_calls(make: Made) -> None:
     client = make(1)
     await client.reconfigure(
         client._settings.model_copy(update={"retry": client._settings.retry.model_copy(update={"attempts": 1})})
@@ -162,7 +162,7 @@ async def test_settings_change_for_calls_from_then_on(make: Made) -> None:
     assert script.attempts == 1
 
 
-async def test_a_defect_here_gives_back_what_it_had(make: Made) -> None:
+async def test_defect_returns_ticket_and_permit(make: Made) -> None:
     client = make(1)
 
     def broken(stub: Any) -> Any:

@@ -63,14 +63,14 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_request_alone_is_a_call_of_its_own_at_once() -> None:
+async def test_single_request_is_sent_at_once() -> None:
     client = Client()
     client.service.gate.set()
     assert await client.ask("a") == ["A"]
     assert client.service.calls == [["a"]]
 
 
-async def test_requests_that_come_meanwhile_share_the_next_call_and_each_gets_its_own() -> None:
+async def test_requests_during_a_call_share_the_next_one() -> None:
     client = Client()
     first = client.ask("a")
     await settle()
@@ -82,7 +82,7 @@ async def test_requests_that_come_meanwhile_share_the_next_call_and_each_gets_it
     assert client.service.calls == [["a"], ["b", "c", "d"]]
 
 
-async def test_a_joined_call_holds_no_more_than_most_and_the_oldest_go_first() -> None:
+async def test_joined_call_takes_the_oldest_requests_up_to_its_limit() -> None:
     client = Client()
     tasks = [client.ask("a")]
     await settle()
@@ -93,7 +93,7 @@ async def test_a_joined_call_holds_no_more_than_most_and_the_oldest_go_first() -
     assert client.service.calls[-1] == ["0", "0", "1", "1"]
 
 
-async def test_past_what_the_next_call_takes_the_service_decides() -> None:
+async def test_requests_past_the_next_calls_are_sent_at_once() -> None:
     client = Client()
     tasks = [client.ask("a")]
     await settle()
@@ -104,7 +104,7 @@ async def test_past_what_the_next_call_takes_the_service_decides() -> None:
     assert await asyncio.gather(*tasks) == [["A"], *([f"{n}", f"{n}"] for n in range(4))]
 
 
-async def test_a_slow_service_gets_fewer_texts_in_a_call() -> None:
+async def test_slow_service_gets_fewer_texts_per_call() -> None:
     client = Client(max_joined_texts=100, max_duration_s=0.05)
     task = client.ask("a")
     await asyncio.sleep(0.02)
@@ -117,7 +117,7 @@ async def test_a_slow_service_gets_fewer_texts_in_a_call() -> None:
 
 
 @pytest.mark.parametrize("difference", [{"key": "other"}, {"tenant": "other"}])
-async def test_only_like_requests_share_a_call(difference: dict[str, str]) -> None:
+async def test_only_requests_with_equal_options_and_tenant_share_a_call(difference: dict[str, str]) -> None:
     client = Client()
     tasks = [client.ask("a")]
     await settle()
@@ -142,7 +142,7 @@ async def test_invalid_text_fails_only_its_own_request_with_its_own_index() -> N
     assert answers[2].violations[0].field == "texts[1]"
 
 
-async def test_a_fault_of_the_service_is_everybodys_and_nobody_asks_again() -> None:
+async def test_service_failure_fails_all_joined_requests_without_retries() -> None:
     client = Client()
     tasks = [client.ask("a")]
     await settle()
@@ -189,7 +189,7 @@ async def test_request_cancelled_while_waiting_is_not_sent() -> None:
     assert client.service.calls == [["a"], ["c"]]
 
 
-async def test_each_waits_no_longer_than_its_own_deadline_and_the_call_as_long_as_the_longest() -> None:
+async def test_requests_keep_their_deadlines_and_the_call_has_the_longest() -> None:
     client = Client()
     first = client.ask("a")
     await settle()
@@ -207,7 +207,7 @@ async def test_each_waits_no_longer_than_its_own_deadline_and_the_call_as_long_a
     assert 15 < deadline.remaining_s <= 20
 
 
-async def test_a_defect_keeps_nobody_waiting() -> None:
+async def test_defect_answers_all_waiting_requests() -> None:
     client = Client()
     first = client.ask("a")
     await settle()
@@ -224,7 +224,7 @@ async def test_a_defect_keeps_nobody_waiting() -> None:
     assert await client.ask("c") == ["C"]
 
 
-async def test_closing_ends_calls_and_those_who_wait_hear_of_it() -> None:
+async def test_closing_ends_calls_and_waiting_requests() -> None:
     client = Client()
     first = client.ask("a")
     await settle()
@@ -238,7 +238,7 @@ async def test_closing_ends_calls_and_those_who_wait_hear_of_it() -> None:
     assert not client.joining._tasks
 
 
-async def test_closing_before_a_call_has_begun_keeps_nobody_waiting() -> None:
+async def test_closing_before_a_call_starts_answers_all_requests() -> None:
     client = Client()
     first = client.ask("a")
     await settle()
@@ -255,7 +255,7 @@ async def test_closing_before_a_call_has_begun_keeps_nobody_waiting() -> None:
     first.cancel()
 
 
-async def test_closing_before_the_next_call_keeps_nobody_waiting() -> None:
+async def test_closing_before_the_next_call_answers_all_requests() -> None:
     client = Client()
     first, waiting = client.ask("a"), client.ask("b")
     await settle()
@@ -268,7 +268,7 @@ async def test_closing_before_the_next_call_keeps_nobody_waiting() -> None:
     assert not client.joining._groups
 
 
-async def test_a_call_that_hangs_keeps_others_waiting_no_longer_than_calls_take() -> None:
+async def test_hanging_call_delays_others_no_longer_than_calls_take() -> None:
     client = Client(max_duration_s=0.01)
     hung = client.ask("a")
     await settle()
@@ -283,5 +283,5 @@ async def test_a_call_that_hangs_keeps_others_waiting_no_longer_than_calls_take(
 
 
 @pytest.mark.parametrize(("texts", "takes"), [(["a"], True), ([], False), (["a"] * 3, False), (["a" * 11], False)])
-async def test_only_small_requests_are_taken(texts: list[str], takes: bool) -> None:
+async def test_only_small_requests_are_joined(texts: list[str], takes: bool) -> None:
     assert Client(max_characters=10).joining.takes(texts) is takes

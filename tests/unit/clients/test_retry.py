@@ -18,7 +18,7 @@ def error(kind: ErrorKind) -> TorchlessError:
 
 
 @pytest.mark.parametrize("kind", ErrorKind)
-def test_which_errors_are_tried_again(kind: ErrorKind) -> None:
+def test_errors_are_retried_by_their_policy(kind: ErrorKind) -> None:
     again = plan_retry(error(kind), 1, RetrySettings(), repeatable=True)
     assert (again is not None) is (kind is ErrorKind.UNREACHABLE or kind in ELSEWHERE_ONLY)
     if again is not None:
@@ -26,13 +26,13 @@ def test_which_errors_are_tried_again(kind: ErrorKind) -> None:
 
 
 @pytest.mark.parametrize("kind", ErrorKind)
-def test_what_may_not_be_repeated_is_tried_again_only_where_nothing_was_begun(kind: ErrorKind) -> None:
+def test_unrepeatable_call_is_retried_only_if_it_did_not_start(kind: ErrorKind) -> None:
     again = plan_retry(error(kind), 1, RetrySettings(), repeatable=False)
     assert (again is not None) is (kind in {ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED})
 
 
 @pytest.mark.parametrize("kind", sorted(ELSEWHERE_ONLY))
-def test_one_other_endpoint_is_tried_at_once_and_no_third(kind: ErrorKind) -> None:
+def test_one_other_endpoint_is_tried_at_once(kind: ErrorKind) -> None:
     first = plan_retry(error(kind), 1, RetrySettings(attempts=10), repeatable=True)
     assert first is not None
     assert first.pause_s == 0
@@ -40,7 +40,7 @@ def test_one_other_endpoint_is_tried_at_once_and_no_third(kind: ErrorKind) -> No
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
-def test_never_more_attempts_than_set(attempts: int) -> None:
+def test_attempts_are_limited(attempts: int) -> None:
     settings = RetrySettings(attempts=attempts)
     for made in range(1, attempts):
         assert plan_retry(error(ErrorKind.UNREACHABLE), made, settings, repeatable=True) is not None
@@ -52,13 +52,13 @@ def test_never_more_attempts_than_set(attempts: int) -> None:
     base_s=st.floats(0, 10, allow_nan=False),
     max_s=st.floats(0, 60, allow_nan=False),
 )
-def test_the_pause_is_within_what_doubles_and_the_limit(attempts: int, base_s: float, max_s: float) -> None:
+def test_pause_is_within_the_doubling_bound_and_the_limit(attempts: int, base_s: float, max_s: float) -> None:
     pause = pause_s(attempts, RetrySettings(base_s=base_s, max_s=max_s))
     assert 0 <= pause <= max_s
     assert pause <= base_s * 2.0 ** min(attempts - 1, 900)
 
 
-def test_the_pause_is_drawn_from_all_of_that() -> None:
+def test_pause_is_drawn_from_the_whole_range() -> None:
     pauses = [pause_s(3, RetrySettings(base_s=0.1, max_s=1)) for _ in range(4000)]
     quarters = [sum(n * 0.1 <= pause < (n + 1) * 0.1 for pause in pauses) for n in range(4)]
     assert sum(quarters) == 4000
@@ -76,7 +76,7 @@ def test_retries_are_a_share_of_calls_over_time() -> None:
     assert retries == 100
 
 
-def test_no_more_is_saved_than_the_reserve() -> None:
+def test_budget_saves_no_more_than_its_reserve() -> None:
     budget = RetryBudget(RetrySettings(budget=1, reserve=2))
     for _ in range(50):
         budget.add_call()
@@ -84,14 +84,14 @@ def test_no_more_is_saved_than_the_reserve() -> None:
     assert [budget.take() for _ in range(3)] == [True, True, False]
 
 
-def test_what_is_given_back_can_be_taken_once() -> None:
+def test_returned_retry_can_be_taken_once() -> None:
     budget = RetryBudget(RetrySettings(budget=0, reserve=1))
     assert budget.take()
     budget.give_back()
     assert [budget.take(), budget.take()] == [True, False]
 
 
-def test_a_smaller_reserve_holds_at_once_and_a_larger_one_is_earned() -> None:
+def test_smaller_reserve_applies_at_once_and_larger_one_is_earned() -> None:
     budget = RetryBudget(RetrySettings(reserve=100))
     budget.reconfigure(RetrySettings(reserve=1))
     assert [budget.take(), budget.take()] == [True, False]

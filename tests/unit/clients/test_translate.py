@@ -59,7 +59,7 @@ async def error_of(behaviour: Behaviour, context: CallContext = CallContext(), *
     return caught.value
 
 
-async def test_an_error_of_our_own_comes_through_whole() -> None:
+async def test_our_own_error_keeps_all_its_parts() -> None:
     async def refuse(request: pb.GenerateEmbeddingsRequest, context: Context) -> Any:
         sent = invalid_input("texts[0]", "is strange", index="0")
         trailer = (("grpc-status-details-bin", to_status(sent).SerializeToString()),)
@@ -83,9 +83,7 @@ async def test_an_error_of_our_own_comes_through_whole() -> None:
         (grpc.StatusCode.PERMISSION_DENIED, ErrorKind.INTERNAL),
     ],
 )
-async def test_a_foreign_status_gets_a_kind_and_a_message_without_its_details(
-    code: grpc.StatusCode, kind: ErrorKind
-) -> None:
+async def test_foreign_status_gets_a_kind_and_hides_its_details(code: grpc.StatusCode, kind: ErrorKind) -> None:
     async def abort(request: pb.GenerateEmbeddingsRequest, context: Context) -> Any:
         await context.abort(code, "ipv4:10.1.2.3:50051 /srv/secret")
 
@@ -95,7 +93,7 @@ async def test_a_foreign_status_gets_a_kind_and_a_message_without_its_details(
     assert "embedding service" in error.message
 
 
-async def test_nobody_there_is_unreachable_and_names_no_address() -> None:
+async def test_missing_service_is_unreachable_and_its_address_is_hidden() -> None:
     async with EmbeddingClient("127.0.0.1:1") as client:
         with pytest.raises(TorchlessError) as caught:
             await client.embed(["a"])
@@ -103,7 +101,7 @@ async def test_nobody_there_is_unreachable_and_names_no_address() -> None:
     assert "127" not in caught.value.message
 
 
-async def test_the_callers_deadline_is_kept_over_the_clients_own() -> None:
+async def test_callers_deadline_overrides_the_default() -> None:
     async def never(request: pb.GenerateEmbeddingsRequest, context: Context) -> Any:
         await asyncio.sleep(60)
 
@@ -112,7 +110,7 @@ async def test_the_callers_deadline_is_kept_over_the_clients_own() -> None:
     assert (await error_of(never, deadline_s=0.05)).kind is ErrorKind.DEADLINE
 
 
-async def test_an_answer_past_the_message_limit_says_to_send_fewer() -> None:
+async def test_answer_past_the_message_limit_says_to_send_fewer_inputs() -> None:
     async def huge(request: pb.GenerateEmbeddingsRequest, context: Context) -> pb.GenerateEmbeddingsResponse:
         return pb.GenerateEmbeddingsResponse(embeddings=Matrix(rows=1, dimensions=1, data=bytes(2 * 1024 * 1024)))
 
@@ -121,7 +119,7 @@ async def test_an_answer_past_the_message_limit_says_to_send_fewer() -> None:
     assert "send fewer" in error.message
 
 
-async def test_the_calls_facts_travel_as_metadata() -> None:
+async def test_context_travels_as_metadata() -> None:
     seen: dict[str, Any] = {}
 
     async def look(request: pb.GenerateEmbeddingsRequest, context: Context) -> pb.GenerateEmbeddingsResponse:

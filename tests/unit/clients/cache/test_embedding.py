@@ -38,7 +38,7 @@ async def test_cached_input_is_not_computed_again(make_cache: MakeCache, service
     assert second.embeddings.vectors.dtype == np.float32
 
 
-async def test_only_what_is_missing_is_asked_for_and_equal_inputs_once(
+async def test_only_missing_inputs_are_computed_and_equal_ones_once(
     make_cache: MakeCache, service: HashService
 ) -> None:
     cache = make_cache()
@@ -67,7 +67,7 @@ async def test_only_what_is_missing_is_asked_for_and_equal_inputs_once(
     memory=st.sampled_from([0, 0.004, 1]),
     together=st.booleans(),
 )
-def test_answers_are_those_of_the_service(requests: list[tuple[object, ...]], memory: float, together: bool) -> None:
+def test_answers_equal_those_of_the_service(requests: list[tuple[object, ...]], memory: float, together: bool) -> None:
     async def run() -> None:
         cache = EmbeddingCache(HashService(), CacheSettings(memory_mib=memory))
 
@@ -147,7 +147,7 @@ async def test_token_level_vectors_are_not_cached(make_cache: MakeCache, service
 
 
 @pytest.mark.parametrize("kind", DOWN)
-async def test_while_the_service_is_down_what_is_cached_is_answered_and_says_so(
+async def test_cached_answers_are_marked_degraded_while_the_service_is_down(
     make_cache: MakeCache, service: HashService, kind: ErrorKind
 ) -> None:
     cache = make_cache()
@@ -165,7 +165,7 @@ async def test_while_the_service_is_down_what_is_cached_is_answered_and_says_so(
     assert not (await cache.embed(["a"])).degraded
 
 
-async def test_a_service_that_went_is_noticed_without_a_request_and_so_is_its_return(
+async def test_service_outage_and_return_are_noticed_without_a_request(
     make_cache: MakeCache, service: HashService
 ) -> None:
     cache = make_cache(revision_interval_s=0.01)
@@ -186,7 +186,7 @@ async def test_given_function_decides_whether_the_service_is_down(make_cache: Ma
 
 
 @pytest.mark.parametrize("model", ["", MODEL])
-async def test_a_replaced_model_ends_what_its_entries_are_served_for(
+async def test_entries_of_a_replaced_model_are_not_served(
     make_cache: MakeCache, service: HashService, model: str
 ) -> None:
     cache = make_cache(revision_interval_s=0.01)
@@ -201,7 +201,7 @@ async def test_a_replaced_model_ends_what_its_entries_are_served_for(
     assert same((await cache.embed(["a"], options)).embeddings, answer_of(["a"], replace(options, model=""), "r2"))
 
 
-async def test_an_answer_tells_of_a_replaced_model_at_once(make_cache: MakeCache, service: HashService) -> None:
+async def test_answer_reveals_a_replaced_model_at_once(make_cache: MakeCache, service: HashService) -> None:
     cache = make_cache()
     await cache.embed(["a", "b"])
     service.revision = "r2"
@@ -211,9 +211,7 @@ async def test_an_answer_tells_of_a_replaced_model_at_once(make_cache: MakeCache
     assert (await cache.embed(["b"])).embeddings.revision == "r2"
 
 
-async def test_a_late_answer_of_the_old_model_does_not_bring_it_back(
-    make_cache: MakeCache, service: HashService
-) -> None:
+async def test_late_answer_of_the_old_model_does_not_bring_it_back(make_cache: MakeCache, service: HashService) -> None:
     cache = make_cache()
     await cache.embed(["a"])
     late = HashService(revision="r1", gate=asyncio.Event())
@@ -229,14 +227,14 @@ async def test_a_late_answer_of_the_old_model_does_not_bring_it_back(
     assert (await cache.embed(["a"])).embeddings.revision == "r2"
 
 
-async def test_a_service_that_tells_no_revision_is_not_cached(make_cache: MakeCache, service: HashService) -> None:
+async def test_answers_without_a_revision_are_not_cached(make_cache: MakeCache, service: HashService) -> None:
     service.revision = ""
     cache = make_cache()
     for _ in range(2):
         assert (await cache.embed(["a"])).hits == 0
 
 
-async def test_a_service_that_is_down_at_start_does_not_hold_requests_up(service: HashService) -> None:
+async def test_service_down_at_start_does_not_delay_requests(service: HashService) -> None:
     service.failure = TorchlessError(ErrorKind.UNREACHABLE, "down")
     cache = EmbeddingCache(service, CacheSettings())
     with pytest.raises(TorchlessError) as caught:

@@ -31,18 +31,18 @@ DIFFERENT = [
 ]
 
 
-def test_whatever_decides_a_vector_decides_the_key() -> None:
+def test_digest_depends_on_everything_that_decides_a_vector() -> None:
     found = [Scope(*each).digests(given)[0] for each in DIFFERENT for given in (["text"], [[1, 2]], ["textt"], [[1]])]
     assert len(set(found)) == len(found)
     assert all(len(each) == 32 for each in found)
 
 
-def test_texts_and_token_ids_are_told_apart() -> None:
+def test_texts_and_token_ids_have_different_digests() -> None:
     scope = Scope("a", MODEL, OPTIONS)
     assert scope.digests(["\x01\x00\x00\x00"]) != scope.digests([[1]])
 
 
-def test_a_model_is_its_id_however_it_was_asked_for_and_a_prompt_its_name() -> None:
+def test_digest_uses_the_model_id_and_the_prompt_name() -> None:
     scope = Scope("a", MODEL, OPTIONS)
     assert scope.digests(["x"]) == Scope("a", MODEL, replace(OPTIONS, model="m")).digests(["x"])
     by_name = [Scope("a", MODEL, replace(OPTIONS, prompt_name="p", input_type=each)) for each in InputType]
@@ -50,7 +50,7 @@ def test_a_model_is_its_id_however_it_was_asked_for_and_a_prompt_its_name() -> N
 
 
 @given(st.tuples(*[st.text(max_size=3)] * 4), st.tuples(*[st.text(max_size=3)] * 4))
-def test_parts_never_run_into_each_other(one: tuple[str, ...], other: tuple[str, ...]) -> None:
+def test_parts_of_a_digest_never_overlap(one: tuple[str, ...], other: tuple[str, ...]) -> None:
     def digest(tenant: str, model: str, revision: str, prompt: str) -> bytes:
         return Scope(tenant, ModelRevision(model, revision), EmbedOptions(prompt_name=prompt)).digests(["x"])[0]
 
@@ -63,7 +63,7 @@ def test_invalid_inputs_have_no_key(inputs: list[object]) -> None:
         Scope("a", MODEL, OPTIONS).digests(inputs)  # type: ignore[arg-type]
 
 
-def test_scopes_are_made_once_and_their_number_is_bounded() -> None:
+def test_scopes_are_reused_and_bounded() -> None:
     scopes = Scopes()
     first = scopes.of("a", MODEL, OPTIONS)
     assert scopes.of("a", MODEL, OPTIONS) is first
@@ -79,12 +79,12 @@ entries = st.builds(
 
 
 @given(entries, st.binary(min_size=1))
-def test_an_entry_comes_back_as_it_was(entry: Entry, key: bytes) -> None:
+def test_packed_entry_unpacks_to_the_same(entry: Entry, key: bytes) -> None:
     assert unpack(pack(entry, key), key) == entry
 
 
 @given(entries, st.data())
-def test_any_changed_byte_is_noticed(entry: Entry, data: st.DataObject) -> None:
+def test_unpacking_detects_any_changed_byte(entry: Entry, data: st.DataObject) -> None:
     value = bytearray(pack(entry, b"key"))
     place = data.draw(st.integers(0, len(value) - 1))
     value[place] ^= data.draw(st.integers(1, 255))

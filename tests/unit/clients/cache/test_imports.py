@@ -22,13 +22,13 @@ asyncio.run(main())
 """
 
 
-def test_a_cache_in_memory_needs_no_client_of_redis() -> None:
+def test_memory_cache_works_without_the_redis_client() -> None:
     command = [sys.executable, "-c", WITHOUT_REDIS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 
-def test_a_configured_redis_is_not_done_without_in_silence() -> None:
+def test_configured_redis_requires_the_redis_client() -> None:
     given = WITHOUT_REDIS.replace("CacheSettings()", 'CacheSettings(redis_url="redis://127.0.0.1:1")')
     done = subprocess.run([sys.executable, "-c", given], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0

@@ -106,7 +106,7 @@ TestAgainstAModel = AgainstAModel.TestCase
 
 
 @given(st.integers(1, 20), st.integers(200, 2000))
-def test_a_flood_leaves_small_tenants_alone(small: int, flood: int) -> None:
+def test_flooding_tenant_evicts_no_small_tenant(small: int, flood: int) -> None:
     level = MemoryLevel(100 * (OVERHEAD + 100), ttl_s=3600)
     for number in range(small):
         level.put("small", [b"%d" % number], [entry(bytes(100))])
@@ -116,7 +116,7 @@ def test_a_flood_leaves_small_tenants_alone(small: int, flood: int) -> None:
     assert level.get("flood", [b"%d" % (flood - 1)])
 
 
-def test_many_tenants_share_alike() -> None:
+def test_tenants_share_memory_evenly() -> None:
     level = MemoryLevel(1_000_000, ttl_s=3600)
     for number in range(20_000):
         level.put(str(number % 50), [b"%d" % number], [entry(bytes(1536))])
@@ -135,7 +135,7 @@ def test_expired_entry_is_a_miss() -> None:
     assert level.bytes == SHELF_OVERHEAD + OVERHEAD + 4
 
 
-def test_nothing_is_held_where_there_is_no_room() -> None:
+def test_nothing_is_stored_without_capacity() -> None:
     level = MemoryLevel(0, ttl_s=60)
     level.put("a", [b"1", b"2"], [entry(), entry()])
     assert level.get("a", [b"1", b"2"]) == {}
@@ -173,11 +173,11 @@ def measured(width: int, tenants: int) -> float:
     return float(share)
 
 
-def test_the_bound_is_what_the_process_takes() -> None:
+def test_limit_matches_the_memory_of_the_process() -> None:
     assert 0.6 < measured(width=1536, tenants=1) < 1.3
     assert 0.6 < measured(width=16384, tenants=20) < 1.3
 
 
-def test_the_bound_holds_for_small_vectors_and_many_tenants() -> None:
+def test_limit_holds_for_small_vectors_and_many_tenants() -> None:
     assert 0.6 < measured(width=256, tenants=1) < 1.3
     assert 0.5 < measured(width=256, tenants=8000) < 1.3

@@ -21,7 +21,7 @@ from torchless.contracts.field_path import parse_path
         ("texts[9]", "texts[9]"),
     ],
 )
-def test_a_field_is_called_what_it_is_in_the_whole_request(field: str, expected: str) -> None:
+def test_field_gets_its_index_in_the_whole_request(field: str, expected: str) -> None:
     error = with_request_indices(invalid_input(field, "is wrong"), [3, 5])
     assert error.message == f"{expected}: is wrong"
     assert error.violations == (FieldViolation(parse_path(expected), "is wrong"),)
@@ -38,7 +38,7 @@ def test_several_fields_are_renamed_once_each() -> None:
     assert error.retry_after_s == 2.0
 
 
-def test_the_index_for_programs_is_the_whole_requests() -> None:
+def test_metadata_index_is_that_of_the_whole_request() -> None:
     error = with_request_indices(invalid_input("texts[1]", "is empty", index="1", other="1"), [3, 5])
     assert error.metadata == {"index": "5", "other": "1"}
 

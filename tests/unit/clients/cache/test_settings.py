@@ -20,7 +20,7 @@ from torchless.clients.cache.settings import CacheSettings
         "unix:///run/r.sock?db=2&username=u&password=p",
     ],
 )
-def test_urls_of_redis_are_taken(url: str) -> None:
+def test_valid_redis_urls_are_accepted(url: str) -> None:
     assert CacheSettings.model_validate({"redis_url": url}).redis_url.get_secret_value() == url
 
 
@@ -38,7 +38,7 @@ def test_urls_of_redis_are_taken(url: str) -> None:
         "redis://h?hidden",
     ],
 )
-def test_others_are_refused_without_showing_them(url: str) -> None:
+def test_invalid_redis_urls_are_refused_without_showing_them(url: str) -> None:
     with pytest.raises(ValidationError) as caught:
         CacheSettings.model_validate({"redis_url": url})
     (fault,) = caught.value.errors(include_input=False, include_context=False)
@@ -53,6 +53,6 @@ def test_a_password_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a*b", "with space", "x" * 65])
-def test_a_namespace_is_a_plain_word(name: str) -> None:
+def test_namespace_is_a_plain_word(name: str) -> None:
     with pytest.raises(ValidationError):
         CacheSettings(namespace=name)

@@ -61,7 +61,7 @@ async def test_equal_inputs_are_computed_once(cache: EmbeddingCache, service: Ha
     assert [(each.hits, each.misses) for each in answers] == [(0, 2), (0, 2), (1, 3), (0, 1)]
 
 
-async def test_a_leader_that_hangs_up_does_not_fail_its_followers(cache: EmbeddingCache, service: HashService) -> None:
+async def test_cancelled_leader_does_not_fail_its_followers(cache: EmbeddingCache, service: HashService) -> None:
     leader = ask(cache, "a", "b")
     await rest()
     followers = [ask(cache, "a"), ask(cache, "b")]
@@ -76,7 +76,7 @@ async def test_a_leader_that_hangs_up_does_not_fail_its_followers(cache: Embeddi
         await leader
 
 
-async def test_when_all_hang_up_the_service_stops_and_the_next_asks_anew(
+async def test_call_is_cancelled_when_all_requests_are_and_the_next_starts_another(
     cache: EmbeddingCache, service: HashService
 ) -> None:
     asked = [ask(cache, "a"), ask(cache, "a")]
@@ -93,7 +93,7 @@ async def test_when_all_hang_up_the_service_stops_and_the_next_asks_anew(
     assert not cache._calls._by_digest
 
 
-async def test_a_followers_own_cancellation_ends_only_itself(cache: EmbeddingCache, service: HashService) -> None:
+async def test_cancelled_follower_ends_only_itself(cache: EmbeddingCache, service: HashService) -> None:
     leader = ask(cache, "a")
     await rest()
     follower = ask(cache, "a")
@@ -106,7 +106,7 @@ async def test_a_followers_own_cancellation_ends_only_itself(cache: EmbeddingCac
     assert service.cancelled == 0
 
 
-async def test_a_followers_own_deadline_holds(cache: EmbeddingCache, service: HashService) -> None:
+async def test_followers_deadline_holds(cache: EmbeddingCache, service: HashService) -> None:
     leader = ask(cache, "a")
     await rest()
     follower = ask(cache, "a", deadline_s=0.02)
@@ -117,7 +117,7 @@ async def test_a_followers_own_deadline_holds(cache: EmbeddingCache, service: Ha
     assert same((await leader).embeddings, answer_of(["a"]))
 
 
-async def test_a_leaders_deadline_is_not_its_followers(cache: EmbeddingCache, service: HashService) -> None:
+async def test_leaders_deadline_does_not_fail_followers(cache: EmbeddingCache, service: HashService) -> None:
     leader = ask(cache, "a", "b", deadline_s=0.02)
     await rest()
     followers = [ask(cache, "a", deadline_s=60) for _ in range(3)]
@@ -131,7 +131,7 @@ async def test_a_leaders_deadline_is_not_its_followers(cache: EmbeddingCache, se
     assert service.calls == [["a", "b"], ["a"]]
 
 
-async def test_a_leaders_bad_input_is_not_its_followers(cache: EmbeddingCache, service: HashService) -> None:
+async def test_leaders_invalid_input_does_not_fail_followers(cache: EmbeddingCache, service: HashService) -> None:
     leader = ask(cache, "a", TOO_LONG)
     await rest()
     followers = [ask(cache, "a", "b") for _ in range(5)]
@@ -163,7 +163,7 @@ async def test_failure_caused_by_one_input_does_not_fail_the_others(
 
 
 @pytest.mark.parametrize("kind", SHARED)
-async def test_a_fault_of_the_service_is_everybodys(
+async def test_service_failure_is_shared_by_all_requests(
     cache: EmbeddingCache, service: HashService, kind: ErrorKind
 ) -> None:
     asked = [ask(cache, "a") for _ in range(5)]
@@ -191,7 +191,7 @@ async def test_callers_fault_costs_a_bounded_number_of_rounds(
     assert len(service.calls) == 10
 
 
-async def test_a_defect_is_the_leaders_alone(cache: EmbeddingCache, service: HashService) -> None:
+async def test_defect_fails_the_leader_alone(cache: EmbeddingCache, service: HashService) -> None:
     asked = [ask(cache, "a"), ask(cache, "a")]
     await rest()
     service.failure = ValueError("a defect")  # type: ignore[assignment]
@@ -201,7 +201,7 @@ async def test_a_defect_is_the_leaders_alone(cache: EmbeddingCache, service: Has
     assert len(service.calls) == 2
 
 
-async def test_models_that_nobody_has_asked_for_yet_are_told_apart(cache: EmbeddingCache, service: HashService) -> None:
+async def test_unknown_models_do_not_share_calls(cache: EmbeddingCache, service: HashService) -> None:
     service.others = {"x": "of x", "y": "of y"}
     asked = [asyncio.create_task(cache.embed(["a"], EmbedOptions(model=name))) for name in ("x", "y", "x", "")]
     await rest()
@@ -214,7 +214,7 @@ async def test_models_that_nobody_has_asked_for_yet_are_told_apart(cache: Embedd
     assert (again.hits, again.embeddings.revision) == (1, "of y")
 
 
-async def test_closing_ends_what_is_in_the_air(cache: EmbeddingCache, service: HashService) -> None:
+async def test_closing_ends_calls_in_flight(cache: EmbeddingCache, service: HashService) -> None:
     asked = [ask(cache, "a"), ask(cache, "a"), ask(cache, "a", "b")]
     await rest()
     await cache.close()
@@ -235,7 +235,7 @@ async def test_the_service_gets_the_callers_deadline(cache: EmbeddingCache, serv
     assert service.contexts[-1].deadline is None
 
 
-async def test_a_small_request_does_not_wait_for_a_huge_one(cache: EmbeddingCache, service: HashService) -> None:
+async def test_small_request_does_not_wait_for_a_large_one(cache: EmbeddingCache, service: HashService) -> None:
     huge = ask(cache, "a", *(f"{n}" for n in range(40)))
     await rest()
     small, another = ask(cache, "a"), ask(cache, "a")
@@ -247,7 +247,7 @@ async def test_a_small_request_does_not_wait_for_a_huge_one(cache: EmbeddingCach
     assert same((await small).embeddings, answer_of(["a"]))
 
 
-async def test_a_refusal_for_the_leaders_deadline_is_the_leaders_alone(
+async def test_refusal_for_the_leaders_deadline_fails_the_leader_alone(
     cache: EmbeddingCache, service: HashService
 ) -> None:
     leader, follower = ask(cache, "a", deadline_s=0.3), ask(cache, "a")

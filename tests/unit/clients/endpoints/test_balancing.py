@@ -69,16 +69,16 @@ def trip(endpoint: Endpoint[Any]) -> None:
         ticket.failed(TorchlessError(ErrorKind.UNREACHABLE, "no"))
 
 
-async def test_nobody_is_chosen_of_none() -> None:
+async def test_choice_of_no_endpoints_is_none() -> None:
     assert choose([]) is None
 
 
-async def test_equal_ones_get_equal_shares(endpoints: Endpoints) -> None:
+async def test_equal_endpoints_get_equal_shares(endpoints: Endpoints) -> None:
     three = endpoints(*[Health.SERVING] * 3)
     assert all(0.28 < share < 0.39 for share in shares(three))
 
 
-async def test_of_two_the_one_with_fewer_calls_gets_it(endpoints: Endpoints) -> None:
+async def test_endpoint_with_fewer_calls_is_chosen_of_two(endpoints: Endpoints) -> None:
     three = endpoints(*[Health.SERVING] * 3)
     three[0].calls_in_flight, three[1].calls_in_flight = 9, 3
     most, middle, least = shares(three)
@@ -87,7 +87,7 @@ async def test_of_two_the_one_with_fewer_calls_gets_it(endpoints: Endpoints) -> 
     assert 0.61 < least < 0.72
 
 
-async def test_calls_that_stay_are_spread_nearly_evenly(endpoints: Endpoints) -> None:
+async def test_calls_in_flight_are_spread_nearly_evenly(endpoints: Endpoints) -> None:
     ten = endpoints(*[Health.SERVING] * 10)
     for _ in range(1000):
         chosen = choose(ten)
@@ -97,7 +97,7 @@ async def test_calls_that_stay_are_spread_nearly_evenly(endpoints: Endpoints) ->
     assert max(numbers) - min(numbers) <= 10
 
 
-async def test_the_well_come_before_the_unknown_and_they_before_the_others(endpoints: Endpoints) -> None:
+async def test_healthy_endpoints_come_before_unknown_and_unhealthy_ones(endpoints: Endpoints) -> None:
     serving, unknown, leaving, gone = endpoints(Health.SERVING, Health.UNKNOWN, Health.NOT_SERVING, Health.UNREACHABLE)
     assert shares([serving, unknown, leaving, gone]) == [1, 0, 0, 0]
     assert shares([unknown, leaving, gone]) == [1, 0, 0]
@@ -115,7 +115,7 @@ async def test_draining_endpoint_gets_no_calls_while_another_is_healthy(endpoint
     assert shares([busy, leaving]) == [1, 0]
 
 
-async def test_another_one_is_tried_first(endpoints: Endpoints) -> None:
+async def test_untried_endpoints_come_first(endpoints: Endpoints) -> None:
     first, second = endpoints(Health.SERVING, Health.SERVING)
     second.calls_in_flight = 50
     assert shares([first, second], tried=[first]) == [0, 1]
@@ -124,13 +124,13 @@ async def test_another_one_is_tried_first(endpoints: Endpoints) -> None:
 
 
 @pytest.mark.parametrize("health", [Health.NOT_SERVING, Health.UNREACHABLE])
-async def test_where_only_another_well_one_will_do_no_unwell_one_does(endpoints: Endpoints, health: Health) -> None:
+async def test_only_others_excludes_unhealthy_endpoints(endpoints: Endpoints, health: Health) -> None:
     first, unwell = endpoints(Health.SERVING, health)
     assert choose([first, unwell], tried=[first], only_others=True) is None
     assert choose([first, unwell], tried=[first]) is first
 
 
-async def test_an_open_breaker_lets_nobody_through(endpoints: Endpoints) -> None:
+async def test_endpoint_with_open_breaker_is_not_chosen(endpoints: Endpoints) -> None:
     first, second = endpoints(Health.SERVING, Health.UNREACHABLE)
     trip(first)
     assert shares([first, second]) == [0, 1]
@@ -153,7 +153,7 @@ async def test_new_endpoint_gets_its_share_over_time(endpoints: Endpoints) -> No
     assert choose([old, new]) is new
 
 
-async def test_a_closed_breaker_starts_slowly_too(endpoints: Endpoints) -> None:
+async def test_slow_start_follows_a_closed_breaker(endpoints: Endpoints) -> None:
     one = endpoints.one(slow_start_s=10, breaker={"open_s": 60})
     one._up_since = -math.inf
     trip(one)
@@ -165,7 +165,7 @@ async def test_a_closed_breaker_starts_slowly_too(endpoints: Endpoints) -> None:
     assert one.load > 9
 
 
-async def test_calls_weigh_as_much_as_they_take(endpoints: Endpoints) -> None:
+async def test_calls_are_weighted_by_latency(endpoints: Endpoints) -> None:
     quick, slow = endpoints(Health.SERVING, Health.SERVING)
     quick._log_latency, slow._log_latency = math.log(0.01), math.log(0.2)
     quick._latency_seen = slow._latency_seen = endpoints.now
@@ -186,7 +186,7 @@ async def test_single_slow_answer_does_not_make_an_endpoint_slow(endpoints: Endp
     assert one.latency_s < 0.02
 
 
-async def test_of_equally_busy_ones_the_quicker_gets_it_but_the_slow_one_is_not_forgotten(endpoints: Endpoints) -> None:
+async def test_quicker_endpoint_is_preferred_until_the_memory_fades(endpoints: Endpoints) -> None:
     quick, slow = endpoints(Health.SERVING, Health.SERVING)
     for each, latency in ((quick, 0.01), (slow, 2.0)):
         ticket = each.breaker.begin(30)
@@ -228,7 +228,7 @@ async def test_endpoint_that_fails_fast_attracts_no_calls_and_recovers(endpoints
 
 
 class TestCalls:
-    async def test_a_call_is_in_flight_until_it_ends_however_it_ends(self, endpoints: Endpoints) -> None:
+    async def test_call_is_in_flight_until_any_end(self, endpoints: Endpoints) -> None:
         one = endpoints.one()
         for raised in (None, TorchlessError(ErrorKind.INTERNAL, "no"), asyncio.CancelledError(), ValueError()):
             ticket = one.breaker.begin(30)
@@ -241,7 +241,7 @@ class TestCalls:
             assert one.calls_in_flight == 0
 
     @pytest.mark.parametrize("end", [asyncio.CancelledError, GeneratorExit, ValueError])
-    async def test_a_probe_that_ends_without_a_result_frees_the_place(
+    async def test_half_open_probe_without_result_frees_its_slot(
         self, endpoints: Endpoints, end: type[BaseException]
     ) -> None:
         one = endpoints.one(breaker={"open_s": 60})
@@ -254,7 +254,7 @@ class TestCalls:
             raise end
         assert one.breaker.admits
 
-    async def test_closing_twice_and_after_a_cancelled_close_is_no_fault(self, endpoints: Endpoints) -> None:
+    async def test_endpoint_may_be_closed_twice_and_after_a_cancelled_close(self, endpoints: Endpoints) -> None:
         one = endpoints.one()
         ticket = one.breaker.begin(30)
         assert ticket is not None

@@ -61,7 +61,7 @@ def half_open(clock: Clock) -> tuple[Breaker, Ticket]:
     return breaker, begun(breaker)
 
 
-def test_five_failures_in_a_row_open_it_for_sixty_seconds(clock: Clock) -> None:
+def test_five_failures_in_a_row_open_the_breaker_for_sixty_seconds(clock: Clock) -> None:
     breaker = clock.breaker()
     fail(breaker, 4)
     assert (breaker.state, breaker.next_probe_s) == (BreakerState.CLOSED, 0)
@@ -75,7 +75,7 @@ def test_five_failures_in_a_row_open_it_for_sixty_seconds(clock: Clock) -> None:
     assert breaker.state is BreakerState.HALF_OPEN
 
 
-def test_an_answer_between_makes_failures_forgotten(clock: Clock) -> None:
+def test_answer_resets_the_failure_count(clock: Clock) -> None:
     breaker = clock.breaker()
     for _ in range(3):
         fail(breaker, 4)
@@ -84,7 +84,7 @@ def test_an_answer_between_makes_failures_forgotten(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ErrorKind if kind not in COUNTING])
-def test_other_errors_are_answers(clock: Clock, kind: ErrorKind) -> None:
+def test_other_errors_count_as_answers(clock: Clock, kind: ErrorKind) -> None:
     breaker = clock.breaker()
     fail(breaker, 50, kind)
     assert breaker.state is BreakerState.CLOSED
@@ -101,7 +101,7 @@ def test_counted_errors_open_the_breaker(clock: Clock, kind: ErrorKind) -> None:
     assert breaker.state is BreakerState.OPEN
 
 
-def test_a_short_deadline_that_was_missed_says_nothing_either_way(clock: Clock) -> None:
+def test_missed_short_deadline_is_neither_failure_nor_answer(clock: Clock) -> None:
     breaker = clock.breaker()
     fail(breaker, 50, ErrorKind.DEADLINE, SHORT_S)
     assert breaker.state is BreakerState.CLOSED
@@ -111,7 +111,7 @@ def test_a_short_deadline_that_was_missed_says_nothing_either_way(clock: Clock) 
     assert breaker.state is BreakerState.OPEN
 
 
-def test_a_probe_with_a_short_deadline_that_was_missed_passes_nothing_and_frees_the_place(clock: Clock) -> None:
+def test_probe_with_a_missed_short_deadline_closes_nothing_and_frees_its_slot(clock: Clock) -> None:
     breaker, probe = half_open(clock)
     probe.failed(TorchlessError(ErrorKind.DEADLINE, "late"))
     assert breaker.state is BreakerState.OPEN
@@ -131,14 +131,14 @@ def test_half_open_breaker_admits_one_probe_at_a_time(clock: Clock) -> None:
     assert breaker.state is BreakerState.CLOSED  # it began anew
 
 
-def test_a_probe_that_fails_opens_it_again(clock: Clock) -> None:
+def test_failed_probe_opens_the_breaker_again(clock: Clock) -> None:
     breaker, probe = half_open(clock)
     clock.now += 7
     probe.failed(TorchlessError(ErrorKind.UNREACHABLE, "no"))
     assert (breaker.state, breaker.next_probe_s, breaker.trips) == (BreakerState.OPEN, 60, 2)
 
 
-def test_a_probe_that_nobody_waits_for_frees_the_place(clock: Clock) -> None:
+def test_discarded_probe_frees_its_slot(clock: Clock) -> None:
     breaker, probe = half_open(clock)
     probe.discard()
     other = begun(breaker)
@@ -149,7 +149,7 @@ def test_a_probe_that_nobody_waits_for_frees_the_place(clock: Clock) -> None:
     assert breaker.state is BreakerState.CLOSED
 
 
-def test_results_of_calls_from_before_do_not_count(clock: Clock) -> None:
+def test_results_of_calls_from_an_earlier_state_do_not_count(clock: Clock) -> None:
     breaker = clock.breaker()
     late = [begun(breaker) for _ in range(12)]
     fail(breaker, 5)
@@ -167,7 +167,7 @@ def test_results_of_calls_from_before_do_not_count(clock: Clock) -> None:
     assert (breaker.state, breaker.trips) == (BreakerState.CLOSED, 1)
 
 
-def test_other_settings_hold_at_once(clock: Clock) -> None:
+def test_new_breaker_settings_apply_at_once(clock: Clock) -> None:
     breaker = opened(clock)
     breaker.reconfigure(BreakerSettings(open_s=5, failures=2))
     assert breaker.next_probe_s == 5
@@ -177,7 +177,7 @@ def test_other_settings_hold_at_once(clock: Clock) -> None:
     assert breaker.state is BreakerState.OPEN
 
 
-def test_a_change_is_told_once_and_with_what_is_so_by_then(clock: Clock) -> None:
+def test_state_change_is_reported_once_with_the_new_state(clock: Clock) -> None:
     told: list[tuple[BreakerState, BreakerState, float, int]] = []
     breaker = Breaker(
         BreakerSettings(), lambda state: told.append((state, breaker.state, breaker.next_probe_s, breaker.trips)), clock
@@ -300,12 +300,12 @@ class TestBreakerMachine(BreakerMachine.TestCase):  # type: ignore[misc, valid-t
     settings = hypothesis_settings(max_examples=150, stateful_step_count=60, deadline=None)
 
 
-def test_a_client_does_not_import_the_client_of_redis() -> None:
+def test_client_does_not_import_the_redis_client() -> None:
     code = "import sys, torchless.clients.embedding; sys.exit('redis' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_large_request_is_given_more_time_before_its_deadline_counts(clock: Clock) -> None:
+def test_large_request_needs_a_longer_missed_deadline_to_count(clock: Clock) -> None:
     breaker = clock.breaker(failures=1, deadline_counts_from_s=1)
     late = TorchlessError(ErrorKind.DEADLINE, "late")
     for size, deadline_s, state in ((16_000, 3.0, BreakerState.CLOSED), (16_000, 4.0, BreakerState.OPEN)):
@@ -316,7 +316,7 @@ def test_a_large_request_is_given_more_time_before_its_deadline_counts(clock: Cl
 
 
 @pytest.mark.parametrize("size", [100_000, 10_000_000])
-def test_no_request_is_so_large_that_waiting_ten_seconds_in_vain_does_not_count(clock: Clock, size: int) -> None:
+def test_missed_deadline_of_ten_seconds_counts_for_any_request_size(clock: Clock, size: int) -> None:
     breaker = clock.breaker()
     for _ in range(5):
         ticket = breaker.begin(10.0, size)

@@ -82,14 +82,14 @@ async def error_of(client: EmbeddingClient, deadline_s: float = 5) -> TorchlessE
     return caught.value
 
 
-async def test_endpoints_follow_what_a_name_stands_for(client: EmbeddingClient, names: Names) -> None:
+async def test_endpoints_follow_the_addresses_of_a_name(client: EmbeddingClient, names: Names) -> None:
     client.start()
     for ports in ((2,), (2, 3), (3, 4), (4,), (2, 3, 4)):
         names.set("name", *ports)
         await until(lambda ports=ports: sorted(hosts(client)) == list(ports))  # type: ignore[misc]
 
 
-async def test_an_endpoint_that_stays_keeps_its_state(client: EmbeddingClient, names: Names) -> None:
+async def test_endpoint_that_stays_keeps_its_state(client: EmbeddingClient, names: Names) -> None:
     names.set("name", 2)
     client.start()
     await until_hosts(client, 2)
@@ -99,7 +99,7 @@ async def test_an_endpoint_that_stays_keeps_its_state(client: EmbeddingClient, n
     assert client._pool.endpoints()[0] is endpoint
 
 
-async def test_addresses_last_known_stay_while_a_name_fails(
+async def test_last_known_addresses_stay_while_lookups_fail(
     client: EmbeddingClient, names: Names, caplog: pytest.LogCaptureFixture
 ) -> None:
     names.set("name", 2, 3)
@@ -116,9 +116,7 @@ async def test_addresses_last_known_stay_while_a_name_fails(
     await until_hosts(client, 4)
 
 
-async def test_a_name_that_is_not_known_is_unreachable_at_once_and_looked_up_again(
-    client: EmbeddingClient, names: Names
-) -> None:
+async def test_unknown_name_is_unreachable_at_once_and_looked_up_again(client: EmbeddingClient, names: Names) -> None:
     await client.reconfigure(settings(discovery={"interval_s": 3600}))
     error = await error_of(client)
     assert error.kind is ErrorKind.UNREACHABLE
@@ -127,9 +125,7 @@ async def test_a_name_that_is_not_known_is_unreachable_at_once_and_looked_up_aga
     await until_hosts(client, 2)
 
 
-async def test_a_call_waits_for_the_first_answer_but_not_past_its_deadline(
-    client: EmbeddingClient, names: Names
-) -> None:
+async def test_call_waits_for_the_first_lookup_until_its_deadline(client: EmbeddingClient, names: Names) -> None:
     names.hang = True
     assert (await error_of(client, 0.05)).kind in {ErrorKind.UNREACHABLE, ErrorKind.DEADLINE}
     waiting = asyncio.ensure_future(error_of(client))
@@ -140,7 +136,7 @@ async def test_a_call_waits_for_the_first_answer_but_not_past_its_deadline(
     assert hosts(client) == [2]
 
 
-async def test_a_lookup_that_hangs_ends_and_does_not_end_the_following(client: EmbeddingClient, names: Names) -> None:
+async def test_hanging_lookup_times_out_and_discovery_goes_on(client: EmbeddingClient, names: Names) -> None:
     await client.reconfigure(settings(discovery={"interval_s": 0.02, "timeout_s": 0.05}))
     names.hang = True
     client.start()
@@ -151,9 +147,7 @@ async def test_a_lookup_that_hangs_ends_and_does_not_end_the_following(client: E
     await until_hosts(client, 2)
 
 
-async def test_a_lookup_slower_than_its_time_is_not_made_twice_and_counts_in_the_end(
-    client: EmbeddingClient, names: Names
-) -> None:
+async def test_late_lookup_is_not_repeated_and_its_result_is_used(client: EmbeddingClient, names: Names) -> None:
     await client.reconfigure(settings(discovery={"interval_s": 0.03, "timeout_s": 0.01}))
     names.hang = True
     client.start()
@@ -180,7 +174,7 @@ async def test_lookup_for_previous_settings_is_discarded(client: EmbeddingClient
     assert hosts(client) == [3]
 
 
-async def test_from_a_name_to_a_list_and_back(client: EmbeddingClient, names: Names) -> None:
+async def test_pool_changes_from_name_to_list_and_back(client: EmbeddingClient, names: Names) -> None:
     names.set("name", 2, 3)
     client.start()
     await until_hosts(client, 2, 3)
@@ -193,7 +187,7 @@ async def test_from_a_name_to_a_list_and_back(client: EmbeddingClient, names: Na
     await until_hosts(client, 9, 2, 3)
 
 
-async def test_failed_calls_have_a_name_looked_up_but_not_ever_faster(client: EmbeddingClient, names: Names) -> None:
+async def test_failed_calls_refresh_discovery_at_a_limited_rate(client: EmbeddingClient, names: Names) -> None:
     client._pool.min_refresh_s = 0.2
     names.set("name", 2)
     await client.reconfigure(settings(discovery={"interval_s": 3600}, breaker={"failures": 1000}))
@@ -206,7 +200,7 @@ async def test_failed_calls_have_a_name_looked_up_but_not_ever_faster(client: Em
     assert 1 <= len(names.asked) <= (time.monotonic() - began) / 0.2 + 1
 
 
-async def test_several_names_fail_each_for_itself(client: EmbeddingClient, names: Names) -> None:
+async def test_names_fail_independently(client: EmbeddingClient, names: Names) -> None:
     names.set("b", 3)
     await client.reconfigure(settings("dns:///a:1,dns:///b:1"))
     client.start()
@@ -215,7 +209,7 @@ async def test_several_names_fail_each_for_itself(client: EmbeddingClient, names
     await until_hosts(client, 3, 2)
 
 
-async def test_two_names_of_one_place_are_one_endpoint(client: EmbeddingClient, names: Names) -> None:
+async def test_two_names_of_one_address_are_one_endpoint(client: EmbeddingClient, names: Names) -> None:
     names.set("a", 2)
     names.set("b", 2)
     await client.reconfigure(settings("dns:///a:1,dns:///b:1,127.0.0.2:1"))
@@ -225,9 +219,7 @@ async def test_two_names_of_one_place_are_one_endpoint(client: EmbeddingClient, 
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2])
-async def test_closing_ends_though_a_name_is_to_be_resolved_anew_this_moment(
-    client: EmbeddingClient, names: Names, turns: int
-) -> None:
+async def test_closing_ends_during_a_refresh(client: EmbeddingClient, names: Names, turns: int) -> None:
     await client.reconfigure(settings(discovery={"interval_s": 3600}))
     await error_of(client)  # which resolves, and asks for more
     await asyncio.sleep(0.1)

@@ -31,7 +31,7 @@ async def counted(number: int) -> AsyncIterator[int]:
         yield each
 
 
-async def test_each_request_is_taken_once_however_many_wait_for_it() -> None:
+async def test_source_gives_each_request_once() -> None:
     source = _Source(counted(3))
     waits = [asyncio.ensure_future(asyncio.wait({source.coming()})) for _ in range(3)]
     await asyncio.gather(*waits)
@@ -59,7 +59,7 @@ async def test_cancelled_wait_loses_no_request() -> None:
 @pytest.mark.parametrize(
     "error", [LookupError("no"), TorchlessError(ErrorKind.INTERNAL, "no"), asyncio.CancelledError()]
 )
-async def test_a_failure_is_the_end_and_is_raised_after_it(error: BaseException) -> None:
+async def test_source_failure_ends_the_stream_and_is_raised_after_it(error: BaseException) -> None:
     async def requests() -> AsyncIterator[int]:
         yield 1
         raise error
@@ -70,7 +70,7 @@ async def test_a_failure_is_the_end_and_is_raised_after_it(error: BaseException)
         source.raise_failure()
 
 
-async def test_closing_stops_the_reading_and_warns_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_closing_stops_reading_without_warnings(caplog: pytest.LogCaptureFixture) -> None:
     stopped = asyncio.Event()
 
     async def endless() -> AsyncIterator[int]:
@@ -134,11 +134,11 @@ async def outcome(service: Miscounting, frames: int, **retry: Any) -> int | Erro
         await server.stop(None)
 
 
-async def test_more_answers_than_frames_are_a_fault_of_the_service() -> None:
+async def test_more_answers_than_frames_are_an_internal_error() -> None:
     assert await outcome(Miscounting(times=2, frames=1), 1) is ErrorKind.INTERNAL
 
 
-async def test_a_service_that_ends_well_before_its_time_is_asked_on() -> None:
+async def test_stream_goes_on_after_an_early_normal_end() -> None:
     service = Miscounting(times=1, frames=3)
     assert await outcome(service, 10) == 10
     assert service.streams >= 4
