@@ -76,14 +76,13 @@ async def test_callers_of_the_client_cancel(case: Case, scale: Scale, trio: Sequ
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
-        await asyncio.sleep(0.1)
-        assert sum(state.calls_in_flight for state in client.states()) == 0
-        assert len(asyncio.all_tasks()) <= following
+        await until(lambda: not any(state.calls_in_flight for state in client.states()), "the client has no calls")
+        await until(lambda: len(asyncio.all_tasks()) <= following, "the client has no more tasks than before")
         await until(lambda: _bentos_are_idle(trio), "the bentos have no call")
         cancelled = await _cancelled(trio) - cancelled_before
         async with clients(GrpcTarget(client), FreshTexts("after"), case.tally, AT_ONCE):
             await asyncio.sleep(scale.phase_s)
-    await asyncio.sleep(0.1)
+    await until(lambda: len(asyncio.all_tasks()) <= tasks, "no tasks are left")
     left = len(asyncio.all_tasks()) - tasks
     case.figure(f"{scale.hang_ups} hung up, {cancelled:.0f} of them while a bento worked; tasks left: {left}")
     case.none(Outcome.FAILED, Outcome.LOST, Outcome.REFUSED)

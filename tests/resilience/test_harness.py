@@ -130,7 +130,7 @@ async def test_arrivals_do_not_wait_for_answers() -> None:
     async with await asyncio.start_server(swallow, "127.0.0.1", 0) as server:
         target = HttpTarget(server.sockets[0].getsockname()[1], deadline_s=-2.5)
         async with arrivals(target, FreshTexts(), tally, rate=100):
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.25)
     assert tally.sent >= 20
     assert tally.reasons(Outcome.LOST) == {"no answer: TimeoutError": tally.sent}
 

@@ -61,7 +61,7 @@ class TestClosing:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             client = connect(f"127.0.0.1:{silent.getsockname()[1]}")
             asked = asyncio.ensure_future(client.ready())
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
             await client.close()
             assert await kind_of(asked) is ErrorKind.UNREACHABLE
 
@@ -185,7 +185,7 @@ class TestOtherSettings:
         load = asyncio.gather(*(calls() for _ in range(6)))
         for chosen in ([1, 2], [3], [0, 1, 2, 3], [2], [0, 1]):
             await client.reconfigure(lists(*(services[number] for number in chosen)))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
         stopped.set()
         kinds = [kind for each in await load for kind in each]
         assert len(kinds) > 50

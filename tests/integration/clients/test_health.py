@@ -161,7 +161,7 @@ class TestLogged:
         await asyncio.sleep(0.05)
         with caplog.at_level(logging.DEBUG, LOGGER):
             await old.stop()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
         assert not [record for record in caplog.records if old.address in record.getMessage()]
 
     async def test_broken_watch_is_opened_again_ever_more_slowly(
@@ -238,7 +238,7 @@ class TestMetrics:
             return {sample.labels["endpoint"] for sample in samples if "endpoint" in sample.labels}
 
         await until(lambda: shown() == {new.address})
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
         assert shown() == {new.address}
         call = asyncio.ensure_future(client.embed(["a"]))
         await until(lambda: new.servicer.waiting == 1)
@@ -280,7 +280,8 @@ async def main():
             await client.embed(["a"])
             await client.reconfigure(ClientSettings(address=other.address))
             await client.embed(["a"])
-            await asyncio.sleep(0.1)
+            while client._pool._leaving or client.states()[0].health != "serving":
+                await asyncio.sleep(0.01)
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
             text = generate_latest(registry).decode()

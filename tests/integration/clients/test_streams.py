@@ -306,7 +306,7 @@ class TestEndpoints:
         await until(lambda: len(got) > 10)
         for service in services:
             await service.stop()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
         assert not stream.done()
         for service in services:
             await service.start()
@@ -426,7 +426,7 @@ class TestSilence:
         async def frames() -> AsyncIterator[list[str]]:
             async for frame in numbered(4):
                 yield frame
-                await asyncio.sleep(0.4)
+                await asyncio.sleep(0.25)
 
         assert await answers(client, frames()) == list(range(4))
         assert service.servicer.begun == 1
@@ -439,6 +439,6 @@ class TestSilence:
             async for each in stream:
                 assert not isinstance(each, TorchlessError)
                 got.append(int(each.vectors[0][0]))
-                await asyncio.sleep(0.4)
+                await asyncio.sleep(0.25)
         assert got == list(range(6))
         assert service.servicer.begun == 1

@@ -140,7 +140,7 @@ async def test_hanging_lookup_times_out_and_discovery_goes_on(client: EmbeddingC
     await client.reconfigure(settings(discovery={"interval_s": 0.02, "timeout_s": 0.05}))
     names.hang = True
     client.start()
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.1)
     assert names.under_way <= 1
     names.set("name", 2)
     names.hang = False
@@ -151,7 +151,7 @@ async def test_late_lookup_is_not_repeated_and_its_result_is_used(client: Embedd
     await client.reconfigure(settings(discovery={"interval_s": 0.03, "timeout_s": 0.01}))
     names.hang = True
     client.start()
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.1)
     assert names.asked == ["name"]
     names.set("name", 2)
     names.hang = False
@@ -170,7 +170,7 @@ async def test_lookup_for_previous_settings_is_discarded(client: EmbeddingClient
     names.hang = False
     await until_hosts(client, 3)
     assert "cannot be resolved" not in (await waiting).message  # it waited for the other name then
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.05)
     assert hosts(client) == [3]
 
 
@@ -181,7 +181,7 @@ async def test_pool_changes_from_name_to_list_and_back(client: EmbeddingClient, 
     await client.reconfigure(settings("127.0.0.9:1"))
     assert hosts(client) == [9]
     names.asked.clear()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.06)
     assert names.asked == []
     await client.reconfigure(settings("127.0.0.9:1,dns:///name:1"))
     await until_hosts(client, 9, 2, 3)
@@ -214,7 +214,8 @@ async def test_two_names_of_one_address_are_one_endpoint(client: EmbeddingClient
     names.set("b", 2)
     await client.reconfigure(settings("dns:///a:1,dns:///b:1,127.0.0.2:1"))
     client.start()
-    await asyncio.sleep(0.1)
+    await until_hosts(client, 2)
+    await asyncio.sleep(0.05)
     assert hosts(client) == [2]
 
 
@@ -222,7 +223,7 @@ async def test_two_names_of_one_address_are_one_endpoint(client: EmbeddingClient
 async def test_closing_ends_during_a_refresh(client: EmbeddingClient, names: Names, turns: int) -> None:
     await client.reconfigure(settings(discovery={"interval_s": 3600}))
     await error_of(client)  # which resolves, and asks for more
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.05)
     client._pool.refresh()
     for _ in range(turns):
         await asyncio.sleep(0)
