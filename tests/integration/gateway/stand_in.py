@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, Self, TypeVar
 
 import grpc
@@ -14,6 +14,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_status import rpc_status
 
 from tests.integration.gateway.loop_thread import LoopThread
+from tests.waiting import until
 from torchless.contracts.errors import TorchlessError
 from torchless.contracts.grpc_status import to_status
 
@@ -21,8 +22,8 @@ from torchless.contracts.grpc_status import to_status
 class Calls:
     """Base of servicers.
 
-    Set `failure` to have every call refused with it, `delay_s` to have it wait; `cancelled` is set once a call was
-    cancelled while it waited, `begun` once one waits.
+    Set `failure` to refuse every call with it, `delay_s` to make calls wait, until `released` is set. `begun` is set
+    once a call waits, `cancelled` once one was cancelled while it waited.
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,7 @@ class Calls:
         self.failure: TorchlessError | None = None
         self.delay_s = 0.0
         self.begun = threading.Event()
+        self.released = threading.Event()
         self.cancelled = threading.Event()
         self.metadata: dict[str, str] = {}
         self.deadline_s: float | None = None
@@ -45,7 +47,9 @@ class Calls:
         try:
             if self.delay_s:
                 self.begun.set()
-                await asyncio.sleep(self.delay_s)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.delay_s):
+                        await until(self.released.is_set, within_s=2 * self.delay_s)
             if self.failure is not None:
                 raise self.failure
             yield

@@ -252,11 +252,14 @@ def test_without_a_device_the_caller_hears_of_it_and_no_breaker_opens(
 @contextmanager
 def held_up(server: RerankingServer | EmbeddingServer, requests: int, send: Callable[[], Any]) -> Iterator[None]:
     """So many requests wait for `server` until the end of the block."""
-    server.servicer.delay_s = 3
+    server.servicer.delay_s = 60
     with ThreadPoolExecutor(requests) as threads:
         futures = [threads.submit(send) for _ in range(requests)]
-        wait_until(lambda: len(server.servicer.requests) >= requests)
-        yield
+        try:
+            wait_until(lambda: len(server.servicer.requests) >= requests)
+            yield
+        finally:
+            server.servicer.released.set()
         for future in futures:
             future.result()
 

@@ -137,7 +137,7 @@ def test_services_come_and_go_and_requests_at_work_finish(
         until_applied(http, 1)
         assert http.post("/rerank", json=RERANK).status_code == 200
         assert set(http.get("/health/ready").json()["services"]) == {"embedding", "reranking"}
-        reranking.servicer.delay_s = 4
+        reranking.servicer.delay_s = 60
         slow = pool.submit(http.post, "/rerank", json=RERANK)
         assert reranking.servicer.begun.wait(20)
         configured.write(reranking={"address": ""})
@@ -145,6 +145,7 @@ def test_services_come_and_go_and_requests_at_work_finish(
         assert not slow.done()
         assert http.post("/rerank", json=RERANK).status_code == 503
         assert set(http.get("/health/ready").json()["services"]) == {"embedding"}
+        reranking.servicer.released.set()
         assert slow.result().status_code == 200
 
 
