@@ -1,25 +1,27 @@
-"""Puts the gateway together."""
+"""Composes the application: the API families' routes, middleware, and errors outside of routes."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastapi import FastAPI, Request
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
-from gateway.apis.cohere import routes as cohere
+from gateway.apis.cohere.routes import routes as cohere
 from gateway.apis.families import family_of
-from gateway.apis.gpu import routes as gpu
-from gateway.apis.openai import routes as openai
-from gateway.apis.operation import docs, health, metrics
-from gateway.apis.rerank import routes as rerank
-from gateway.apis.tei import routes as tei
-from gateway.apis.vllm import routes as vllm
-from gateway.http.exceptions import GatewayDefectError, MethodNotAllowedError, UnknownRouteError
-from gateway.http.metrics import InstrumentsMiddleware
-from gateway.http.openapi import openapi_document
-from gateway.http.request_headers import RequestIdMiddleware
+from gateway.apis.gpu.routes import routes as gpu
+from gateway.apis.openai.routes import routes as openai
+from gateway.apis.operation.routes import METRICS, PAGES
+from gateway.apis.operation.routes import routes as operation
+from gateway.apis.rerank.routes import routes as rerank
+from gateway.apis.tei.routes import routes as tei
+from gateway.apis.vllm.routes import routes as vllm
+from gateway.http.exceptions import GatewayDefectError, MethodNotAllowedError, unknown_route
+from gateway.http.identity import Authenticator, IdentityMiddleware
+from gateway.http.middleware import RequestMiddleware
+from gateway.http.openapi import OpenAPI
 from gateway.services import Services
 from torchless import __version__
 
@@ -27,48 +29,46 @@ _DESCRIPTION = (
     "Embeddings and reranking over the HTTP APIs of OpenAI, text-embeddings-inference, Cohere, Jina, vLLM and infinity;"
     " and the GPUs behind them."
 )
+_FAMILIES = (openai, tei, cohere, rerank, vllm, gpu, operation)
 
 
-def compose(services: Services) -> FastAPI:
+def compose(services: Services) -> Starlette:
     """The HTTP application over `services`."""
-    app = FastAPI(
-        title="Torchless gateway",
-        version=__version__,
-        description=_DESCRIPTION,
-        docs_url=None,
-        redoc_url=None,
-        # The redirection would lead wherever the Host header says, and POST clients do not follow it.
-        redirect_slashes=False,
+    app = Starlette(
+        routes=[*(route for family in _FAMILIES for route in family.routes), *PAGES],
+        middleware=[
+            Middleware(RequestMiddleware, metrics=services.instruments, draining=services.draining),
+            Middleware(IdentityMiddleware, authenticator=_authenticator),
+        ],
+        exception_handlers={HTTPException: _answer_without_route, Exception: _answer_defect},
     )
+    # A redirect would lead to the Host that the client names, and POST clients do not follow redirects.
+    app.router.redirect_slashes = False
+    operations = [operation for family in _FAMILIES for operation in family.operations]
     app.state.services = services
-    app.state.instruments = services.instruments
-    for family in (openai, tei, cohere, rerank, vllm, gpu, health, metrics, docs):
-        app.include_router(family.router)
-    app.add_middleware(InstrumentsMiddleware, instruments=app.state.instruments)
-    app.add_middleware(RequestIdMiddleware)
-    app.add_exception_handler(HTTPException, _unanswered)
-    app.add_exception_handler(Exception, _failed)
-
-    def document() -> dict[str, Any]:
-        app.openapi_schema = app.openapi_schema or openapi_document(app)
-        return app.openapi_schema
-
-    app.openapi = document  # type: ignore[method-assign]
+    app.state.openapi = OpenAPI("Torchless gateway", __version__, _DESCRIPTION, [*operations, METRICS])
     return app
 
 
-async def close(app: FastAPI) -> None:
-    """Ends what `compose` was given and made."""
-    app.state.instruments.close()
-    await app.state.services.close()
+async def close(app: Starlette) -> None:
+    """Closes the services of an application that `compose` made, also after a reload."""
+    services: Services = app.state.services
+    services.instruments.close()
+    await services.close()
 
 
-async def _unanswered(request: Request, error: Exception) -> Response:
-    """No route matched, or none for the method."""
+def _authenticator(scope: Scope) -> Authenticator:
+    services: Services = scope["app"].state.services
+    return services.authenticator
+
+
+async def _answer_without_route(request: Request, error: Exception) -> Response:
+    """No route has this path, or none with this method."""
+    path = request.url.path
     headers = dict(getattr(error, "headers", None) or {})
     wrong_method = getattr(error, "status_code", 404) == 405
-    return family_of(request.url.path).answer(MethodNotAllowedError() if wrong_method else UnknownRouteError(), headers)
+    return family_of(path).answer(MethodNotAllowedError() if wrong_method else unknown_route(path), headers)
 
 
-async def _failed(request: Request, error: Exception) -> Response:
+async def _answer_defect(request: Request, error: Exception) -> Response:
     return family_of(request.url.path).answer(GatewayDefectError())

@@ -1,234 +1,311 @@
-"""The path of every request through the gateway: admit, read, validate, work, answer, whatever goes wrong.
+"""Registers routes, and takes each request along its path: identity, admission, body, handler, answer or error.
 
-Routes hand over a handler that takes a validated body and a `Call` and returns a response. FastAPI describes the
-routes; it does not read bodies, because pydantic reads JSON straight from the bytes and a body limit comes first.
+A family's `routes.py` declares everything about a route where it registers the handler: paths, scope, bulkhead, body,
+answer and default deadline. The OpenAPI document is made from the same declarations. A handler only translates, and
+calls a use case.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Request
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from gateway.capabilities.request import RequestContext
-from gateway.http.body_variants import Form, Reading, only, told_apart
-from gateway.http.bulkheads import Compartment
-from gateway.http.closing_response import LastAnswer
+from gateway.http.bodies import BoundedBody
+from gateway.http.closing_response import ClosingResponse
 from gateway.http.disconnect import cancelled_by_disconnect
 from gateway.http.error_family import ErrorFamily
-from gateway.http.exceptions import BodyTooLargeError, BodyTooLateError, GatewayDefectError, NoRoomForBodyError
-from gateway.http.json_body import Body
-from gateway.http.openapi import described_bodiless, described_post
+from gateway.http.exceptions import GatewayDefectError, UnreadBodyError
+from gateway.http.identity import require_scope
+from gateway.http.json_body import Body, BodyVariant, ParsedBody, by_field, single
+from gateway.http.openapi import Operation
 from gateway.http.provenance_headers import write_provenance_headers
 from gateway.http.request_headers import request_context
 from gateway.services import Services
-from gateway.settings import GatewaySettings
+from gateway.settings import AccessScope, GatewaySettings
 from torchless.contracts.errors import TorchlessError
 
 logger = logging.getLogger(__name__)
-_HUNG_UP = 499
-"""Seen by nobody but the metrics."""
-
-
-class DirectRoute(APIRoute):
-    """A route whose endpoint reads its request itself, so that FastAPI looks for nothing to inject."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The endpoint as it is."""
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
+_CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a client that disconnected; only metrics see it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a handler works with, beside the body."""
+    """What a handler works with, besides the body."""
 
     services: Services
     """The services."""
     context: RequestContext
-    """Id, trace and deadline of the request."""
+    """Id, trace, deadline and tenant of the request."""
     path_params: Mapping[str, Any]
     """Parts of the path that the route names."""
     query: Mapping[str, str]
-    """What stands behind the path's question mark; of a name that stands there twice, the last value."""
+    """Query parameters; of a name that occurs twice, the last value."""
     user_agent: str
-    """What the client calls itself; empty: nothing."""
+    """The client's User-Agent header; empty: none."""
 
 
-Deadline = Callable[[GatewaySettings], float]
-"""Seconds that a request has whose caller names none."""
+Limit = Callable[[GatewaySettings], float]
+"""A limit of a route, read from the settings in force when a request arrives."""
+Handler = Callable[[Call], Awaitable[Response]]
+BodyHandler = Callable[[Body, Call], Coroutine[Any, Any, Response]]
+StreamHandler = Callable[[BoundedBody, Call], Awaitable[Response]]
+H = TypeVar("H", bound=Callable[..., Awaitable[Response]])
 
 
-def _usual(settings: GatewaySettings) -> float:
+def _default_deadline(settings: GatewaySettings) -> float:
     return settings.limits.deadline_s
 
 
-def post(
-    router: APIRouter,
-    *paths: str,
-    compartment: Compartment,
-    family: ErrorFamily,
-    body: type[Body],
-    answer: Any,
-    examples: Mapping[str, Any],
-    deadline: Deadline = _usual,
-) -> Callable[[Callable[[Body, Call], Coroutine[Any, Any, Response]]], Callable[..., Any]]:
-    """Registers a handler for POST `paths`. Its docstring describes the route.
-
-    Args:
-        router: Where.
-        paths: The paths, the first one canonical.
-        compartment: Whose place it takes, and whose room for its body.
-        family: How errors look.
-        body: What the route takes.
-        answer: What it answers, for the API's description.
-        examples: Bodies by what they show.
-        deadline: Time of a request whose caller names none.
-    """
-
-    def register(handler: Callable[[Body, Call], Coroutine[Any, Any, Response]]) -> Callable[..., Any]:
-        form = Form(family, body, answer, examples, handler)
-        arrival = _Arrival(compartment, only(form), deadline)
-        _add_post(router, paths, about=handler, forms=[form], family=family, arrival=arrival)
-        return handler
-
-    return register
-
-
-def post_told_apart(
-    router: APIRouter,
-    *paths: str,
-    compartment: Compartment,
-    family: ErrorFamily,
-    forms: Mapping[str, Form],
-    about: Callable[..., Any],
-    deadline: Deadline = _usual,
-) -> None:
-    """Registers handlers for POST `paths`, which several APIs share.
-
-    Args:
-        router: Where.
-        paths: The paths, the first one canonical.
-        compartment: Whose place it takes, and whose room for its body.
-        family: How errors look before a body is known to be of a form.
-        forms: By the name of the field that tells a body of theirs.
-        about: Its name and docstring describe the route.
-        deadline: Time of a request whose caller names none.
-    """
-    arrival = _Arrival(compartment, told_apart(forms), deadline)
-    _add_post(router, paths, about=about, forms=list(forms.values()), family=family, arrival=arrival)
+def _default_body_mib(settings: GatewaySettings) -> float:
+    return settings.limits.body_mib
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrival:
-    """How a body is taken in."""
+class _Rules:
+    """What a route declares about its requests."""
 
-    compartment: Compartment
-    read: Callable[[bytes], Reading]
-    deadline: Deadline
-
-
-def _add_post(
-    router: APIRouter,
-    paths: Sequence[str],
-    *,
-    about: Callable[..., Any],
-    forms: Sequence[Form],
-    family: ErrorFamily,
-    arrival: _Arrival,
-) -> None:
-    async def endpoint(request: Request) -> Response:
-        return await _answered(request, family, lambda: _work_on_body(request, arrival), asks_for_key=True)
-
-    for path in paths:
-        router.add_api_route(path, endpoint, **described_post(path, about, family=family, forms=forms))
+    family: ErrorFamily
+    scope: AccessScope | None
+    bulkhead: str | None
+    deadline: Limit = _default_deadline
 
 
-def bodiless(
-    router: APIRouter,
-    *paths: str,
-    compartment: Compartment | None,
-    family: ErrorFamily,
-    answer: Any,
-    statuses: tuple[int, ...] = (),
-    also_answered_with: tuple[int, ...] = (),
-    head: bool = False,
-    open_to_all: bool = False,
-    query: type[BaseModel] | None = None,
-    method: str,
-) -> Callable[[Callable[[Call], Awaitable[Response]]], Callable[..., Any]]:
-    """Registers a handler for `paths` and a method that takes no body.
+class Routes:
+    """The routes of one API family.
 
     Args:
-        router: Where.
-        paths: The paths, the first one canonical.
-        compartment: Whose place it takes; None: none, because it must be answered however busy the gateway is.
-        family: How errors look.
-        answer: What it answers, for the API's description.
-        statuses: Those that errors of its may have, besides 401, 500 and that of a malformed header.
-        also_answered_with: Statuses besides 200 that its answer may have.
-        head: HEAD gets the same status and headers; uvicorn leaves the body out.
-        open_to_all: No key is asked for.
-        query: What may stand behind the path's question mark, for the API's description.
-        method: The method.
+        family: How the family answers errors.
     """
 
-    def register(handler: Callable[[Call], Awaitable[Response]]) -> Callable[..., Any]:
-        async def endpoint(request: Request) -> Response:
-            async def work() -> Response:
-                return await _work_without_body(request, handler, compartment)
+    def __init__(self, family: ErrorFamily) -> None:
+        self._family = family
+        self.routes: list[Route] = []
+        """In the order in which they are matched."""
+        self.operations: list[Operation] = []
+        """How the OpenAPI document describes them."""
 
-            return await _answered(request, family, work, asks_for_key=not open_to_all)
+    def post(
+        self,
+        *paths: str,
+        scope: AccessScope,
+        bulkhead: str,
+        body: type[Body],
+        answer: Any,
+        examples: Mapping[str, Any],
+        deadline: Limit = _default_deadline,
+    ) -> Callable[[BodyHandler[Body]], BodyHandler[Body]]:
+        """Registers a handler for POST requests with one kind of JSON body. Its docstring describes the route.
 
+        Args:
+            paths: The paths, the canonical one first.
+            scope: The scope that a caller needs.
+            bulkhead: Whose share of the worker's capacity a request takes.
+            body: The body's model.
+            answer: The answer's type, for the OpenAPI document.
+            examples: Example bodies by what they show.
+            deadline: Seconds that a request may take when its caller sets no deadline.
+        """
+
+        def register(handler: BodyHandler[Body]) -> BodyHandler[Body]:
+            variant = BodyVariant(self._family, body, answer, examples, handler)
+            rules = _Rules(self._family, scope, bulkhead, deadline)
+            self._add_post(paths, handler, rules, single(variant), [variant])
+            return handler
+
+        return register
+
+    def post_variants(
+        self,
+        *paths: str,
+        scope: AccessScope,
+        bulkhead: str,
+        variants: Mapping[str, BodyVariant],
+        about: Callable[..., Any],
+        deadline: Limit = _default_deadline,
+    ) -> None:
+        """Registers handlers for POST requests to paths that several APIs share.
+
+        Args:
+            paths: The paths, the canonical one first.
+            scope: The scope that a caller needs.
+            bulkhead: Whose share of the worker's capacity a request takes.
+            variants: Each API's body, by the name of a field that only this body has.
+            about: Its name and docstring describe the route.
+            deadline: Seconds that a request may take when its caller sets no deadline.
+        """
+        rules = _Rules(self._family, scope, bulkhead, deadline)
+        self._add_post(paths, about, rules, by_field(variants), list(variants.values()))
+
+    def post_stream(
+        self,
+        *paths: str,
+        scope: AccessScope,
+        bulkhead: str,
+        media_type: str,
+        answer: Any,
+        deadline: Limit = _default_deadline,
+        body_mib: Limit = _default_body_mib,
+    ) -> Callable[[StreamHandler], StreamHandler]:
+        """Registers a handler for POST requests whose body is read piece by piece, such as uploads.
+
+        Args:
+            paths: The paths, the canonical one first.
+            scope: The scope that a caller needs.
+            bulkhead: Whose share of the worker's capacity a request takes.
+            media_type: The body's media type, for the OpenAPI document.
+            answer: The answer's type, for the OpenAPI document.
+            deadline: Seconds that a request may take when its caller sets no deadline.
+            body_mib: Largest body, in MiB.
+        """
+
+        def register(handler: StreamHandler) -> StreamHandler:
+            rules = _Rules(self._family, scope, bulkhead, deadline)
+            errors = {status: [self._family.schema] for status in self._family.statuses}
+            for path in paths:
+                operation = self._operation("POST", path, handler, rules, answers={200: [answer], **errors})
+                work = partial(_run_with_stream, handler=handler, body_mib=body_mib)
+                self._add(operation.with_stream(media_type), rules, work)
+            return handler
+
+        return register
+
+    def get(
+        self,
+        *paths: str,
+        scope: AccessScope | None,
+        bulkhead: str | None,
+        answer: Any,
+        statuses: Sequence[int] = (),
+        also_answered_with: Sequence[int] = (),
+        head: bool = False,
+        query: type[BaseModel] | None = None,
+        method: str = "GET",
+    ) -> Callable[[H], H]:
+        """Registers a handler for GET requests. Its docstring describes the route.
+
+        Args:
+            paths: The paths, the canonical one first.
+            scope: The scope that a caller needs; None: the route is open to everyone.
+            bulkhead: Whose share of the worker's capacity a request takes; None: none, because the route must answer
+                however busy the gateway is.
+            answer: The answer's type, for the OpenAPI document.
+            statuses: Statuses of errors, besides 401, 403, 500 and that of a malformed header.
+            also_answered_with: Statuses besides 200 that the answer may have.
+            head: Whether HEAD gets the same status and headers; uvicorn leaves the body out.
+            query: The query parameters, for the OpenAPI document.
+            method: The method.
+        """
+
+        def register(handler: H) -> H:
+            rules = _Rules(self._family, scope, bulkhead)
+            # A header can be malformed without a body, too.
+            errors = {self._family.malformed_status, 500, *statuses}
+            answers = {status: [self._family.schema] for status in errors}
+            answers |= {status: [answer] for status in (200, *also_answered_with)}
+            for path in paths:
+                operation = self._operation(method, path, handler, rules, answers=answers, query=query)
+                self._add(operation, rules, partial(_run_without_body, handler=handler), head=head)
+            return handler
+
+        return register
+
+    def delete(
+        self, *paths: str, scope: AccessScope, bulkhead: str, answer: Any, statuses: Sequence[int] = ()
+    ) -> Callable[[H], H]:
+        """Registers a handler for DELETE requests; arguments as for `get`."""
+        return self.get(*paths, scope=scope, bulkhead=bulkhead, answer=answer, statuses=statuses, method="DELETE")
+
+    def _add_post(
+        self,
+        paths: Sequence[str],
+        about: Callable[..., Any],
+        rules: _Rules,
+        parse: Callable[[bytes], ParsedBody],
+        variants: Sequence[BodyVariant],
+    ) -> None:
+        families = {family.name: family for family in (rules.family, *(variant.family for variant in variants))}
+        answers: dict[int, list[Any]] = {200: [variant.answer for variant in variants]}
+        for family in families.values():
+            for status in family.statuses:
+                answers.setdefault(status, []).append(family.schema)
         for path in paths:
-            described = described_bodiless(
-                path,
-                handler,
-                family=family,
-                answer=answer,
-                statuses=statuses,
-                also_answered_with=also_answered_with,
-                open_to_all=open_to_all,
-                query=query,
-            )
-            router.add_api_route(path, endpoint, methods=[method], **described)
-            if head:
-                router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
-        return handler
+            operation = self._operation("POST", path, about, rules, answers=answers).with_json(variants)
+            self._add(operation, rules, partial(_run_with_body, parse=parse))
 
-    return register
+    def _operation(
+        self,
+        method: str,
+        path: str,
+        about: Callable[..., Any],
+        rules: _Rules,
+        *,
+        answers: Mapping[int, Sequence[Any]],
+        query: type[BaseModel] | None = None,
+    ) -> Operation:
+        if rules.scope is not None:
+            answers = {**answers, **dict.fromkeys((401, 403), answers.get(401, [rules.family.schema]))}
+        return Operation(method, path, about, rules.family.name, rules.scope, dict(sorted(answers.items())), query)
+
+    def _add(self, operation: Operation, rules: _Rules, work: _Work, *, head: bool = False) -> None:
+        route = Route(operation.path, _Endpoint(rules, work), methods=[operation.method], name=operation.id)
+        if not head and route.methods is not None:
+            route.methods.discard("HEAD")  # Starlette adds it to every GET
+        self.routes.append(route)
+        self.operations.append(operation)
 
 
-get = partial(bodiless, method="GET")
-delete = partial(bodiless, method="DELETE")
+_Work = Callable[[Request, Call, _Rules], Awaitable[Response]]
 
 
-async def _answered(
-    request: Request, family: ErrorFamily, work: Callable[[], Awaitable[Response]], *, asks_for_key: bool
-) -> Response:
+class _Endpoint:
+    """Answers the requests of one route."""
+
+    def __init__(self, rules: _Rules, work: _Work) -> None:
+        self._rules = rules
+        self._work = work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        response = await _handle_errors(request, self._rules.family, lambda: self._admit(request))
+        await response(scope, receive, send)
+
+    async def _admit(self, request: Request) -> Response:
+        rules = self._rules
+        principal = require_scope(request.scope, rules.scope)
+        services: Services = request.app.state.services
+        settings = services.settings
+        context = request_context(request.scope, settings.limits, rules.deadline(settings), principal.tenant)
+        agent = request.headers.get("user-agent", "")
+        call = Call(services, context, request.path_params, request.query_params, agent)
+        with nullcontext() if rules.bulkhead is None else services.admission.slot(rules.bulkhead):
+            return await self._work(request, call, rules)
+
+
+async def _handle_errors(request: Request, family: ErrorFamily, work: Callable[[], Awaitable[Response]]) -> Response:
+    """The response of `work`, or the family's response to its error."""
     try:
-        if asks_for_key:
-            _services(request).keys.check(request.scope)
         return await work()
-    except (BodyTooLargeError, BodyTooLateError, NoRoomForBodyError) as error:
-        return LastAnswer(family.answer(error))
+    except UnreadBodyError as error:
+        return ClosingResponse(family.answer(error))
     except TorchlessError as error:
         return family.answer(error)
     except ClientDisconnect:
-        return Response(status_code=_HUNG_UP)
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
     except Exception as error:
-        # The message may hold what the caller sent, so only its type and the places are logged.
+        # The message may hold what the caller sent, so only the type and the stack are logged.
         logger.error(
             "request %s failed: %s\n%s",
             request.state.request_id,
@@ -238,49 +315,42 @@ async def _answered(
         return family.answer(GatewayDefectError())
 
 
-async def _work_without_body(
-    request: Request, handler: Callable[[Call], Awaitable[Response]], compartment: Compartment | None
+async def _run_without_body(request: Request, call: Call, rules: _Rules, *, handler: Handler) -> Response:
+    if rules.bulkhead is None or request.method == "DELETE":
+        # Nothing is computed, and a caller that deletes and disconnects still wants it done.
+        return await _with_provenance_headers(call, handler(call))
+    return await cancelled_by_disconnect(request.receive, _with_provenance_headers(call, handler(call)))
+
+
+async def _run_with_body(
+    request: Request, call: Call, rules: _Rules, *, parse: Callable[[bytes], ParsedBody]
 ) -> Response:
-    call = _call(request, _usual)
-    with nullcontext() if compartment is None else call.services.admission.place(compartment):
-        if compartment is None or request.method == "DELETE":
-            # Nothing is computed; and whoever deletes and hangs up as it ends wants it done all the same.
-            return await _told(call, handler)
-        return await cancelled_by_disconnect(request.receive, _told(call, handler))
-
-
-async def _work_on_body(request: Request, arrival: _Arrival) -> Response:
-    call, compartment = _call(request, arrival.deadline), arrival.compartment
-    with call.services.admission.place(compartment), call.services.body_limit.room(compartment) as reader:
-        try:
-            async with asyncio.timeout(call.context.deadline.timeout_s):
-                raw = await reader.read(request.scope, request.receive)
-        except TimeoutError as error:
-            raise BodyTooLateError from error
-        reading = arrival.read(raw)
+    assert rules.bulkhead is not None  # noqa: S101  # every POST route has one
+    limits = call.services.body_limit
+    with limits.body(request, rules.bulkhead, deadline=call.context.deadline) as body:
+        parsed = parse(await body.read_all())
 
         async def work() -> Response:
-            handler = partial(reading.form.handler, reading.body())
-            return await cancelled_by_disconnect(request.receive, _told(call, handler))
+            answer = parsed.variant.handler(parsed.validated(), call)
+            return await cancelled_by_disconnect(request.receive, _with_provenance_headers(call, answer))
 
-        # From here on errors look as the form has it.
-        return await _answered(request, reading.form.family, work, asks_for_key=False)
+        # From here on, errors are those of the variant's family.
+        return await _handle_errors(request, parsed.variant.family, work)
 
 
-async def _told(call: Call, handler: Callable[[Call], Awaitable[Response]]) -> Response:
-    """The answer of `handler`, which says how it came about."""
-    response = await handler(call)
+async def _run_with_stream(
+    request: Request, call: Call, rules: _Rules, *, handler: StreamHandler, body_mib: Limit
+) -> Response:
+    assert rules.bulkhead is not None  # noqa: S101  # every POST route has one
+    limits, mib = call.services.body_limit, body_mib(call.services.settings)
+    with limits.body(request, rules.bulkhead, deadline=call.context.deadline, mib=mib) as body:
+        work = _with_provenance_headers(call, handler(body, call))
+        answer = await _handle_errors(request, rules.family, lambda: cancelled_by_disconnect(body.next_message, work))
+        # What was not read is still on its way.
+        return answer if body.complete or isinstance(answer, ClosingResponse) else ClosingResponse(answer)
+
+
+async def _with_provenance_headers(call: Call, answer: Awaitable[Response]) -> Response:
+    response = await answer
     write_provenance_headers(call.context.provenance, response.headers)
     return response
-
-
-def _call(request: Request, deadline: Deadline) -> Call:
-    services = _services(request)
-    settings = services.settings
-    context = request_context(request.scope, settings.limits, deadline(settings))
-    return Call(services, context, request.path_params, request.query_params, request.headers.get("user-agent", ""))
-
-
-def _services(request: Request) -> Services:
-    services: Services = request.app.state.services
-    return services

@@ -16,10 +16,11 @@ from gateway.capabilities.embedding import EmbeddingUseCase
 from gateway.capabilities.errors import NotConfiguredError
 from gateway.capabilities.model_catalogue import ModelCatalogue, ModelSource, ModelUse, ServedModel
 from gateway.capabilities.reranking import RerankingUseCase
-from gateway.http.admission import Admission
-from gateway.http.api_keys import KeyRing
-from gateway.http.body_limit import BodyLimit
+from gateway.http.api_keys import authenticator
+from gateway.http.bodies import BodyLimit
+from gateway.http.bulkheads import Admission
 from gateway.http.draining import Draining
+from gateway.http.identity import Authenticator
 from gateway.http.metrics import Instruments
 from gateway.settings import EmbeddingClientSettings, GatewaySettings, ModelSettings
 from torchless.clients.base import CapabilityClient
@@ -127,8 +128,8 @@ class Services:
     """The clients of the configured services, by the capability's name."""
     cache: EmbeddingCache
     """The cache of embeddings, with the embedding service behind it."""
-    keys: KeyRing
-    """Who may call."""
+    authenticator: Authenticator
+    """Turns credentials into principals."""
     body_limit: BodyLimit
     """Reads bodies."""
     admission: Admission
@@ -151,7 +152,7 @@ class Services:
             instruments=instruments,
             by_name=by_name,
             cache=_cache(by_name, settings, instruments),
-            keys=KeyRing(settings.auth.api_keys),
+            authenticator=authenticator(settings.auth.api_keys),
             body_limit=BodyLimit(settings.limits.body_mib, settings.limits.bodies_mib),
             admission=Admission(settings.limits.concurrent_requests),
         )
@@ -180,7 +181,9 @@ class Services:
         _configure(by_name, settings)
         self.body_limit.reconfigure(limits.body_mib, limits.bodies_mib)
         self.admission.reconfigure(limits.concurrent_requests)
-        return replace(self, settings=settings, by_name=by_name, cache=cache, keys=KeyRing(settings.auth.api_keys))
+        return replace(
+            self, settings=settings, by_name=by_name, cache=cache, authenticator=authenticator(settings.auth.api_keys)
+        )
 
     async def close(self) -> None:
         """Closes the cache and every client."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from torchless.clients.adaptive_limit import ConcurrencySettings
 from torchless.clients.cache.settings import CacheSettings
@@ -108,7 +108,6 @@ class LimitSettings(SettingsGroup):
         return self
 
 
-_MIN_KEY_LENGTH = 8
 _BUILT_IN_ALIASES = {"default/not-specified": ""}
 
 
@@ -152,23 +151,61 @@ class TEISettings(SettingsGroup):
     """Whether inputs that are too long are truncated when a request does not say."""
 
 
-class AuthSettings(SettingsGroup):
-    """API keys."""
+AccessScope = Literal["embed", "rerank", "gpu:read", "gpu:write", "models:read"]
+"""What a caller may do; each route requires one scope."""
+ALL_SCOPES: frozenset[AccessScope] = frozenset(get_args(AccessScope))
+_MIN_KEY_LENGTH = 8
 
-    api_keys: tuple[SecretStr, ...] = ()
-    """API keys that are accepted; empty: no key is required. With keys, every route except health, metrics and the
-    API's description requires one, as `Authorization: Bearer <key>`, `Authorization: <key>` or `X-Api-Key: <key>`. A
-    key has at least 8 printable ASCII characters: clients encode others differently. Set it by environment variable,
-    not in a file."""
+
+class APIKey(SettingsGroup):
+    """An API key, and the principal that it stands for."""
+
+    key: SecretStr
+    """The key: at least 8 printable ASCII characters, because clients encode others in different ways."""
+    name: str = Field(default="", max_length=128)
+    """Name of the principal, for people."""
+    tenant: str = Field(default="", max_length=128)
+    """Tenant of the principal, in printable ASCII; empty: no tenant in particular. Its embeddings are cached apart from
+    those of other tenants, and its GPU leases carry its name."""
+    scopes: tuple[AccessScope, ...] = tuple(sorted(ALL_SCOPES))
+    """What the principal may do."""
+
+    @field_validator("key")
+    @classmethod
+    def _can_be_sent(cls, given: SecretStr) -> SecretStr:
+        key = given.get_secret_value()
+        if not key.isascii() or not key.isprintable():
+            raise ValueError("a key must consist of printable ASCII characters; clients encode others differently")
+        if len(key) < _MIN_KEY_LENGTH or key != key.strip():
+            raise ValueError(f"a key must have at least {_MIN_KEY_LENGTH} characters, and no space at its ends")
+        return given
+
+    @field_validator("tenant")
+    @classmethod
+    def _can_be_metadata(cls, given: str) -> str:
+        if not (given.isascii() and given.isprintable()):
+            raise ValueError("a tenant must consist of printable ASCII characters")
+        return given
+
+
+def _key_alone(given: Any) -> Any:
+    return {"key": given} if isinstance(given, str | SecretStr) else given
+
+
+class AuthSettings(SettingsGroup):
+    """Authentication."""
+
+    api_keys: tuple[Annotated[APIKey, BeforeValidator(_key_alone)], ...] = ()
+    """API keys; empty: no key is required. With keys, every route requires one, except health, metrics and the API's
+    documentation: as `Authorization: Bearer <key>`, `Authorization: <key>` or `X-Api-Key: <key>`. An entry is a key
+    alone, which has all scopes and no tenant, or an object with `key`, `name`, `tenant` and `scopes`. Best set by the
+    environment variable, not in a file."""
 
     @field_validator("api_keys")
     @classmethod
-    def _fit_in_a_header(cls, given: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        for key in (each.get_secret_value() for each in given):
-            if not key.isascii() or not key.isprintable():
-                raise ValueError("a key must be printable ASCII; clients encode other characters differently")
-            if len(key) < _MIN_KEY_LENGTH or key != key.strip():
-                raise ValueError(f"a key must have at least {_MIN_KEY_LENGTH} characters, without spaces at its ends")
+    def _are_distinct(cls, given: tuple[APIKey, ...]) -> tuple[APIKey, ...]:
+        if len({each.key.get_secret_value() for each in given}) < len(given):
+            raise ValueError("two entries have the same key")
         return given
 
 
@@ -201,7 +238,7 @@ class GatewaySettings(ProgramSettings):
     gpu: GPUClientSettings = GPUClientSettings()
     """How the GPU service is called."""
     auth: AuthSettings = AuthSettings()
-    """API keys."""
+    """Authentication."""
     limits: LimitSettings = LimitSettings()
     """Limits of requests."""
     models: ModelSettings = ModelSettings()

@@ -1,7 +1,7 @@
 """One worker's life: opens the application, applies changed settings, and closes it.
 
 BentoML imports the service's module in its supervisor too, which answers no requests. The heavy imports are inside
-functions, so that FastAPI, gRPC and numpy stay out of that process and out of the time before the first worker starts.
+functions: Starlette, gRPC and numpy stay out of that process, and out of the time before the first worker starts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.settings import GatewaySettings
 from torchless.telemetry.logs import configure_logging
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.applications import Starlette
 
     from gateway.reload.reloader import Reloader
     from gateway.services import Services
@@ -36,7 +36,7 @@ class WorkerApp:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._app: FastAPI | None = None
+        self._app: Starlette | None = None
         self._reloader: Reloader | None = None
         self._reloading: asyncio.Task[None] | None = None
         self.draining = Draining()
@@ -65,20 +65,18 @@ class WorkerApp:
         if self._app is not None:
             await close(self._app)
 
-    def _reload(self, app: FastAPI, services: Services) -> None:
+    def _reload(self, app: Starlette, services: Services) -> None:
         from gateway.reload.reloader import Reloader
 
         def swap(changed: Services) -> None:
             if changed.settings.log_level != app.state.services.settings.log_level:
                 configure_logging(changed.settings.log_level)
             app.state.services = changed
-            # The API's description says whether a key is required.
-            app.openapi_schema = None
 
         path = GatewaySettings.file()
         if path is None:
             return
-        self._reloader = Reloader(path, services, swap, app.state.instruments)
+        self._reloader = Reloader(path, services, swap, services.instruments)
         self._reloading = asyncio.create_task(self._reloader.run())
         # Only the main thread receives signals; BentoML serves in it.
         if threading.current_thread() is threading.main_thread():
@@ -89,4 +87,4 @@ class WorkerApp:
         app: ASGIApp | None = self._app
         if app is None:
             raise RuntimeError("the application was called before it was opened")
-        await app(scope, receive, self.draining.closing(send))
+        await app(scope, receive, send)

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 _PACKAGES = {
-    "gateway": ("bentoml", "grpcio", "protobuf", "fastapi", "orjson", "uvloop", "httptools"),
+    "gateway": ("bentoml", "grpcio", "protobuf", "starlette", "orjson", "uvloop", "httptools"),
     "bentos": ("bentoml", "grpcio", "torch", "transformers", "sentence-transformers", "tokenizers"),
     "peers": ("infinity-emb", "torch", "transformers", "sentence-transformers", "tokenizers"),
 }

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from gateway.capabilities.request import RequestContext
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.errors import ResourceType, not_found
 
 ModelUse = Literal["embed", "rerank"]
 
@@ -99,7 +99,8 @@ class ModelCatalogue:
             if any(wanted[use] in {model.id, ""} for use in model.capabilities):
                 return model
         if context.provenance.degraded:
+            context.for_call()  # it may be the request's own deadline that was too short
             raise context.provenance.error()
-        raise TorchlessError(
-            ErrorKind.NOT_FOUND, f"the model {name!r} is not served; GET /v1/models lists the served models"
+        raise not_found(
+            ResourceType.MODEL, name, f"the model {name!r} is not served; GET /v1/models lists the served models"
         )

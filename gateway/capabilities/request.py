@@ -20,6 +20,8 @@ class RequestContext:
     """W3C trace context; empty: none."""
     deadline: Deadline
     """Until when its caller waits."""
+    tenant: str = ""
+    """Whose data it works with; empty: no tenant in particular."""
     provenance: Provenance = field(default_factory=Provenance)
     """How its answer comes about."""
 
@@ -31,4 +33,4 @@ class RequestContext:
         """
         if self.deadline.expired:
             raise TorchlessError(ErrorKind.DEADLINE, "the request's deadline passed before the service was called")
-        return CallContext(request_id=self.request_id, traceparent=self.traceparent, deadline=self.deadline)
+        return CallContext(self.request_id, self.tenant, self.traceparent, self.deadline)

@@ -1,7 +1,7 @@
-"""Who may call: the key that a request carries, and the keys that are let in.
+"""Authentication by API keys.
 
-Clients send it in one of three ways: `Authorization: Bearer <key>` (RFC 6750; OpenAI's, Cohere's, Jina's, litellm's),
-`Authorization: <key>` (llama-index's for text-embeddings-inference), or `X-Api-Key: <key>`. They are read here alone.
+Clients send a key in one of three ways: `Authorization: Bearer <key>` (RFC 6750; clients of OpenAI, Cohere, Jina and
+litellm), `Authorization: <key>` (llama-index's for text-embeddings-inference), or `X-Api-Key: <key>`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,51 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 
-from pydantic import SecretStr
 from starlette.types import Scope
 
+from gateway.http.identity import Authenticator, NoAuthentication, Principal
+from gateway.settings import APIKey
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
-def given_keys(scope: Scope) -> list[bytes]:
-    """The keys that the request in `scope` carries, as they travelled; none where it carries none.
+def authenticator(keys: Sequence[APIKey]) -> Authenticator:
+    """Requires one of `keys`; without any, requires nothing."""
+    return APIKeyAuthenticator(keys) if keys else NoAuthentication()
 
-    Several, because a proxy may set `Authorization` for its own ends beside the caller's `X-Api-Key`.
+
+class APIKeyAuthenticator:
+    """Accepts requests that carry one of several keys.
+
+    Args:
+        keys: The keys.
+    """
+
+    def __init__(self, keys: Sequence[APIKey]) -> None:
+        self._keys = [
+            (each.key.get_secret_value().encode(), Principal(each.name, each.tenant, frozenset(each.scopes)))
+            for each in keys
+        ]
+
+    async def authenticate(self, scope: Scope) -> Principal:
+        """The principal of the key that the request in `scope` carries.
+
+        Raises:
+            TorchlessError: UNAUTHENTICATED, when it carries no key, or none of these.
+        """
+        sent = sent_keys(scope)
+        if not sent:
+            raise _unauthenticated("an API key is required: send it as `Authorization: Bearer <key>` or as `X-Api-Key`")
+        # Compares each pair in full, so that the time does not reveal how close a key came.
+        found = [principal for one in sent for key, principal in self._keys if hmac.compare_digest(one, key)]
+        if not found:
+            raise _unauthenticated("the API key is not valid")
+        return found[0]
+
+
+def sent_keys(scope: Scope) -> list[bytes]:
+    """The keys that the request in `scope` carries, as they were sent.
+
+    There may be several, because a proxy can set `Authorization` for its own ends next to the caller's `X-Api-Key`.
     """
     found = []
     for name, value in scope["headers"]:
@@ -28,32 +63,6 @@ def given_keys(scope: Scope) -> list[bytes]:
         elif name == b"x-api-key":
             found.append(value)
     return [key.strip() for key in found if key.strip()]
-
-
-class KeyRing:
-    """The keys that are let in; without one, everybody is.
-
-    Args:
-        keys: The keys.
-    """
-
-    def __init__(self, keys: Sequence[SecretStr]) -> None:
-        self._keys = [key.get_secret_value().encode() for key in keys]
-
-    def check(self, scope: Scope) -> None:
-        """Lets the request in `scope` pass.
-
-        Raises:
-            TorchlessError: UNAUTHENTICATED, when keys are asked for and it carries none of them.
-        """
-        if not self._keys:
-            return
-        given = given_keys(scope)
-        if not given:
-            raise _unauthenticated("a key is needed: send it as `Authorization: Bearer <key>` or as `X-Api-Key`")
-        # Every key is compared with every other, and in full, so that the time says nothing about which one came near.
-        if not any([hmac.compare_digest(one, other) for one in given for other in self._keys]):  # noqa: C419
-            raise _unauthenticated("the key is not one that is let in here")
 
 
 def _unauthenticated(message: str) -> TorchlessError:

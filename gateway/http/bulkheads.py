@@ -1,50 +1,84 @@
-"""Divides what a worker has so much of, so that no capability that hangs takes what the others need."""
+"""Divides what a worker has between capabilities, so that one that hangs does not take what the others need.
+
+The pattern is the bulkhead (Nygard, Release It!, 2007). A bulkhead is named by the routes that use it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-Compartment = Literal["embedding", "reranking", "gpu", "models"]
-"""For whom something is taken: a capability, or the routes that ask several of them for their models."""
+from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
-class Bulkheads:
-    """Room that compartments share: none holds more than it leaves free.
+class SharedCapacity:
+    """Capacity that bulkheads share: none holds more than it leaves free.
 
     The rule is that of Choudhury and Hahne (Dynamic Queue Length Thresholds for Shared-Memory Packet Switches, 1998)
-    with a factor of 1. So one alone may hold half. While one is full, a second finds room for half of that, and a
-    third again for half of what is left then: whatever hangs, there is room for another. What is small against the
-    whole is bounded by this alone; the first piece of a compartment that holds nothing else may be as large as all
-    that is free.
+    with a factor of 1. So one bulkhead alone may hold half. While one is full, a second may hold half of the rest, and
+    a third half of what is left then: whatever hangs, there is capacity for another. Small amounts are bounded by
+    this alone; the first piece of a bulkhead that holds nothing else may be as large as all that is free.
 
     Args:
-        size: How much there is, in whichever unit is taken.
+        size: The capacity, in any unit.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._held: Counter[Compartment] = Counter()
+        self._held: Counter[str] = Counter()
 
     def reconfigure(self, size: int) -> None:
-        """Changes how much there is; what is held stays, and counts, also where it is more."""
+        """Changes the capacity; what is held stays and counts, even if it is more."""
         self._size = size
 
-    def take(self, compartment: Compartment, amount: int, begun: int = 0) -> bool:
-        """Whether there was room; if so, it is held.
+    def take(self, bulkhead: str, amount: int, begun: int = 0) -> bool:
+        """Takes capacity if there is enough, and returns whether there was.
 
         Args:
-            compartment: For whom.
+            bulkhead: For whom.
             amount: How much.
-            begun: What it holds already of the same piece, where that is taken bit by bit.
+            begun: What the bulkhead already holds of the same piece, when that is taken bit by bit.
         """
-        held = self._held[compartment]
+        held = self._held[bulkhead]
         free = self._size - self._held.total() - amount
         if amount and (free < 0 or (held > begun and held + amount > free)):
             return False
-        self._held[compartment] = held + amount
+        self._held[bulkhead] = held + amount
         return True
 
-    def give_back(self, compartment: Compartment, amount: int) -> None:
+    def give_back(self, bulkhead: str, amount: int) -> None:
         """Frees what was taken."""
-        self._held[compartment] -= amount
+        self._held[bulkhead] -= amount
+
+
+class Admission:
+    """Bounds the requests that one worker works on at once: it holds their bodies and answers in memory.
+
+    Args:
+        limit: Most requests at once.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._slots = SharedCapacity(limit)
+
+    def reconfigure(self, limit: int) -> None:
+        """Changes the limit; requests in progress stay and count, even if they are more."""
+        self._slots.reconfigure(limit)
+
+    @contextmanager
+    def slot(self, bulkhead: str) -> Iterator[None]:
+        """Holds a slot until the end of the block.
+
+        Raises:
+            TorchlessError: OVERLOADED, when no slot is free.
+        """
+        if not self._slots.take(bulkhead, 1):
+            message = (
+                "the gateway is busy: it is at its limit of concurrent requests; retry after the Retry-After delay"
+            )
+            raise TorchlessError(ErrorKind.OVERLOADED, message, retry_after_s=1.0)
+        try:
+            yield
+        finally:
+            self._slots.give_back(bulkhead, 1)

@@ -1,4 +1,4 @@
-"""An answer given while the caller still sends."""
+"""A response that is sent while the client still sends its body, and then closes the connection."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from starlette.types import Receive, Scope, Send
 _LINGER_S = 0.25
 
 
-class LastAnswer(Response):
-    """Answers, and closes the connection a moment later.
+class ClosingResponse(Response):
+    """Sends a response, and closes the connection a moment later.
 
-    Closing is what ends the sending; kept alive, the connection would have to read the rest. But to close a socket with
-    bytes unread resets the connection, which throws away the answer on its way (RFC 9112, section 9.6): so the answer
-    goes out first, nothing is read meanwhile, and the connection closes after a pause.
+    Only closing stops the client; on a connection that is kept alive, the rest of the body would have to be read. But
+    closing a socket with unread bytes resets the connection, which discards the response on its way (RFC 9112, section
+    9.6). So the response goes out first, nothing is read meanwhile, and the connection closes after a pause.
 
     Args:
-        answer: What to say.
+        response: The response; its body is held in memory.
     """
 
-    def __init__(self, answer: Response) -> None:
-        super().__init__(answer.body, answer.status_code, {**answer.headers, "connection": "close"})
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.body, response.status_code, {**response.headers, "connection": "close"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request (https://asgi.readthedocs.io)."""

@@ -1,4 +1,4 @@
-"""A caller that hangs up is not computed for."""
+"""Cancels the work of a request whose client disconnected."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ T = TypeVar("T")
 
 
 async def cancelled_by_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work`, and cancels it when `receive` reports that the caller is gone.
+    """Runs `work`, and cancels it when `receive` reports that the client disconnected.
 
-    The body must have been read: what is received from here on can only be the end of the connection. Cancelling a
-    gRPC call reaches its service, which then drops it.
+    The body must have been read: from here on, `receive` can only report the end of the connection. Cancelling a gRPC
+    call reaches its service, which then drops it.
 
     Raises:
-        ClientDisconnect: The caller hung up first.
+        ClientDisconnect: The client disconnected first.
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  # a coroutine runs in a task
-    gone = False
+    disconnected = False
 
     async def watch() -> None:
-        nonlocal gone
+        nonlocal disconnected
         while (await receive())["type"] != "http.disconnect":
             pass
-        gone = True
+        disconnected = True
         task.cancel()
 
     watcher = asyncio.create_task(watch())
     try:
         return await work
     except asyncio.CancelledError:
-        if gone and task.uncancel() == 0:
+        if disconnected and task.uncancel() == 0:
             raise ClientDisconnect from None
         raise
     finally:

@@ -11,8 +11,8 @@ import orjson
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from gateway.http.exceptions import MethodNotAllowedError
-from torchless.contracts.errors import HTTP_STATUS, TorchlessError
+from gateway.http.exceptions import MalformedRequestError, MethodNotAllowedError
+from torchless.contracts.errors import TorchlessError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +20,23 @@ class ErrorFamily:
     """How one API family answers errors."""
 
     name: str
-    """For logs and the documentation."""
+    """Its name in the OpenAPI document."""
     status: Callable[[TorchlessError], int]
     """The HTTP status of an error."""
     body: Callable[[TorchlessError, int], Mapping[str, Any]]
     """The JSON body of an error with its status."""
     schema: type[BaseModel]
-    """What `body` makes, for the API's description."""
+    """The model of `body`, for the OpenAPI document."""
     statuses: tuple[int, ...]
-    """All that `status` gives for routes that embed, for the API's description."""
+    """All that `status` gives for routes with a JSON body, for the OpenAPI document."""
+
+    @property
+    def malformed_status(self) -> int:
+        """The HTTP status of a request that cannot be parsed."""
+        return self.status(MalformedRequestError(()))
 
     def answer(self, error: TorchlessError, headers: Mapping[str, str] | None = None) -> Response:
-        """The response for `error`; 429 and 503 carry Retry-After in whole seconds, 401 the scheme of the key."""
+        """The response for `error`; 429 and 503 have Retry-After in whole seconds, 401 has WWW-Authenticate."""
         status = self.status(error)
         sent = dict(headers or {})
         if status in {429, 503}:
@@ -44,8 +49,8 @@ class ErrorFamily:
 
 def plain_status(error: TorchlessError) -> int:
     """The HTTP status of the error's kind; 405 for a method that the route does not answer."""
-    return 405 if isinstance(error, MethodNotAllowedError) else HTTP_STATUS[error.kind]
+    return 405 if isinstance(error, MethodNotAllowedError) else error.kind.policy.http_status
 
 
-PLAIN_STATUSES = (400, 401, 404, 413, 429, 500, 503, 504)
-"""All that `plain_status` gives for routes that embed or rerank."""
+PLAIN_STATUSES = (400, 404, 413, 429, 500, 503, 504)
+"""All that `plain_status` gives for routes that embed or rerank, without those of authentication."""

@@ -1,61 +1,64 @@
-"""Errors that the gateway itself finds, where an API family answers them unlike others of their kind."""
+"""Errors that the HTTP side finds itself, where an API family answers them unlike others of their kind."""
 
 from __future__ import annotations
 
-from torchless.contracts.errors import ErrorKind, FieldViolation, TorchlessError
-from torchless.contracts.field_path import parse_path
+from torchless.contracts.errors import ErrorKind, FieldViolation, Resource, ResourceType, TorchlessError, describe
+from torchless.contracts.field_path import FieldPath
 
 
-class BodyTooLargeError(TorchlessError):
-    """The caller's fault: the body is larger than the limit. The rest of it is still on the way."""
-
-    def __init__(self, mib: float) -> None:
-        violation = FieldViolation(("body",), f"is larger than {mib:g} MiB; send fewer or shorter inputs")
-        super().__init__(ErrorKind.INPUT_TOO_LARGE, f"body: {violation.description}", violations=(violation,))
+class UnreadBodyError(TorchlessError):
+    """The body was not read to its end; the rest may still be on its way."""
 
 
-class BodyTooLateError(TorchlessError):
-    """The caller's fault: its time was over before its body was there. The rest of it may still be on the way."""
+def body_too_large(mib: float) -> UnreadBodyError:
+    """The body is larger than the limit."""
+    violations = (FieldViolation(("body",), f"is larger than {mib:g} MiB; send fewer or shorter inputs"),)
+    return UnreadBodyError(ErrorKind.INPUT_TOO_LARGE, describe(violations), violations=violations)
 
-    def __init__(self) -> None:
-        super().__init__(ErrorKind.DEADLINE, "the request's body did not arrive within its time")
+
+def body_too_late() -> UnreadBodyError:
+    """The deadline expired while the body was read."""
+    return UnreadBodyError(ErrorKind.DEADLINE, "the deadline expired before the request's body arrived")
 
 
-class NoRoomForBodyError(TorchlessError):
-    """Nobody's fault: the bodies of other requests fill the memory set aside. The rest may still be on the way."""
-
-    def __init__(self) -> None:
-        super().__init__(ErrorKind.OVERLOADED, "the gateway is busy; try again shortly", retry_after_s=1.0)
+def body_memory_full() -> UnreadBodyError:
+    """The bodies of other requests take the memory set aside for bodies."""
+    return UnreadBodyError(
+        ErrorKind.OVERLOADED,
+        "the gateway is busy: its memory for request bodies is full; retry after the Retry-After delay",
+        retry_after_s=1.0,
+    )
 
 
 class MalformedRequestError(TorchlessError):
-    """The caller's fault: the body or a header cannot be read as what the route takes."""
+    """The body or a header cannot be read as what the route takes."""
 
-    def __init__(self, message: str, violations: tuple[FieldViolation, ...] = ()) -> None:
-        super().__init__(ErrorKind.INVALID_INPUT, message, violations=violations)
+    def __init__(self, violations: tuple[FieldViolation, ...], message: str | None = None) -> None:
+        super().__init__(ErrorKind.INVALID_INPUT, message or describe(violations), violations=violations)
 
 
-def malformed(field: str, description: str) -> MalformedRequestError:
-    """A `MalformedRequestError` about one field; its message is `field: description`."""
-    return MalformedRequestError(f"{field}: {description}", (FieldViolation(parse_path(field), description),))
+def malformed(path: FieldPath | str, description: str) -> MalformedRequestError:
+    """A `MalformedRequestError` about one field, given by its path or its name."""
+    return MalformedRequestError((FieldViolation((path,) if isinstance(path, str) else path, description),))
 
 
 class MethodNotAllowedError(TorchlessError):
-    """The caller's fault: the route is there, but not for this method."""
+    """The route exists, but not for this method."""
 
     def __init__(self) -> None:
-        super().__init__(ErrorKind.INVALID_INPUT, "this route does not answer this method; see the Allow header")
+        super().__init__(
+            ErrorKind.INVALID_INPUT, "this route does not support this method; the Allow header lists those it supports"
+        )
 
 
-class UnknownRouteError(TorchlessError):
-    """The caller's fault: nothing is served under this path."""
-
-    def __init__(self) -> None:
-        super().__init__(ErrorKind.NOT_FOUND, "there is no such route; GET /docs lists those that there are")
+def unknown_route(path: str) -> TorchlessError:
+    """No route has this path."""
+    message = "there is no such route; GET /docs lists the routes"
+    return TorchlessError(ErrorKind.NOT_FOUND, message, resource=Resource(ResourceType.ROUTE, path))
 
 
 class GatewayDefectError(TorchlessError):
-    """Our own fault, here and not in a service; the cause is in the log."""
+    """A defect of the gateway, not of a service; the log has the cause."""
 
     def __init__(self) -> None:
-        super().__init__(ErrorKind.INTERNAL, "the gateway failed; its log names the request by its x-request-id")
+        super().__init__(ErrorKind.INTERNAL, "the gateway failed; find the request in its log by its x-request-id")

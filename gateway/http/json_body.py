@@ -1,4 +1,4 @@
-"""Bytes of a request to a validated body, at a cost that follows their number.
+"""Parses the bytes of a request into a validated body, at a cost that follows their number.
 
 What a body turns into must stay near its size, whatever it holds. Lists stop at their first wrong item (see
 `gateway.apis.field_types`), and bodies with very many values are refused before they are parsed: a one-digit number
@@ -7,28 +7,85 @@ takes fifty times its bytes while it is parsed, an empty list a hundred times.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from starlette.responses import Response
 
+from gateway.http.error_family import ErrorFamily
 from gateway.http.exceptions import MalformedRequestError
-from torchless.contracts.errors import FieldViolation, input_too_large
+from torchless.contracts.errors import FieldViolation, describe, input_too_large
 
 Body = TypeVar("Body", bound=BaseModel)
-MOST_CONTAINERS = 100_000
+MAX_CONTAINERS = 100_000
 """Most lists and objects in one body."""
-MOST_VALUES = 1_000_000
+MAX_VALUES = 1_000_000
 """Most values in one body, for instance token ids of all inputs. OpenAI's API takes 300,000 tokens in one request."""
+_SHOWN_VIOLATIONS = 5
 
 
-def parsed(model: type[Body], raw: bytes) -> Body:
+@dataclass(frozen=True, slots=True)
+class BodyVariant:
+    """A JSON body that a route takes, and what handles it. Most routes have one; paths that APIs share have several."""
+
+    family: ErrorFamily
+    """How its errors are answered."""
+    body: type[BaseModel]
+    """Its model."""
+    answer: Any
+    """The answer's type, for the OpenAPI document."""
+    examples: Mapping[str, Any]
+    """Example bodies by what they show."""
+    handler: Callable[[Any, Any], Coroutine[Any, Any, Response]]
+    """Takes the validated body and a `Call`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedBody:
+    """A body whose variant is known."""
+
+    variant: BodyVariant
+    """The variant."""
+    validated: Callable[[], Any]
+    """Validates the body; raises as `parse`."""
+
+
+def single(variant: BodyVariant) -> Callable[[bytes], ParsedBody]:
+    """Reads every body as `variant`."""
+    return lambda raw: ParsedBody(variant, partial(parse, variant.body, raw))
+
+
+def by_field(variants: Mapping[str, BodyVariant]) -> Callable[[bytes], ParsedBody]:
+    """Reads a body as the variant whose field it has.
+
+    Args:
+        variants: By the name of a field that no other variant has.
+    """
+
+    def parse_variant(raw: bytes) -> ParsedBody:
+        content = parse(_AnyObject, raw).root
+        found = [name for name in variants if content.get(name) is not None]
+        if len(found) == 1:
+            variant = variants[found[0]]
+            return ParsedBody(variant, partial(_validate, variant.body, content))
+        answers = "; ".join(f"{name} gets the answer of {variant.family.name}" for name, variant in variants.items())
+        description = f"give one of {' and '.join(variants)}: {answers}"
+        violations = tuple(FieldViolation((name,), description) for name in variants)
+        raise MalformedRequestError(violations, f"{', '.join(variants)}: {description}")
+
+    return parse_variant
+
+
+def parse(model: type[Body], raw: bytes) -> Body:
     """The body that `raw` holds as JSON.
 
     Raises:
-        MalformedRequestError: It is no JSON, or not what `model` takes.
-        TorchlessError: INPUT_TOO_LARGE, when it holds more than `MOST_CONTAINERS` or `MOST_VALUES`.
+        MalformedRequestError: It is not JSON, or not what `model` takes.
+        TorchlessError: INPUT_TOO_LARGE, when it holds more than `MAX_CONTAINERS` or `MAX_VALUES`.
     """
     _check_structure(raw)
     try:
@@ -37,19 +94,9 @@ def parsed(model: type[Body], raw: bytes) -> Body:
         raise _malformed(error) from None
 
 
-def json_object(raw: bytes) -> dict[str, Any]:
-    """The object that `raw` holds as JSON, of whatever fields; raises as `parsed`."""
-    return parsed(_AnyObject, raw).root
-
-
-def validated(model: type[Body], given: Mapping[str, Any]) -> Body:
-    """The body that `given`, from `json_object`, is.
-
-    Raises:
-        MalformedRequestError: It is not what `model` takes.
-    """
+def _validate(model: type[Body], content: Mapping[str, Any]) -> Body:
     try:
-        return model.model_validate(given)
+        return model.model_validate(content)
     except ValidationError as error:
         raise _malformed(error) from None
 
@@ -59,25 +106,24 @@ class _AnyObject(RootModel[dict[str, Any]]):
 
 
 def _malformed(error: ValidationError) -> MalformedRequestError:
-    violations = tuple(
-        FieldViolation(e["loc"], e["msg"])
-        for e in error.errors(include_url=False, include_context=False, include_input=False)
-    )
-    message = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations[:5])
-    return MalformedRequestError(message, tuple(v for v in violations if v.path))
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    violations = tuple(FieldViolation(each["loc"], each["msg"]) for each in found if each["loc"])
+    # Of a body that is no object, no field is at fault.
+    about_body = [each["msg"] for each in found if not each["loc"]]
+    return MalformedRequestError(violations, "; ".join(about_body) or describe(violations[:_SHOWN_VIOLATIONS]))
 
 
 def _check_structure(raw: bytes) -> None:
-    """Counts outside strings, where counting everywhere finds too many.
+    """Counts outside strings, but only where counting everywhere finds too many.
 
-    Of whole arrays, for bodies are large here and their strings may be many and short.
+    Counts with arrays over the whole body, because large bodies may hold many short strings.
     """
-    if raw.count(b"[") + raw.count(b"{") <= MOST_CONTAINERS and raw.count(b",") <= MOST_VALUES:
+    if raw.count(b"[") + raw.count(b"{") <= MAX_CONTAINERS and raw.count(b",") <= MAX_VALUES:
         return
-    # Without its escapes, a string has no quote but at its ends. Pairs of backslashes go first: they escape nothing.
+    # Without its escapes, a string has quotes only at its ends. Pairs of backslashes go first: they escape nothing.
     plain = np.frombuffer(raw.replace(b"\\\\", b"").replace(b'\\"', b""), np.uint8)
     outside = plain[~np.logical_xor.accumulate(plain == ord('"'))]
-    if np.count_nonzero((outside == ord("[")) | (outside == ord("{"))) > MOST_CONTAINERS:
-        raise input_too_large("body", f"holds more than {MOST_CONTAINERS} lists and objects; send fewer inputs")
-    if np.count_nonzero(outside == ord(",")) > MOST_VALUES:
-        raise input_too_large("body", f"holds more than {MOST_VALUES} values; send fewer inputs")
+    if np.count_nonzero((outside == ord("[")) | (outside == ord("{"))) > MAX_CONTAINERS:
+        raise input_too_large("body", f"holds more than {MAX_CONTAINERS} lists and objects; send fewer inputs")
+    if np.count_nonzero(outside == ord(",")) > MAX_VALUES:
+        raise input_too_large("body", f"holds more than {MAX_VALUES} values; send fewer inputs")

@@ -7,20 +7,17 @@ workers, `PROMETHEUS_MULTIPROC_DIR` (BentoML sets it) names the folder through w
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from torchless.clients.cache.metrics import CacheMetrics
 from torchless.clients.metrics import ClientMetrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-_METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
 _BUCKETS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -111,41 +108,3 @@ def _is_alive(pid: int) -> bool:
     except OSError:  # there is no /proc, or it has just gone
         return True
     return state[:1] != ["Z"]
-
-
-class InstrumentsMiddleware:
-    """Counts and times every HTTP request.
-
-    Args:
-        app: What answers.
-        instruments: Where to count.
-    """
-
-    def __init__(self, app: ASGIApp, instruments: Instruments) -> None:
-        self._app = app
-        self._instruments = instruments
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request (https://asgi.readthedocs.io)."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = 500
-        started = time.perf_counter()
-
-        async def send_and_see(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        self._instruments.in_flight.inc()
-        try:
-            await self._app(scope, receive, send_and_see)
-        finally:
-            self._instruments.in_flight.dec()
-            # Behind BentoML's mount a path that no route of ours has is the mount's own, whose path is empty.
-            route = getattr(scope.get("route"), "path", "") or "unmatched"
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._instruments.requests.labels(method, route, status).inc()
-            self._instruments.seconds.labels(method, route).observe(time.perf_counter() - started)

@@ -1,182 +1,217 @@
-"""How routes are described in OpenAPI; accurate, because tests are made from it."""
+"""The OpenAPI document, made from the registered routes; accurate, because tests are generated from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
-from operator import or_
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
-from starlette.responses import Response
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import CoreModeRef, CoreRef, DefsRef, GenerateJsonSchema
 
-from gateway.apis.cohere import schemas as cohere
-from gateway.apis.gpu import schemas as gpu
-from gateway.apis.openai import schemas as openai
-from gateway.apis.rerank import schemas as rerank
-from gateway.apis.tei import schemas as tei
-from gateway.apis.vllm import schemas as vllm
-from gateway.http.body_variants import Form
-from gateway.http.error_family import ErrorFamily
-from gateway.http.exceptions import MalformedRequestError
+from gateway.http.json_body import BodyVariant
 from gateway.http.request_headers import MIN_TIMEOUT_S, TIMEOUT_HEADER
-from gateway.settings import GatewaySettings
 
-_BODIES: tuple[type[BaseModel], ...] = (
-    openai.EmbeddingsRequest,
-    tei.EmbedRequest,
-    tei.EmbedAllRequest,
-    tei.SimilarityRequest,
-    tei.TokenizeRequest,
-    tei.DecodeRequest,
-    cohere.EmbedV1Request,
-    cohere.EmbedV2Request,
-    cohere.RerankRequest,
-    rerank.RerankRequest,
-    tei.RerankRequest,
-    vllm.ScoreRequest,
-    gpu.AllocationRequest,
-    gpu.RenewalRequest,
-)
-"""What routes read themselves, so that FastAPI does not know of it."""
-EVENTS = "text/event-stream"
-"""In place of an answer's type: server-sent events, which the route's description tells of."""
+Mode = Literal["validation", "serialization"]
 _REF = "#/components/schemas/{model}"
 _MEANINGS = {
+    200: "The answer",
     400: "The request is wrong; the message says what to change",
-    401: "The gateway asks for a key, and there is none or a wrong one",
-    404: "No such model, or lease",
-    409: "The idempotency key stands for another request",
+    401: "The API key is missing or not valid",
+    403: "The API key lacks the scope that the route requires",
+    404: "There is no such model or lease",
+    409: "The idempotency key belongs to another request",
     413: "Past a limit of the gateway, the model or the devices, or a value that the model does not support",
-    422: "The body or a header cannot be read, or the vocabulary does not hold the input",
+    422: "The body or a header cannot be parsed, or the vocabulary does not hold the input",
     424: "The service failed",
-    429: "Busy; try again after Retry-After",
+    429: "Overloaded; retry after the Retry-After delay",
     500: "The gateway or the service failed",
-    503: "The service does not answer or is not ready",
-    504: "The deadline passed first",
+    503: "The service is unreachable or not ready",
+    504: "The deadline expired",
 }
-_KEYS = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "The key, also without the word Bearer."},
+_SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The key, with or without the word Bearer."},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-Api-Key", "description": "The key."},
 }
-"""How a key is sent, where the gateway asks for one."""
 _HEADERS = [
     {
         "name": TIMEOUT_HEADER,
         "in": "header",
         "required": False,
-        "description": "Seconds that the caller waits.",
+        "description": "The request's deadline, in seconds from its arrival.",
         "schema": {"type": "number", "minimum": MIN_TIMEOUT_S},
     },
     {
         "name": "x-request-id",
         "in": "header",
         "required": False,
-        "description": "Id of the request; made when absent, and answered.",
+        "description": "The request's id, repeated in the response; generated when absent.",
         "schema": {"type": "string"},
     },
 ]
 
 
-def described_post(
-    path: str, about: Callable[..., Any], *, family: ErrorFamily, forms: Sequence[Form]
-) -> dict[str, Any]:
-    """Arguments of `add_api_route` for a route that takes one of `forms`; `about` has its name and docstring."""
-    schemas = [{"$ref": _REF.format(model=schema_name(form.body))} for form in forms]
-    examples = {name: {"summary": name, "value": value} for form in forms for name, value in form.examples.items()}
-    content = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}, "examples": examples}
-    families = {each.name: each for each in (family, *(form.family for form in forms))}.values()
-    statuses = sorted({status for each in families for status in each.statuses})
-    errors = {status: _either(each.schema for each in families if status in each.statuses) for status in statuses}
-    described = _described(path, about, family, _either(form.answer for form in forms), errors)
-    extra = {
-        "parameters": [*_in_path(path), *_HEADERS],
-        "requestBody": {"required": True, "content": {"application/json": content}},
+@dataclass(frozen=True, slots=True)
+class MediaType:
+    """In place of an answer's type: text of a media type other than JSON."""
+
+    name: str
+    """The media type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One route and method, as the document describes it."""
+
+    method: str
+    """The method, in capitals."""
+    path: str
+    """The path, as Starlette has it."""
+    about: Callable[..., Any]
+    """Its name and docstring describe the route."""
+    tag: str
+    """The API family."""
+    scope: str | None
+    """The scope that it requires; None: it is open to everyone."""
+    answers: Mapping[int, Sequence[Any]]
+    """By status, the types that an answer may have."""
+    query: type[BaseModel] | None = None
+    """The query parameters."""
+    bodies: Sequence[type[BaseModel]] = ()
+    """The models of JSON bodies that it takes."""
+    examples: Mapping[str, Any] = field(default_factory=dict)
+    """Example bodies by what they show."""
+    body_type: str = "application/json"
+    """The body's media type; without `bodies`, its content is not described further."""
+    reads_headers: bool = True
+    """Whether it reads the headers that most routes read."""
+
+    @property
+    def id(self) -> str:
+        """Its id, unique in the document."""
+        path = self.shown_path.strip("/").replace("/", "_").replace("{", "").replace("}", "") or "root"
+        return f"{path}_{self.about.__name__}"
+
+    @property
+    def shown_path(self) -> str:
+        """The path without the converters of its parameters."""
+        return self.path.replace(":path}", "}")
+
+    def with_json(self, variants: Sequence[BodyVariant]) -> Operation:
+        """The operation with JSON bodies."""
+        examples = {name: value for variant in variants for name, value in variant.examples.items()}
+        return replace(self, bodies=[variant.body for variant in variants], examples=examples)
+
+    def with_stream(self, media_type: str) -> Operation:
+        """The operation with a body of another media type."""
+        return replace(self, body_type=media_type)
+
+    def types(self) -> Iterator[tuple[Any, Mode]]:
+        """The types that it refers to."""
+        yield from ((body, "validation") for body in self.bodies)
+        for types in self.answers.values():
+            yield from ((each, "serialization") for each in types if not isinstance(each, MediaType))
+
+
+class OpenAPI:
+    """Describes an API; the document is made when it is first read.
+
+    Args:
+        title: The API's title.
+        version: Its version.
+        description: What it is.
+        operations: Its routes.
+    """
+
+    def __init__(self, title: str, version: str, description: str, operations: Sequence[Operation]) -> None:
+        self._info = {"title": title, "version": version, "description": description}
+        self._operations = operations
+
+    def document(self, *, requires_key: bool) -> dict[str, Any]:
+        """The document of a gateway that does, or does not, require API keys."""
+        return {**self._document, "security": [{name: []} for name in _SECURITY] if requires_key else []}
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        adapters = {
+            (each, mode): TypeAdapter(each) for operation in self._operations for each, mode in operation.types()
+        }
+        schemas, definitions = TypeAdapter.json_schemas(
+            [(each, mode, adapter) for (each, mode), adapter in adapters.items()],
+            ref_template=_REF,
+            schema_generator=_SchemaGenerator,
+        )
+        paths: dict[str, dict[str, Any]] = {}
+        for operation in self._operations:
+            described = _described(operation, schemas)
+            paths.setdefault(operation.shown_path, {})[operation.method.lower()] = described
+        components = {"schemas": dict(sorted(definitions["$defs"].items())), "securitySchemes": _SECURITY}
+        return {"openapi": "3.1.0", "info": self._info, "paths": paths, "components": components}
+
+
+class _SchemaGenerator(GenerateJsonSchema):
+    """Names a component by its API family and its class: families have classes of the same name."""
+
+    def get_defs_ref(self, core_mode_ref: CoreModeRef) -> DefsRef:
+        """The name of the class, after its family's and an underscore where it has one."""
+        path, _, number = core_mode_ref[0].partition(":")
+        if path.startswith("gateway.apis."):
+            family, _, name = path.split(".")[-3:]
+            path = f"{family}_{name}"
+        return super().get_defs_ref((CoreRef(f"{path}:{number}"), core_mode_ref[1]))
+
+
+def _described(operation: Operation, schemas: Mapping[tuple[Any, Mode], Any]) -> dict[str, Any]:
+    summary, _, description = (operation.about.__doc__ or "").partition("\n\n")
+    texts = [" ".join(description.split())]
+    if operation.scope is not None:
+        texts.append(f"Requires the scope `{operation.scope}`.")
+    described: dict[str, Any] = {
+        "tags": [operation.tag],
+        "summary": " ".join(summary.split()).rstrip("."),
+        "description": " ".join(filter(None, texts)),
+        "operationId": operation.id,
+        "responses": {str(status): _answer(status, types, schemas) for status, types in operation.answers.items()},
     }
-    return {**described, "methods": ["POST"], "openapi_extra": extra}
+    headers = _HEADERS if operation.reads_headers else []
+    if parameters := [*_path_parameters(operation.shown_path), *_query_parameters(operation.query), *headers]:
+        described["parameters"] = parameters
+    if operation.method == "POST":
+        described["requestBody"] = {"required": True, "content": {operation.body_type: _body(operation, schemas)}}
+    if operation.scope is None:
+        described["security"] = []
+    return described
 
 
-def described_bodiless(
-    path: str,
-    handler: Callable[..., Any],
-    *,
-    family: ErrorFamily,
-    answer: Any,
-    statuses: tuple[int, ...],
-    also_answered_with: tuple[int, ...],
-    open_to_all: bool,
-    query: type[BaseModel] | None,
-) -> dict[str, Any]:
-    """Arguments of `add_api_route` for a route without a body."""
-    # A header can be malformed without a body, too.
-    always = {family.status(MalformedRequestError("")), 500} | (set() if open_to_all else {401})
-    errors = dict.fromkeys(sorted(always | {*statuses}), family.schema)
-    described = _described(path, handler, family, answer, errors | dict.fromkeys(also_answered_with, answer))
-    if answer is EVENTS:
-        described["responses"][200] = {"description": "Events", "content": {EVENTS: {"schema": {"type": "string"}}}}
-        # A class without a type of its own; FastAPI's usual one would be listed beside.
-        described["response_class"] = Response
-    extra: dict[str, Any] = {"parameters": [*_in_path(path), *_in_query(query), *_HEADERS]}
-    if open_to_all:
-        extra["security"] = []
-    return {**described, "openapi_extra": extra}
+def _body(operation: Operation, schemas: Mapping[tuple[Any, Mode], Any]) -> dict[str, Any]:
+    if not operation.bodies:
+        return {"schema": {"type": "string", "format": "binary"}}
+    examples = {name: {"summary": name, "value": value} for name, value in operation.examples.items()}
+    return {"schema": _any_of([schemas[body, "validation"] for body in operation.bodies]), "examples": examples}
 
 
-def _in_path(path: str) -> list[dict[str, Any]]:
-    names = [part.split(":")[0] for part in path.replace("}", "{").split("{")[1::2]]
-    return [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
+def _answer(status: int, types: Sequence[Any], schemas: Mapping[tuple[Any, Mode], Any]) -> dict[str, Any]:
+    (first, *_) = types
+    if isinstance(first, MediaType):
+        content: dict[str, Any] = {first.name: {"schema": {"type": "string"}}}
+    else:
+        content = {"application/json": {"schema": _any_of([schemas[each, "serialization"] for each in types])}}
+    return {"description": _MEANINGS[status], "content": content}
 
 
-def _in_query(query: type[BaseModel] | None) -> list[dict[str, Any]]:
+def _any_of(schemas: Sequence[Any]) -> Any:
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    names = path.replace("}", "{").split("{")[1::2]
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def _query_parameters(query: type[BaseModel] | None) -> list[dict[str, Any]]:
     properties = {} if query is None else query.model_json_schema()["properties"]
     return [
         {"name": name, "in": "query", "required": False, "description": about.pop("description", ""), "schema": about}
         for name, about in properties.items()
     ]
-
-
-def _described(
-    path: str, about: Callable[..., Any], family: ErrorFamily, answer: Any, errors: Mapping[int, Any]
-) -> dict[str, Any]:
-    summary, _, description = (about.__doc__ or "").partition("\n\n")
-    responses: dict[int, dict[str, Any]] = {200: {"model": answer, "description": "The answer"}}
-    responses |= {status: {"model": body, "description": _MEANINGS[status]} for status, body in errors.items()}
-    name = path.strip("/").replace("/", "_").replace("{", "").replace(":path}", "").replace("}", "") or "root"
-    return {
-        "response_model": None,
-        "responses": responses,
-        "summary": summary.rstrip("."),
-        "description": " ".join(description.split()),
-        "operation_id": f"{name}_{about.__name__}",
-        "tags": [family.name],
-    }
-
-
-def _either(types: Iterable[Any]) -> Any:
-    """The union of `types`."""
-    return reduce(or_, types)
-
-
-def schema_name(model: type[BaseModel]) -> str:
-    """Name of a request model among the components: its module's last part and its own, for two families share some."""
-    return f"{model.__module__.split('.')[-2]}_{model.__name__}"
-
-
-def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """The document of `app`, with the request bodies that its routes read themselves."""
-    document = get_openapi(
-        title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
-    )
-    components = document["components"]["schemas"]
-    for body in _BODIES:
-        _, definitions = models_json_schema([(body, "validation")], ref_template=_REF)
-        parts = definitions["$defs"]
-        components[schema_name(body)] = parts.pop(body.__name__)
-        components.update(parts)
-    document["components"]["securitySchemes"] = _KEYS
-    settings: GatewaySettings = app.state.services.settings
-    document["security"] = [{name: []} for name in _KEYS] if settings.auth.api_keys else []
-    return document

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from fastapi import APIRouter
 from numpy.typing import NDArray
 from starlette.responses import Response
 
@@ -26,10 +25,10 @@ from gateway.apis.rerank.bodies import (
 from gateway.encoding.base64 import base64_rows
 from gateway.encoding.json import finite, json_response
 from gateway.http.exceptions import malformed
-from gateway.routing import Call, DirectRoute, post
+from gateway.routing import Call, Routes
 from torchless.clients.embedding import Embeddings, EmbedOptions, InputType, Truncation
 
-router = APIRouter(route_class=DirectRoute)
+routes = Routes(COHERE)
 _INPUT_TYPES = {"search_query": InputType.QUERY, "search_document": InputType.DOCUMENT}
 _TRUNCATIONS = {"NONE": Truncation.NONE, "START": Truncation.LEFT, "END": Truncation.RIGHT}
 _EXAMPLES_V1 = {"documents": {"texts": ["Swifts sleep on the wing."], "input_type": "search_document"}}
@@ -64,11 +63,10 @@ _DOCUMENTS_A_UNIT = 100
 """https://docs.cohere.com/docs/how-does-cohere-pricing-work"""
 
 
-@post(
-    router,
+@routes.post(
     "/v1/embed",
-    compartment="embedding",
-    family=COHERE,
+    scope="embed",
+    bulkhead="embedding",
     body=EmbedV1Request,
     answer=EmbedAnswer,
     examples=_EXAMPLES_V1,
@@ -81,11 +79,10 @@ async def embed_v1(body: EmbedV1Request, call: Call) -> Response:
     return _response("1", body.texts, answer, _by_type(answer, body.embedding_types), "embeddings_by_type")
 
 
-@post(
-    router,
+@routes.post(
     "/v2/embed",
-    compartment="embedding",
-    family=COHERE,
+    scope="embed",
+    bulkhead="embedding",
     body=EmbedV2Request,
     answer=EmbedAnswer,
     examples=_EXAMPLES_V2,
@@ -101,11 +98,10 @@ async def embed_v2(body: EmbedV2Request, call: Call) -> Response:
     return _response("2", texts, answer, _by_type(answer, body.embedding_types), "embeddings_by_type")
 
 
-@post(
-    router,
+@routes.post(
     "/v1/rerank",
-    compartment="reranking",
-    family=COHERE,
+    scope="rerank",
+    bulkhead="reranking",
     body=RerankRequest,
     answer=RerankAnswer,
     examples=_RERANK_V1,
@@ -119,11 +115,10 @@ async def rerank_v1(body: RerankRequest, call: Call) -> Response:
     return await _reranked("1", body, call)
 
 
-@post(
-    router,
+@routes.post(
     "/v2/rerank",
-    compartment="reranking",
-    family=COHERE,
+    scope="rerank",
+    bulkhead="reranking",
     body=RerankRequest,
     answer=RerankAnswer,
     examples=_RERANK_V2,

@@ -13,11 +13,11 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 
 def _body(error: TorchlessError, status: int) -> Mapping[str, Any]:
     """OpenAI's body; the code of a lease that has ended says how it ended."""
-    body = dict(openai_body(error, status)["error"])
-    if error.kind is ErrorKind.NOT_FOUND:
-        reason = error.metadata.get("reason")
-        body |= {"param": None, "code": reason if reason in {"expired", "released"} else "not_found"}
-    return {"error": body}
+    body = openai_body(error, status)
+    reason = error.metadata.get("reason")
+    if error.kind is ErrorKind.NOT_FOUND and reason in {"expired", "released"}:
+        body = {"error": {**body["error"], "code": reason}}
+    return body
 
 
 GPU = ErrorFamily("GPUs", plain_status, _body, ErrorAnswer, (*PLAIN_STATUSES, 409))

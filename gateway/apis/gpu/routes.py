@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from gateway.apis.gpu.errors import GPU
 from gateway.apis.gpu.schemas import AllocationRequest, Devices, RenewalRequest, WatchQuery
 from gateway.encoding.json import json_response
-from gateway.http.openapi import EVENTS
+from gateway.http.openapi import MediaType
 from gateway.http.request_headers import read_seconds
 from gateway.http.server_sent_events import event_stream
-from gateway.routing import Call, DirectRoute, delete, get, post
+from gateway.routing import Call, Routes
 from gateway.services import GPU as GPU_SERVICE
 from torchless.clients.gpu import Allocation, GPUClient, GPUStatus
 
-router = APIRouter(route_class=DirectRoute)
+routes = Routes(GPU)
 _UNAVAILABLE = (429, 503, 504)
 _LEASE = "/v1/gpu/allocations/{allocation_id}"
 _ALLOCATIONS = {
@@ -26,7 +25,7 @@ _ALLOCATIONS = {
 }
 
 
-@get(router, "/v1/gpu/status", compartment="gpu", family=GPU, answer=GPUStatus, statuses=_UNAVAILABLE)
+@routes.get("/v1/gpu/status", scope="gpu:read", bulkhead="gpu", answer=GPUStatus, statuses=_UNAVAILABLE)
 async def status(call: Call) -> Response:
     """The driver, the devices and the leases; where there is no GPU, why.
 
@@ -35,7 +34,7 @@ async def status(call: Call) -> Response:
     return json_response(await _service(call).status(call.context.for_call()))
 
 
-@get(router, "/v1/gpu/devices", compartment="gpu", family=GPU, answer=Devices, statuses=_UNAVAILABLE)
+@routes.get("/v1/gpu/devices", scope="gpu:read", bulkhead="gpu", answer=Devices, statuses=_UNAVAILABLE)
 async def devices(call: Call) -> Response:
     """The devices that are there; none without a GPU or its driver.
 
@@ -44,11 +43,10 @@ async def devices(call: Call) -> Response:
     return json_response({"devices": await _service(call).devices(call.context.for_call())})
 
 
-@post(
-    router,
+@routes.post(
     "/v1/gpu/allocations",
-    compartment="gpu",
-    family=GPU,
+    scope="gpu:write",
+    bulkhead="gpu",
     body=AllocationRequest,
     answer=Allocation,
     examples=_ALLOCATIONS,
@@ -63,7 +61,7 @@ async def allocate(body: AllocationRequest, call: Call) -> Response:
         body.holder,
         device_count=body.device_count,
         exclusive=body.exclusive,
-        tenant=body.tenant,
+        tenant=call.context.tenant,
         ttl_s=body.ttl_s,
         idempotency_key=body.idempotency_key,
         pid=body.pid,
@@ -73,11 +71,10 @@ async def allocate(body: AllocationRequest, call: Call) -> Response:
     return json_response(lease)
 
 
-@post(
-    router,
+@routes.post(
     f"{_LEASE}/renew",
-    compartment="gpu",
-    family=GPU,
+    scope="gpu:write",
+    bulkhead="gpu",
     body=RenewalRequest,
     answer=Allocation,
     examples={"ten more minutes": {"ttl_s": 600}, "as long as before": {}},
@@ -88,13 +85,20 @@ async def renew(body: RenewalRequest, call: Call) -> Response:
     return json_response(lease)
 
 
-@delete(router, _LEASE, compartment="gpu", family=GPU, answer=Allocation, statuses=(404, *_UNAVAILABLE))
+@routes.delete(_LEASE, scope="gpu:write", bulkhead="gpu", answer=Allocation, statuses=(404, *_UNAVAILABLE))
 async def release(call: Call) -> Response:
     """Gives a lease back, and answers it as it was."""
     return json_response(await _service(call).release(_id(call), call.context.for_call()))
 
 
-@get(router, "/v1/gpu/watch", compartment="gpu", family=GPU, answer=EVENTS, statuses=_UNAVAILABLE, query=WatchQuery)
+@routes.get(
+    "/v1/gpu/watch",
+    scope="gpu:read",
+    bulkhead="gpu",
+    answer=MediaType("text/event-stream"),
+    statuses=_UNAVAILABLE,
+    query=WatchQuery,
+)
 async def watch(call: Call) -> Response:
     """The status at once, then at every change and every interval, as server-sent events named `status`.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, FiniteFloat
 
-from gateway.apis.field_types import STOPS_AT_FIRST_ERROR, AnswerModel, NullIsAbsent, RequestModel
+from gateway.apis.field_types import STOPS_AT_FIRST_ERROR, AnswerModel, NullIsAbsent, OneMessage, RequestModel
 from torchless.clients.gpu import GPUDevice
 
 
@@ -21,8 +21,8 @@ class AllocationRequest(RequestModel):
     """Devices wanted, all of them or none. Absent: 1."""
     exclusive: Annotated[bool, *NullIsAbsent] = False
     """Only devices without any lease, and nobody else on them afterwards."""
-    tenant: Annotated[str, *NullIsAbsent] = ""
-    """For whom."""
+    tenant: Annotated[None, OneMessage("must be absent: the lease belongs to the tenant of the API key")] = None
+    """Not accepted: the lease belongs to the tenant of the API key."""
     ttl_s: FiniteFloat | None = None
     """How long the lease runs unless it is renewed, in seconds. Absent: the GPU service's default."""
     idempotency_key: Annotated[str, *NullIsAbsent] = ""

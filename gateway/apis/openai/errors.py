@@ -7,8 +7,7 @@ from typing import Any
 
 from gateway.apis.openai.schemas import ErrorAnswer
 from gateway.http.error_family import PLAIN_STATUSES, ErrorFamily, plain_status
-from gateway.http.exceptions import UnknownRouteError
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.errors import ErrorKind, ResourceType, TorchlessError
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {
@@ -29,7 +28,7 @@ def openai_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
     """The body of `error`; `param` is the first field at fault."""
     param = error.violations[0].field if error.violations else None
     code = _CODES.get(error.kind)
-    if error.kind is ErrorKind.NOT_FOUND and not isinstance(error, UnknownRouteError):
+    if error.resource is not None and error.resource.type is ResourceType.MODEL:
         param, code = "model", "model_not_found"
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"error": {"message": error.message, "type": kind, "param": param, "code": code}}

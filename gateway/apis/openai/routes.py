@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from gateway.apis.openai.cl100k import vocabulary
@@ -15,11 +14,11 @@ from gateway.capabilities.embedding import EmbeddingUseCase, Inputs
 from gateway.capabilities.model_catalogue import ListedModel
 from gateway.encoding.base64 import base64_rows
 from gateway.encoding.json import finite, json_response
-from gateway.http.exceptions import UnknownRouteError
-from gateway.routing import Call, DirectRoute, get, post
+from gateway.http.exceptions import unknown_route
+from gateway.routing import Call, Routes
 from torchless.clients.embedding import EmbedOptions
 
-router = APIRouter(route_class=DirectRoute)
+routes = Routes(OPENAI)
 _EXAMPLES = {
     "one text": {"input": "How do swifts sleep?"},
     "several texts as base64": {
@@ -30,12 +29,11 @@ _EXAMPLES = {
 }
 
 
-@post(
-    router,
+@routes.post(
     "/v1/embeddings",
     "/embeddings",
-    compartment="embedding",
-    family=OPENAI,
+    scope="embed",
+    bulkhead="embedding",
     body=EmbeddingsRequest,
     answer=EmbeddingsAnswer,
     examples=_EXAMPLES,
@@ -77,7 +75,7 @@ def _cl100k_texts(inputs: Sequence[int] | Sequence[Sequence[int]], embedder: Emb
     return [words.decode(ids, f"input[{index}]") for index, ids in enumerate(sequences)]
 
 
-@get(router, "/v1/models", compartment="models", family=OPENAI, answer=ModelsAnswer, statuses=(429, 503, 504))
+@routes.get("/v1/models", scope="models:read", bulkhead="models", answer=ModelsAnswer, statuses=(429, 503, 504))
 async def models(call: Call) -> Response:
     """The models served: first those that embed, the default one first, then those that rerank.
 
@@ -88,7 +86,7 @@ async def models(call: Call) -> Response:
     )
 
 
-@get(router, "/models", compartment="models", family=OPENAI, answer=ModelsAnswer, statuses=(429, 503, 504))
+@routes.get("/models", scope="models:read", bulkhead="models", answer=ModelsAnswer, statuses=(429, 503, 504))
 async def infinity_models(call: Call) -> Response:
     """The models served, as infinity's client reads them.
 
@@ -103,11 +101,10 @@ async def infinity_models(call: Call) -> Response:
     )
 
 
-@get(
-    router,
+@routes.get(
     "/v1/models/{model_id:path}",
-    compartment="models",
-    family=OPENAI,
+    scope="models:read",
+    bulkhead="models",
     answer=Model,
     statuses=(404, 429, 503, 504),
 )
@@ -118,7 +115,7 @@ async def model(call: Call) -> Response:
     """
     name: str = call.path_params["model_id"]
     if not name:
-        raise UnknownRouteError
+        raise unknown_route("/v1/models/")
     return json_response(_entry(await call.services.model_catalogue.find(call.context, name)))
 
 

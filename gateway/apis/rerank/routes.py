@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from gateway.apis.rerank import schemas as shared
@@ -26,11 +25,11 @@ from gateway.apis.tei.errors import TEI
 from gateway.apis.tei.timing_headers import timing_headers
 from gateway.capabilities.reranking import Ranking
 from gateway.encoding.json import json_response
-from gateway.http.body_variants import Form
-from gateway.routing import Call, DirectRoute, post_told_apart
+from gateway.http.json_body import BodyVariant
+from gateway.routing import Call, Routes
 from torchless.clients.reranking import LongDocuments, RerankOptions, ScoreForm
 
-router = APIRouter(route_class=DirectRoute)
+routes = Routes(RERANK_UNDECIDED)
 _TEXTS = {
     "texts, as text-embeddings-inference": {
         "query": "How do swifts sleep?",
@@ -109,14 +108,13 @@ def rerank() -> None:
     """
 
 
-post_told_apart(
-    router,
+routes.post_variants(
     "/rerank",
-    compartment="reranking",
-    family=RERANK_UNDECIDED,
-    forms={
-        "texts": Form(TEI, tei.RerankRequest, list[tei.Rank], _TEXTS, _texts),
-        "documents": Form(RERANK_DOCUMENTS, shared.RerankRequest, shared.RerankAnswer, _DOCUMENTS, _documents),
+    scope="rerank",
+    bulkhead="reranking",
+    variants={
+        "texts": BodyVariant(TEI, tei.RerankRequest, list[tei.Rank], _TEXTS, _texts),
+        "documents": BodyVariant(RERANK_DOCUMENTS, shared.RerankRequest, shared.RerankAnswer, _DOCUMENTS, _documents),
     },
     about=rerank,
     deadline=reranking_deadline,

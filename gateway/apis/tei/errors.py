@@ -18,6 +18,7 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 _TYPES = {
     400: "Empty",
     401: "Validation",
+    403: "Validation",
     404: "Validation",
     405: "Validation",
     413: "Validation",
@@ -53,5 +54,5 @@ TEI = ErrorFamily(
     tei_status,
     tei_body,
     ErrorAnswer,
-    (400, 401, 404, 413, 422, 424, 429, 500, 503, 504),
+    (400, 404, 413, 422, 424, 429, 500, 503, 504),
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from gateway.apis.tei.errors import TEI
@@ -21,13 +20,13 @@ from gateway.apis.tei.schemas import (
 )
 from gateway.apis.tei.timing_headers import timing_headers
 from gateway.encoding.json import finite, json_response
-from gateway.routing import Call, DirectRoute, get, post
+from gateway.routing import Call, Routes
 from gateway.services import EMBEDDING
 from torchless import __version__
 from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity, Truncation
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
-router = APIRouter(route_class=DirectRoute)
+routes = Routes(TEI)
 _TEXTS = {
     "one text": {"inputs": "How do swifts sleep?"},
     "several": {"inputs": ["How do swifts sleep?", "On the wing."]},
@@ -39,12 +38,11 @@ _SIMILARITY = {
 }
 
 
-@post(
-    router,
+@routes.post(
     "/embed",
     "/",
-    compartment="embedding",
-    family=TEI,
+    scope="embed",
+    bulkhead="embedding",
     body=EmbedRequest,
     answer=list[list[float]],
     examples=_TEXTS,
@@ -56,11 +54,10 @@ async def embed(body: EmbedRequest, call: Call) -> Response:
     return json_response(finite(answer.vectors), headers=_timings(answer))
 
 
-@post(
-    router,
+@routes.post(
     "/embed_all",
-    compartment="embedding",
-    family=TEI,
+    scope="embed",
+    bulkhead="embedding",
     body=EmbedAllRequest,
     answer=list[list[list[float]]],
     examples=_TEXTS,
@@ -73,11 +70,10 @@ async def embed_all(body: EmbedAllRequest, call: Call) -> Response:
     return json_response(answer.per_input(), headers=_timings(answer))
 
 
-@post(
-    router,
+@routes.post(
     "/similarity",
-    compartment="embedding",
-    family=TEI,
+    scope="embed",
+    bulkhead="embedding",
     body=SimilarityRequest,
     answer=list[float],
     examples=_SIMILARITY,
@@ -98,11 +94,10 @@ async def similarity(body: SimilarityRequest, call: Call) -> Response:
     return json_response(vectors[1:] @ vectors[0], headers=_timings(answer))
 
 
-@post(
-    router,
+@routes.post(
     "/tokenize",
-    compartment="embedding",
-    family=TEI,
+    scope="embed",
+    bulkhead="embedding",
     body=TokenizeRequest,
     answer=list[list[Token]],
     examples=_TEXTS,
@@ -120,11 +115,10 @@ async def tokenize(body: TokenizeRequest, call: Call) -> Response:
     return json_response(answer)
 
 
-@post(
-    router,
+@routes.post(
     "/decode",
-    compartment="embedding",
-    family=TEI,
+    scope="embed",
+    bulkhead="embedding",
     body=DecodeRequest,
     answer=list[str],
     examples={"one sequence": {"ids": [101, 7592, 102]}},
@@ -141,7 +135,7 @@ async def decode(body: DecodeRequest, call: Call) -> Response:
     return json_response(answer)
 
 
-@get(router, "/info", compartment="embedding", family=TEI, answer=Info, statuses=(404, 424, 429, 503, 504))
+@routes.get("/info", scope="models:read", bulkhead="embedding", answer=Info, statuses=(404, 424, 429, 503, 504))
 async def info(call: Call) -> Response:
     """The model that these routes use, and their limits."""
     settings, wanted = call.services.settings, _model(call)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from uuid import uuid4
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from gateway.apis.rerank.bodies import options_of, reranking_deadline, usage_of
@@ -14,10 +13,10 @@ from gateway.apis.vllm.errors import VLLM
 from gateway.apis.vllm.schemas import ScoreAnswer, ScoreRequest
 from gateway.encoding.json import json_response
 from gateway.http.exceptions import MalformedRequestError
-from gateway.routing import Call, DirectRoute, post
+from gateway.routing import Call, Routes
 from torchless.contracts.errors import FieldViolation
 
-router = APIRouter(route_class=DirectRoute)
+routes = Routes(VLLM)
 _PAIRS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
 _EXAMPLES = {
     "one with each of several": {
@@ -31,12 +30,11 @@ _EXAMPLES = {
 }
 
 
-@post(
-    router,
+@routes.post(
     "/score",
     "/v1/score",
-    compartment="reranking",
-    family=VLLM,
+    scope="rerank",
+    bulkhead="reranking",
     body=ScoreRequest,
     answer=ScoreAnswer,
     examples=_EXAMPLES,
@@ -72,6 +70,5 @@ def _fields(body: ScoreRequest) -> tuple[str, str]:
 def _neither(given: Sequence[str]) -> MalformedRequestError:
     pairs = ", or ".join(" and ".join(pair) for pair in _PAIRS)
     description = f"give two sides and no more: {pairs}"
-    return MalformedRequestError(
-        f"{', '.join(given)}: {description}", tuple(FieldViolation((name,), description) for name in given)
-    )
+    violations = tuple(FieldViolation((name,), description) for name in given)
+    return MalformedRequestError(violations, f"{', '.join(given)}: {description}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from starlette.routing import Route
 
 from gateway.settings import GatewaySettings
 from gateway.worker import WorkerApp
@@ -76,7 +77,8 @@ def gpu(_gpu_server: GPUServer) -> Iterator[GPUServer]:
 class _Server(uvicorn.Server):
     """Uvicorn on a port of its own, which opens and closes the application as the BentoML service does."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, routes: Sequence[Route] = ()) -> None:
+        self._routes = routes
         self._application = WorkerApp(settings)
         super().__init__(uvicorn.Config(self._application, lifespan="off", log_level="warning"))
         self._socket = socket.socket()
@@ -86,6 +88,8 @@ class _Server(uvicorn.Server):
     async def open(self) -> str:
         """Its base URL, once it listens."""
         await self._application.open()
+        assert self._application._app is not None
+        self._application._app.router.routes.extend(self._routes)
         self._served = asyncio.create_task(self.serve(sockets=[self._socket]))
         await self._listening.wait()
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -106,16 +110,18 @@ class _Server(uvicorn.Server):
 def gateway(_loop: LoopThread) -> Gateway:
     """Starts gateways: `with gateway(limits={"items": 3}, embedding={"address": "..."}) as client`.
 
+    Routes given by position are added to its own.
+
     Of reranking and GPUs there is none unless its address is given, and no cache unless it has settings.
     """
 
     @contextmanager
-    def running(**settings: Any) -> Iterator[httpx.Client]:
+    def running(*routes: Route, **settings: Any) -> Iterator[httpx.Client]:
         for service in ("reranking", "gpu"):
             settings.setdefault(service, {"address": ""})
         # What tests provoke must reach the service, also when they ask for the same text again.
         settings.setdefault("cache", {"enabled": False})
-        server = _Server(GatewaySettings(**settings))
+        server = _Server(GatewaySettings(**settings), routes)
         url = _loop.run(server.open())
         try:
             with httpx.Client(base_url=url, timeout=20) as client:

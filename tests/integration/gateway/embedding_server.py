@@ -18,7 +18,12 @@ from torchless.contracts.embedding.v1.embedding_pb2_grpc import (
     EmbeddingServiceServicer,
     add_EmbeddingServiceServicer_to_server,
 )
-from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large, invalid_input
+from torchless.contracts.errors import (
+    ResourceType,
+    input_too_large,
+    invalid_input,
+    not_found,
+)
 
 MODEL = pb.Model(
     id="tests/letters",
@@ -103,7 +108,7 @@ class LettersServicer(Calls, EmbeddingServiceServicer):
     @staticmethod
     def _check(request: pb.GenerateEmbeddingsRequest) -> None:
         if request.model not in {"", MODEL.id}:
-            raise TorchlessError(ErrorKind.NOT_FOUND, f"the model {request.model!r} is not served")
+            raise not_found(ResourceType.MODEL, request.model, f"the model {request.model!r} is not served")
         if request.dimensions not in {0, 8, 16}:
             raise invalid_input("dimensions", "the model supports 16 and 8")
         if request.prompt_name and request.prompt_name not in PROMPTS:

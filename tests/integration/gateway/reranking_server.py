@@ -9,7 +9,7 @@ import numpy as np
 from tests.integration.gateway.loop_thread import LoopThread
 from tests.integration.gateway.stand_in import Calls, StandIn
 from torchless.clients.reranking import SERVICE_NAME
-from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large
+from torchless.contracts.errors import ResourceType, input_too_large, not_found
 from torchless.contracts.reranking.v1 import reranking_pb2 as pb
 from torchless.contracts.reranking.v1.reranking_pb2_grpc import (
     RerankingServiceServicer,
@@ -55,7 +55,7 @@ class WordsServicer(Calls, RerankingServiceServicer):
     async def RerankBatch(self, request: pb.RerankBatchRequest, context: Any) -> Any:  # noqa: N802
         async with self._call(request, context):
             if request.model not in {"", MODEL.id}:
-                raise TorchlessError(ErrorKind.NOT_FOUND, f"the model {request.model!r} is not served")
+                raise not_found(ResourceType.MODEL, request.model, f"the model {request.model!r} is not served")
             timings = Timings(queue_ms=1.4, tokenization_ms=2.0, inference_ms=3.6, total_ms=7.0)
             queries = [self._scored(request, index) for index in range(len(request.queries))]
             return pb.RerankBatchResponse(model=MODEL.id, revision=MODEL.revision, queries=queries, timings=timings)

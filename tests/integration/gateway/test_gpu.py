@@ -51,11 +51,11 @@ def test_status_and_devices(http: httpx.Client) -> None:
 
 
 def test_a_lease_is_made_renewed_and_released(http: httpx.Client) -> None:
-    made = allocate(http, ttl_s=60, tenant="acme", pid=4242)
+    made = allocate(http, ttl_s=60, pid=4242)
     assert made.status_code == 200
     lease = made.json()
     assert [each["uuid"] for each in lease["devices"]] == ["GPU-a"], "the device that fits best"
-    assert (lease["holder"], lease["tenant"], lease["state"], lease["pid"]) == ("trainer", "acme", "active", 4242)
+    assert (lease["holder"], lease["tenant"], lease["state"], lease["pid"]) == ("trainer", "", "active", 4242)
     assert lease["expires"] - lease["created"] == pytest.approx(60, abs=0.1)
     assert [each["id"] for each in http.get("/v1/gpu/status").json()["allocations"]] == [lease["id"]]
     renewed = http.post(f"/v1/gpu/allocations/{lease['id']}/renew", json={"ttl_s": 600})

@@ -47,7 +47,7 @@ def api(http: httpx.Client) -> Any:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.timeout(120)
-def test_answers_are_as_described(api: Any) -> None:
+def test_answers_match_the_document(api: Any) -> None:
     tested = 0
     for result in api.get_all_operations():
         operation = result.ok()
@@ -81,7 +81,7 @@ def _given(operation: Any) -> Any:
     return given(case=strategy)
 
 
-def test_every_route_tells_of_malformed_headers_and_of_defects(http: httpx.Client) -> None:
+def test_every_route_documents_malformed_headers_and_defects(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     told = 0
     for path, operations in document["paths"].items():
@@ -96,12 +96,12 @@ def test_every_route_tells_of_malformed_headers_and_of_defects(http: httpx.Clien
     assert told >= 22
 
 
-def test_how_the_watch_is_described(http: httpx.Client) -> None:
+def test_the_watch_is_documented_as_an_event_stream(http: httpx.Client) -> None:
     operation = http.get("/openapi.json").json()["paths"]["/v1/gpu/watch"]["get"]
     answers = {status: set(answer["content"]) for status, answer in operation["responses"].items()}
     error = {"application/json"}
     assert answers.pop("200") == {"text/event-stream"}
-    assert answers == dict.fromkeys(("400", "401", "429", "500", "503", "504"), error)
+    assert answers == dict.fromkeys(("400", "401", "403", "429", "500", "503", "504"), error)
     interval = next(each for each in operation["parameters"] if each["name"] == "interval_s")
     assert (interval["in"], interval["required"], interval["schema"]["type"]) == ("query", False, "number")
     with http.stream("GET", "/v1/gpu/watch") as answer:
@@ -110,7 +110,7 @@ def test_how_the_watch_is_described(http: httpx.Client) -> None:
     assert (refused.status_code, refused.headers["content-type"]) == (400, "application/json")
 
 
-def test_every_reference_leads_somewhere(http: httpx.Client) -> None:
+def test_every_reference_has_a_component(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
 

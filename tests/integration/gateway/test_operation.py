@@ -53,7 +53,7 @@ def test_not_ready_without_the_service(gateway: Gateway, free_address: str) -> N
         answer = http.get("/health/ready")
     assert answer.status_code == 503
     embedding = answer.json()["services"]["embedding"]
-    assert "does not answer" in embedding["reason"]
+    assert "cannot be reached" in embedding["reason"]
     assert free_address not in embedding["reason"]
     assert [endpoint["address"] for endpoint in embedding["endpoints"]] == [free_address]
 

@@ -230,7 +230,7 @@ def test_without_a_reranking_service(gateway: Gateway, route: Route, free_addres
         assert "reranking" not in http.get("/health/ready").json()["services"]
     with gateway(reranking={"address": free_address}) as http:
         answer = route.post(http, headers={"x-request-timeout-s": "20"})
-        refused(route, answer, 503, "the reranking service does not answer")
+        refused(route, answer, 503, "the reranking service cannot be reached")
         assert free_address not in answer.text
         assert http.get("/health/ready").json()["services"]["reranking"]["ready"] is False
 

@@ -1,17 +1,21 @@
-"""Bodies as they arrive."""
+"""Request bodies that arrive in chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
-from gateway.http.body_limit import BodyReader
+from starlette.requests import Request
+
+from gateway.http.bodies import BodyLimit, BoundedBody
+from torchless.clients.deadline import Deadline
 
 MIB = 2**20
 
 
-async def read(reader: BodyReader, size: int, chunk: int = MIB // 8) -> bytes:
-    """What `reader` reads of a body of `size` bytes that comes in chunks, and then says that it was all."""
+def body_of(limit: BodyLimit, bulkhead: str, size: int, chunk: int = MIB // 8) -> AbstractContextManager[BoundedBody]:
+    """A body of `size` bytes that arrives in chunks, and then an empty last one."""
 
     def messages() -> Iterator[dict[str, Any]]:
         for start in range(0, size, chunk):
@@ -23,4 +27,4 @@ async def read(reader: BodyReader, size: int, chunk: int = MIB // 8) -> bytes:
     async def receive() -> dict[str, Any]:
         return next(arriving)
 
-    return await reader.read({"type": "http", "headers": []}, receive)
+    return limit.body(Request({"type": "http", "headers": []}, receive), bulkhead, deadline=Deadline.NEVER)

@@ -14,22 +14,22 @@ from gateway.apis.vllm.errors import VLLM
 from gateway.capabilities.errors import EmptyInputError, UntokenizableInputError
 from gateway.http.error_family import ErrorFamily
 from gateway.http.exceptions import (
-    BodyTooLargeError,
     GatewayDefectError,
-    MalformedRequestError,
     MethodNotAllowedError,
-    UnknownRouteError,
+    body_too_large,
+    malformed,
+    unknown_route,
 )
-from torchless.contracts.errors import HTTP_STATUS, ErrorKind, TorchlessError, invalid_input
+from torchless.contracts.errors import ErrorKind, ResourceType, TorchlessError, invalid_input, not_found
 
 FAMILIES = [OPENAI, TEI, COHERE, RERANK_DOCUMENTS, VLLM]
 OWN = [
-    BodyTooLargeError(32.0),
+    body_too_large(32.0),
     EmptyInputError(("input",), "is empty"),
     GatewayDefectError(),
-    MalformedRequestError("no"),
+    malformed("body", "no"),
     MethodNotAllowedError(),
-    UnknownRouteError(),
+    unknown_route("/nope"),
     UntokenizableInputError(invalid_input("ids", "no")),
 ]
 
@@ -49,7 +49,7 @@ def test_body_and_status_are_the_familys(family: ErrorFamily, error: TorchlessEr
 @pytest.mark.parametrize("kind", ErrorKind)
 def test_plain_families_follow_the_table(kind: ErrorKind) -> None:
     error = TorchlessError(kind, "why")
-    assert {family.status(error) for family in FAMILIES if family is not TEI} == {HTTP_STATUS[kind]}
+    assert {family.status(error) for family in FAMILIES if family is not TEI} == {kind.policy.http_status}
 
 
 def test_text_embeddings_inferences_statuses() -> None:
@@ -81,7 +81,7 @@ def test_paths_have_families(path: str, family: ErrorFamily) -> None:
 
 
 def test_a_missing_model_and_a_missing_route_differ() -> None:
-    model = orjson.loads(OPENAI.answer(TorchlessError(ErrorKind.NOT_FOUND, "why")).body)["error"]
-    route = orjson.loads(OPENAI.answer(UnknownRouteError()).body)["error"]
+    model = orjson.loads(OPENAI.answer(not_found(ResourceType.MODEL, "m", "why")).body)["error"]
+    route = orjson.loads(OPENAI.answer(unknown_route("/nope")).body)["error"]
     assert (model["code"], model["param"]) == ("model_not_found", "model")
     assert (route["code"], route["param"]) == ("not_found", None)

@@ -1,12 +1,17 @@
-"""Keys are read from every header that clients send them in, and show nowhere."""
+"""API keys are read from every header that clients use, and never shown."""
 
 from __future__ import annotations
 
+import hmac
+import json
+
 import pytest
 from pydantic import SecretStr
+from starlette.types import Scope
 
-from gateway.http.api_keys import KeyRing, given_keys
-from gateway.settings import AuthSettings, GatewaySettings
+from gateway.http.api_keys import APIKeyAuthenticator, authenticator, sent_keys
+from gateway.http.identity import ANONYMOUS, Principal
+from gateway.settings import ALL_SCOPES, APIKey, AuthSettings, GatewaySettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.settings import SettingsError
 
@@ -28,26 +33,51 @@ KEY = "a-key-that-is-secret"
         ([("api-key", "abc"), ("cookie", "abc")], []),
     ],
 )
-def test_what_a_request_carries(headers: list[tuple[str, str]], keys: list[str]) -> None:
+def test_keys_are_read_from_headers(headers: list[tuple[str, str]], keys: list[str]) -> None:
     scope = {"headers": [(name.encode(), value.encode()) for name, value in headers]}
-    assert given_keys(scope) == [key.encode() for key in keys]
+    assert sent_keys(scope) == [key.encode() for key in keys]
 
 
-def test_who_is_let_in() -> None:
-    scope = {"headers": [(b"x-api-key", KEY.encode())]}
-    KeyRing([]).check({"headers": []})
-    KeyRing([SecretStr("another-one"), SecretStr(KEY)]).check(scope)
-    for keys, given in ((["another-one"], scope), ([KEY], {"headers": []}), ([KEY + "x"], scope), ([KEY[:-1]], scope)):
-        with pytest.raises(TorchlessError) as raised:
-            KeyRing([SecretStr(key) for key in keys]).check(given)
-        assert raised.value.kind is ErrorKind.UNAUTHENTICATED
-        assert KEY not in raised.value.message
+async def test_a_request_with_a_valid_key_gets_the_principal_of_the_key() -> None:
+    scope: Scope = {"headers": [(b"x-api-key", KEY.encode())]}
+    assert await authenticator([]).authenticate({"headers": []}) is ANONYMOUS
+    key = APIKey(key=SecretStr(KEY), name="n", tenant="t", scopes=("embed",))
+    principal = await APIKeyAuthenticator([APIKey(key=SecretStr("another-one")), key]).authenticate(scope)
+    assert principal == Principal("n", "t", frozenset({"embed"}))
 
 
-def test_keys_come_from_the_environment_and_show_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("key", "sent"), [("another-one", KEY), (KEY, None), (KEY + "x", KEY), (KEY[:-1], KEY), (KEY, KEY.upper())]
+)
+async def test_a_request_without_a_valid_key_is_unauthenticated(key: str, sent: str | None) -> None:
+    headers = [] if sent is None else [(b"x-api-key", sent.encode())]
+    with pytest.raises(TorchlessError) as raised:
+        await APIKeyAuthenticator([APIKey(key=SecretStr(key))]).authenticate({"headers": headers})
+    assert raised.value.kind is ErrorKind.UNAUTHENTICATED
+    assert KEY not in raised.value.message
+
+
+async def test_every_sent_key_is_compared_with_every_configured_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    real = hmac.compare_digest
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return real(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    keys = [APIKey(key=SecretStr(f"key-number-{number}")) for number in range(3)]
+    headers = [(b"authorization", b"Bearer key-number-0"), (b"x-api-key", b"key-number-1")]
+    await APIKeyAuthenticator(keys).authenticate({"headers": headers})
+    assert len(set(compared)) == 6
+
+
+def test_keys_are_read_from_the_environment_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHLESS_GATEWAY_AUTH__API_KEYS", f'["{KEY}"]')
     settings = GatewaySettings.load()
-    assert [key.get_secret_value() for key in settings.auth.api_keys] == [KEY]
+    (key,) = settings.auth.api_keys
+    assert (key.key.get_secret_value(), key.name, key.tenant) == (KEY, "", "")
+    assert set(key.scopes) == ALL_SCOPES
     for shown in (repr(settings), str(settings.auth), settings.model_dump_json(), repr(AuthSettings)):
         assert KEY not in shown
 
@@ -55,7 +85,7 @@ def test_keys_come_from_the_environment_and_show_nowhere(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "key", ["", "short", " with-spaces-around", "with-a-\\nbreak", "with-a-\\u0000", "schlüssel-zwei", "with-a-\\u200b"]
 )
-def test_keys_that_no_request_could_carry_or_anybody_could_guess(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_keys_that_cannot_be_sent_or_are_too_short_are_refused(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("TORCHLESS_GATEWAY_AUTH__API_KEYS", f'["{KEY}", "{key}"]')
     with pytest.raises(SettingsError, match="AUTH__API_KEYS") as raised:
         GatewaySettings.load()
@@ -67,3 +97,31 @@ def test_keys_in_other_characters_than_ascii_are_refused_and_not_shown(monkeypat
     with pytest.raises(SettingsError, match="must be printable ASCII; clients encode other") as raised:
         GatewaySettings.load()
     assert "schl" not in str(raised.value)
+
+
+def test_keys_may_have_a_name_a_tenant_and_scopes(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = f'{{"key": "{KEY}", "name": "indexer", "tenant": "ward-7", "scopes": ["embed", "gpu:read"]}}'
+    monkeypatch.setenv("TORCHLESS_GATEWAY_AUTH__API_KEYS", f'["another-one", {entry}]')
+    first, second = GatewaySettings.load().auth.api_keys
+    assert (first.tenant, frozenset(first.scopes)) == ("", ALL_SCOPES)
+    assert (second.name, second.tenant, set(second.scopes)) == ("indexer", "ward-7", {"embed", "gpu:read"})
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"scopes": ["embed", "fly"]}, "embed"),
+        ({"tenant": "größe"}, "a tenant must consist of printable ASCII"),
+        ({"key": "another-one"}, "two entries have the same key"),
+        ({"key": "short"}, "at least 8 characters"),
+        ({"roles": []}, "roles"),
+    ],
+)
+def test_api_keys_that_are_not_valid_are_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, entry: dict[str, object], said: str
+) -> None:
+    monkeypatch.setenv("TORCHLESS_GATEWAY_AUTH__API_KEYS", json.dumps(["another-one", {"key": KEY, **entry}]))
+    with pytest.raises(SettingsError) as raised:
+        GatewaySettings.load()
+    assert said in str(raised.value)
+    assert KEY not in str(raised.value)

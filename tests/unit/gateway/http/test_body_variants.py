@@ -1,4 +1,4 @@
-"""Bodies of one path that are told apart by a field."""
+"""Body variants of one path, chosen by a field."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from gateway.apis.rerank import schemas as rerank
 from gateway.apis.rerank.errors import RERANK_DOCUMENTS
 from gateway.apis.tei import schemas as tei
 from gateway.apis.tei.errors import TEI
-from gateway.http.body_variants import Form, told_apart
 from gateway.http.exceptions import MalformedRequestError
-from gateway.http.json_body import MOST_VALUES, parsed
+from gateway.http.json_body import MAX_VALUES, BodyVariant, by_field, parse
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 values = st.recursive(
@@ -29,11 +28,11 @@ async def _never(body: Any, call: Any) -> Response:
     raise AssertionError("bodies are only read here")
 
 
-FORMS = {
-    "texts": Form(TEI, tei.RerankRequest, None, {}, _never),
-    "documents": Form(RERANK_DOCUMENTS, rerank.RerankRequest, None, {}, _never),
+VARIANTS = {
+    "texts": BodyVariant(TEI, tei.RerankRequest, None, {}, _never),
+    "documents": BodyVariant(RERANK_DOCUMENTS, rerank.RerankRequest, None, {}, _never),
 }
-reading = told_apart(FORMS)
+parse_variant = by_field(VARIANTS)
 
 
 @pytest.mark.parametrize(
@@ -45,23 +44,23 @@ reading = told_apart(FORMS)
         ({"texts": ["a"], "documents": None, "query": "q"}, "texts"),
     ],
 )
-def test_the_field_that_is_there_tells(body: dict[str, Any], name: str) -> None:
-    found = reading(json.dumps(body).encode())
-    assert found.form is FORMS[name]
-    assert getattr(found.body(), name) == ["a"]
+def test_the_present_field_chooses_the_variant(body: dict[str, Any], name: str) -> None:
+    found = parse_variant(json.dumps(body).encode())
+    assert found.variant is VARIANTS[name]
+    assert getattr(found.validated(), name) == ["a"]
 
 
 @pytest.mark.parametrize(
     "raw", [b"", b"[]", b"1", b'{"texts": [}', b"\xff", b'{"query": "q"}', b'{"texts": 1, "documents": 1}']
 )
-def test_neither_or_both(raw: bytes) -> None:
+def test_bodies_with_neither_field_or_both_are_malformed(raw: bytes) -> None:
     with pytest.raises(MalformedRequestError):
-        reading(raw)
+        parse_variant(raw)
 
 
-def test_a_body_of_too_many_values_is_refused_before_it_is_told() -> None:
+def test_a_body_of_too_many_values_is_refused_before_its_variant_is_chosen() -> None:
     with pytest.raises(TorchlessError, match="values") as raised:
-        reading(b'{"texts":[' + b"1," * (MOST_VALUES + 1) + b"1]}")
+        parse_variant(b'{"texts":[' + b"1," * (MAX_VALUES + 1) + b"1]}")
     assert raised.value.kind is ErrorKind.INPUT_TOO_LARGE
 
 
@@ -73,8 +72,10 @@ def _outcome(read: Any) -> Any:
 
 
 @given(
-    st.sampled_from(sorted(FORMS)), st.dictionaries(st.sampled_from(["query", "top_n", "raw_scores"]), values), values
+    st.sampled_from(sorted(VARIANTS)),
+    st.dictionaries(st.sampled_from(["query", "top_n", "raw_scores"]), values),
+    values,
 )
-def test_a_told_body_is_read_as_if_it_were_the_only_one(name: str, fields: dict[str, Any], value: Any) -> None:
+def test_a_variant_is_validated_as_if_it_were_the_only_one(name: str, fields: dict[str, Any], value: Any) -> None:
     raw = json.dumps({**fields, name: [value]}).encode()
-    assert _outcome(reading(raw).body) == _outcome(lambda: parsed(FORMS[name].body, raw))
+    assert _outcome(parse_variant(raw).validated) == _outcome(lambda: parse(VARIANTS[name].body, raw))

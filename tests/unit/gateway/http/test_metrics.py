@@ -1,4 +1,4 @@
-"""What workers tell Prometheus together."""
+"""Metrics that several workers share."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def run(program: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_a_worker_that_was_killed_is_not_told_of_for_ever(tmp_path: Path) -> None:
+def test_live_gauges_of_a_killed_worker_are_removed(tmp_path: Path) -> None:
     run(_KILLED, tmp_path)
     assert any(tmp_path.glob("gauge_livesum_*.db"))
     assert run(_NEXT, tmp_path) == "['2.0']\n"
 
 
-def test_nor_is_one_that_nobody_has_collected_yet(tmp_path: Path) -> None:
+def test_live_gauges_of_a_zombie_worker_are_removed(tmp_path: Path) -> None:
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": "."}
     with subprocess.Popen([sys.executable, "-c", _KILLED], env=environment, stdout=subprocess.PIPE) as killed:
         assert killed.stdout is not None
@@ -49,7 +49,7 @@ def test_nor_is_one_that_nobody_has_collected_yet(tmp_path: Path) -> None:
         assert run(_NEXT, tmp_path) == "['2.0']\n"
 
 
-def test_a_worker_that_lives_is_told_of(tmp_path: Path) -> None:
+def test_live_gauges_of_a_running_worker_are_kept(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _NEXT + "input()"],
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": ".", "PYTHONUNBUFFERED": "1"},

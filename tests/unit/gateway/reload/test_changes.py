@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.http.admission import Admission
-from gateway.http.body_limit import BodyLimit
-from gateway.http.exceptions import NoRoomForBodyError
+from gateway.http.bodies import BodyLimit
+from gateway.http.bulkheads import Admission
+from gateway.http.exceptions import UnreadBodyError
 from gateway.reload.changes import changed, connection_settings, reloadable_part
 from gateway.settings import GatewaySettings
-from tests.unit.gateway.bodies import MIB, read
+from tests.unit.gateway.bodies import MIB, body_of
 from torchless.contracts.errors import TorchlessError
 
 
@@ -61,29 +61,29 @@ def test_connection_settings_are_those_of_new_connections() -> None:
 
 def test_requests_in_flight_count_under_a_new_limit() -> None:
     admission = Admission(2)
-    with admission.place("embedding"), admission.place("gpu"):
+    with admission.slot("embedding"), admission.slot("gpu"):
         admission.reconfigure(1)
-        with pytest.raises(TorchlessError), admission.place("reranking"):
+        with pytest.raises(TorchlessError), admission.slot("reranking"):
             pass
         admission.reconfigure(3)
-        with admission.place("reranking"):
+        with admission.slot("reranking"):
             pass
     admission.reconfigure(1)
-    with admission.place("embedding"), pytest.raises(TorchlessError), admission.place("gpu"):
+    with admission.slot("embedding"), pytest.raises(TorchlessError), admission.slot("gpu"):
         pass
 
 
 async def test_bodies_in_memory_count_under_new_limits() -> None:
     limit = BodyLimit(1, 2)
-    with limit.room("embedding") as reader:
-        assert len(await read(reader, MIB)) == MIB
+    with body_of(limit, "embedding", MIB) as body:
+        assert len(await body.read_all()) == MIB
         limit.reconfigure(1, 1)
-        with pytest.raises(NoRoomForBodyError), limit.room("reranking") as another:
-            await read(another, 1)
+        with pytest.raises(UnreadBodyError), body_of(limit, "reranking", 1) as another:
+            await another.read_all()
         limit.reconfigure(1, 1.5)
-        with limit.room("reranking") as another:
-            await read(another, MIB // 2)
-    with limit.room("embedding") as reader, limit.room("reranking") as another:
-        await read(reader, MIB)
-        with pytest.raises(NoRoomForBodyError):
-            await read(another, MIB // 2 + 1)
+        with body_of(limit, "reranking", MIB // 2) as another:
+            await another.read_all()
+    with body_of(limit, "embedding", MIB) as body, body_of(limit, "reranking", MIB // 2 + 1) as another:
+        await body.read_all()
+        with pytest.raises(UnreadBodyError):
+            await another.read_all()

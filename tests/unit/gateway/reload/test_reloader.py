@@ -94,7 +94,7 @@ async def test_a_change_makes_new_services_and_leaves_the_old_ones_unchanged(
     )
     before, after = watched.first, watched.services
     assert (before.settings.limits.items, after.settings.limits.items) == (3, 7)
-    assert (before.keys, before.embedder) != (after.keys, after.embedder)
+    assert (before.authenticator, before.embedder) != (after.authenticator, after.embedder)
     for capability in (EMBEDDING, GPU):
         assert before.client(capability) is after.client(capability)
     for name in ("admission", "body_limit", "draining", "reload_state"):

@@ -1,0 +1,102 @@
+"""Who calls: the principal that authentication produces, and the scopes that routes require.
+
+An `Authenticator` turns the credentials of an HTTP or WebSocket request into a `Principal`; nothing else in the gateway
+reads credentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.settings import ALL_SCOPES, AccessScope
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+_POLICY_VIOLATION = 1008
+"""WebSocket close code (RFC 6455, section 7.4.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A caller."""
+
+    name: str
+    """Its name, for people and logs."""
+    tenant: str
+    """Whose data it works with; empty: no tenant in particular."""
+    scopes: frozenset[AccessScope]
+    """What it may do."""
+
+
+ANONYMOUS = Principal("anonymous", "", ALL_SCOPES)
+"""Every caller of a gateway that requires no credentials."""
+
+
+class Authenticator(Protocol):
+    """Turns credentials into a principal."""
+
+    async def authenticate(self, scope: Scope) -> Principal:
+        """The caller of the request in `scope`.
+
+        Raises:
+            TorchlessError: UNAUTHENTICATED, when its credentials are missing or not valid.
+        """
+
+
+class NoAuthentication:
+    """Requires no credentials."""
+
+    async def authenticate(self, scope: Scope) -> Principal:
+        """The anonymous principal."""
+        return ANONYMOUS
+
+
+class IdentityMiddleware:
+    """Authenticates every HTTP and WebSocket request, before its route is known.
+
+    The principal is kept in `scope["state"]["principal"]`. An HTTP request without one goes on, because some routes are
+    open to everyone, and each API answers errors in its own body: `require_scope` refuses it. A WebSocket is closed
+    before it is accepted, which servers answer with 403.
+
+    Args:
+        app: The application behind it.
+        authenticator: Gives the authenticator that is in force for a request.
+    """
+
+    def __init__(self, app: ASGIApp, authenticator: Callable[[Scope], Authenticator]) -> None:
+        self._app = app
+        self._authenticator = authenticator
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request (https://asgi.readthedocs.io)."""
+        if scope["type"] in {"http", "websocket"}:
+            state = scope["state"] = dict(scope.get("state", {}))
+            try:
+                state["principal"] = await self._authenticator(scope).authenticate(scope)
+            except TorchlessError as error:
+                if scope["type"] == "websocket":
+                    await receive()
+                    await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": error.message})
+                    return
+                state["authentication_error"] = error
+        await self._app(scope, receive, send)
+
+
+def require_scope(scope: Scope, required: AccessScope | None) -> Principal:
+    """The principal of the request in `scope`; the anonymous one, when it has none and `required` is None.
+
+    Raises:
+        TorchlessError: As its authentication; FORBIDDEN, when the principal lacks the required scope.
+    """
+    state = scope["state"]
+    principal: Principal | None = state.get("principal")
+    if required is None:
+        return principal or ANONYMOUS
+    if principal is None:
+        raise state["authentication_error"]
+    if required not in principal.scopes:
+        raise TorchlessError(ErrorKind.FORBIDDEN, f"the credentials lack the scope {required} that the route requires")
+    return principal
