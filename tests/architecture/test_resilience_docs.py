@@ -23,7 +23,7 @@ from gateway.http.draining import Draining
 from gateway.http.provenance_headers import CACHE_HEADER, DEGRADED_HEADER
 from gateway.http.request_headers import TIMEOUT_HEADER
 from gateway.reload.changes import changed, connection_settings, reloadable_part
-from gateway.services import Services
+from gateway.services import CAPABILITIES, Services
 from gateway.settings import GatewaySettings
 from torchless.clients.adaptive_limit import ConcurrencySettings
 from torchless.clients.call import REQUEST_ID_KEY, CallContext
@@ -35,7 +35,7 @@ from torchless.contracts.errors import HTTP_STATUS, ErrorKind, TorchlessError
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "resilience.md").read_text()
-CLIENTS = ("embedding", "reranking", "gpu")
+CLIENTS = tuple(capability.name for capability in CAPABILITIES)
 DOCUMENTED = ("embedding.", "reranking.", "gpu.", "cache.", "reload.", "health.")
 """Groups of the gateway's settings that the page must list completely."""
 TEXT = re.sub(r"^```\w+\n.*?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL)
