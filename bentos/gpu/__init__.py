@@ -1,1 +1,1 @@
-"""The GPUs of one machine: what is there, how full it is, and leases on it."""
+"""The GPU bento: the GPUs of one machine, their load, and leases on their memory."""

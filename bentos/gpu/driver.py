@@ -1,4 +1,4 @@
-"""What is needed of a GPU driver, and what it tells."""
+"""The interface of a GPU driver, and its readings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class DriverUnavailableError(Exception):
-    """There is no driver, or it went; the message is for callers and names no path."""
+    """There is no driver, or it stopped working. The message is for callers and contains no path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,34 +16,34 @@ class ProcessReading:
     """A process on a device."""
 
     pid: int
-    """Its id in the machine's own numbering."""
+    """Its id in the machine's own process namespace."""
     memory_mb: int | None
-    """Memory that it holds, in MiB, rounded down; None: not told."""
+    """Memory that it holds, in MiB, rounded down; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryReading:
-    """A device's memory, in MiB, rounded so that never more is free than is."""
+    """A device's memory, in MiB, rounded so that free memory is never overstated."""
 
     total_mb: int
-    """All of it."""
+    """Total memory."""
     used_mb: int
-    """In use by whomever, the driver's own included."""
+    """Memory in use by any process or by the driver."""
     free_mb: int
-    """Free."""
+    """Free memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceReading:
-    """A GPU or a MIG instance at one moment; what is None, the device does not tell. Units as in the contract."""
+    """A GPU or a MIG instance at one moment; None: the device does not report it. Units as in the contract."""
 
     uuid: str
     index: int
     name: str
     memory: MemoryReading | None
-    """None: it does not tell, or cannot be read now."""
+    """None: the device does not report it, or cannot be read now."""
     fault: str = ""
-    """Why it cannot be read now, in words; empty when it can."""
+    """Why the device cannot be read now; empty when it can."""
     pci_bus_id: str | None = None
     utilization_percent: int | None = None
     memory_utilization_percent: int | None = None
@@ -60,7 +60,7 @@ class DeviceReading:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All that the driver told at one moment."""
+    """Everything that the driver reported at one moment."""
 
     driver_version: str
     cuda_version: str
@@ -68,24 +68,24 @@ class Reading:
     devices: tuple[DeviceReading, ...]
     """By index, a GPU before its MIG instances."""
     gone: Mapping[int, str] = field(default_factory=dict)
-    """Numbers of devices that the driver counts and that do not answer any more, with why, in words."""
+    """Indices of devices that the driver counts but that no longer respond, each with the reason."""
 
 
 class GPUDriver(Protocol):
-    """A driver. All methods are called on one thread, and may block it."""
+    """A driver. All methods are called on one thread and may block it."""
 
     def open(self) -> None:
-        """Starts a session with the driver; what is plugged in now is found.
+        """Starts a session with the driver and finds the present devices.
 
         Raises:
-            DriverUnavailableError: There is none, or it does not work.
+            DriverUnavailableError: There is no driver, or it does not work.
         """
 
     def read(self) -> Reading:
-        """What there is now.
+        """Reads all devices.
 
         Raises:
-            DriverUnavailableError: The driver went; the session is over.
+            DriverUnavailableError: The driver stopped working; the session is over.
         """
 
     def close(self) -> None:

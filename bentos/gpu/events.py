@@ -1,4 +1,4 @@
-"""What happens to devices and leases, as those who watch hear of it."""
+"""Events of devices and leases, sent to watchers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class EventKind(StrEnum):
-    """What happened; the values are the label of the metric."""
+    """What happened; the values are labels of the metric."""
 
     DRIVER_LOST = "driver_lost"
     DRIVER_BACK = "driver_back"
@@ -25,7 +25,7 @@ class EventKind(StrEnum):
 
 
 class ThresholdName(StrEnum):
-    """What a threshold is about; named as its setting."""
+    """What a threshold measures; named like its setting."""
 
     MEMORY_USED_SHARE = "memory_used_share"
     TEMPERATURE_C = "temperature_c"
@@ -34,17 +34,17 @@ class ThresholdName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened."""
+    """Something that happened to a device or a lease."""
 
     kind: EventKind
     at: float
     """Seconds since the Unix epoch."""
     message: str
-    """In words, for callers and the log."""
+    """For callers and the log."""
     device_uuid: str = ""
     allocation_id: str = ""
     threshold: ThresholdName | None = None
     value: float | None = None
-    """What was read, in the threshold's unit."""
+    """The reading, in the threshold's unit."""
     limit: float | None = None
-    """The threshold's own value."""
+    """The value of the threshold."""

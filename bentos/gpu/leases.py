@@ -1,17 +1,13 @@
-"""The rules by which memory of devices is leased. Pure: devices as last read and leases in, a decision out.
+"""The rules for leasing memory of devices. Pure.
 
-What may be promised on a device, in MiB:
+The memory that a device can still promise, in MiB, is the smaller of:
 
-    total - reserve - strangers - sum over holders of max(leased, used)
-
-`used` is what the driver says that the holder's process holds there, `strangers` the memory in use that belongs to no
-holder's process. So memory that a holder has taken counts once, as long as its lease names its process; a holder that
-takes more than it leased is counted with what it took. A lease without a process is counted on top of what is in use:
-less may be offered than there is, and never more. Beside that, never more than
-
+    total - reserve - unleased - sum over holders of max(leased, used)
     free - reserve - sum over holders of max(0, leased - used)
 
-is promised: what is free now, less what is leased and not taken yet. Leases of the same process count together.
+`used` is what the driver reports for the holder's process, and `unleased` is all other memory in use. So a holder's
+memory counts once: the larger of leased and used. A lease without a process counts in addition to the memory in use, so
+less than the free memory may be offered, but never more. Leases of the same process count together.
 """
 
 from __future__ import annotations
@@ -21,41 +17,48 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bentos.gpu.driver import DeviceReading, MemoryReading
-from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large, invalid_input
+from torchless.contracts.errors import (
+    ErrorKind,
+    ResourceType,
+    TorchlessError,
+    input_too_large,
+    invalid_input,
+    not_found,
+)
 
-_NO_HINT_S = 5.0
-"""When to try again where no lease is in the way, in seconds: somebody without one has the memory."""
+_DEFAULT_RETRY_S = 5.0
+"""Retry hint when no lease is in the way, in seconds: the memory is used by a process without a lease."""
 
 
 class LeaseState(StrEnum):
-    """Where a lease is in its life; the values are what the store holds."""
+    """State of a lease; the values are those in the store."""
 
     ACTIVE = "active"
     LOST = "lost"
-    """A device of it is gone; kept until it expires or is released."""
+    """One of its devices was lost; the lease stays until it expires or is released."""
     EXPIRED = "expired"
     RELEASED = "released"
 
 
 LIVE = frozenset({LeaseState.ACTIVE, LeaseState.LOST})
-"""States of leases that are there."""
+"""States of leases in force."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceAllocation:
-    """A device's part in a lease."""
+    """The part of a lease on one device."""
 
     uuid: str
     index: int
     name: str
     memory_mb: int
     lost: bool = False
-    """Whether the device has gone since."""
+    """Whether the device was lost since."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """What a caller asks for; units as in the contract's AllocateGPURequest."""
+    """A request for a lease; the units are those of the contract's AllocateGPURequest."""
 
     memory_mb: int
     holder: str
@@ -68,7 +71,7 @@ class LeaseRequest:
     device_uuids: frozenset[str] = frozenset()
 
     def fingerprint(self) -> str:
-        """The same for equal requests of one tenant and key, also in another process."""
+        """Equal for equal requests of one tenant and key, also across processes."""
         return repr(
             (
                 self.memory_mb,
@@ -84,7 +87,7 @@ class LeaseRequest:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Memory promised to a holder until a moment. Times are seconds since the Unix epoch, so that they outlive us."""
+    """Memory promised to a holder until a time. Times are seconds since the Unix epoch, to survive the process."""
 
     id: str
     devices: tuple[DeviceAllocation, ...]
@@ -101,12 +104,12 @@ class Lease:
     lost_reason: str = ""
 
     def allocation_on(self, uuid: str) -> DeviceAllocation | None:
-        """What it still holds on a device."""
+        """Its part on a device that is not lost, if it has one."""
         return next((allocated for allocated in self.devices if allocated.uuid == uuid and not allocated.lost), None)
 
 
 def by_device(leases: Iterable[Lease]) -> dict[str, list[tuple[Lease, DeviceAllocation]]]:
-    """What is held on each device, by its uuid."""
+    """The leases on each device, by its uuid."""
     found: dict[str, list[tuple[Lease, DeviceAllocation]]] = {}
     for lease in leases:
         for allocated in lease.devices:
@@ -116,36 +119,36 @@ def by_device(leases: Iterable[Lease]) -> dict[str, list[tuple[Lease, DeviceAllo
 
 
 def free_memory_mb(device: DeviceReading, held: Sequence[tuple[Lease, DeviceAllocation]], reserve_mb: int) -> int:
-    """The most that may be promised on a device beside what is held there, in MiB, whoever is there exclusively."""
+    """The most that can still be leased on a device, in MiB; exclusive leases are not considered."""
     if device.memory is None or device.mig_enabled:
         return 0
     used_by: dict[int, int] = {}
     for process in device.processes:
         used_by[process.pid] = used_by.get(process.pid, 0) + (process.memory_mb or 0)
     leased_by: dict[int, int] = {}
-    nameless = 0
+    without_pid = 0
     for lease, allocated in held:
         if lease.pid is None:
-            nameless += allocated.memory_mb
+            without_pid += allocated.memory_mb
         else:
             leased_by[lease.pid] = leased_by.get(lease.pid, 0) + allocated.memory_mb
-    return _free_mb(device.memory, used_by, leased_by, nameless, reserve_mb)
+    return _free_mb(device.memory, used_by, leased_by, without_pid, reserve_mb)
 
 
 def _free_mb(
-    memory: MemoryReading, used_by: Mapping[int, int], leased_by: Mapping[int, int], nameless: int, reserve_mb: int
+    memory: MemoryReading, used_by: Mapping[int, int], leased_by: Mapping[int, int], without_pid: int, reserve_mb: int
 ) -> int:
     used = {pid: used_by.get(pid, 0) for pid in leased_by}
-    strangers = max(0, memory.used_mb - sum(used.values()))
-    promised = nameless + sum(max(leased, used[pid]) for pid, leased in leased_by.items())
-    not_taken_yet = nameless + sum(max(0, leased - used[pid]) for pid, leased in leased_by.items())
-    unpromised = memory.total_mb - reserve_mb - strangers - promised
-    unused = memory.free_mb - reserve_mb - not_taken_yet
-    return max(0, min(unpromised, unused))
+    unleased = max(0, memory.used_mb - sum(used.values()))
+    promised = without_pid + sum(max(leased, used[pid]) for pid, leased in leased_by.items())
+    not_used_yet = without_pid + sum(max(0, leased - used[pid]) for pid, leased in leased_by.items())
+    of_total = memory.total_mb - reserve_mb - unleased - promised
+    of_free = memory.free_mb - reserve_mb - not_used_yet
+    return max(0, min(of_total, of_free))
 
 
 def capacity_of(device: DeviceReading, reserve_mb: int) -> int:
-    """The most that could ever be promised on a device, in MiB."""
+    """The most that could ever be leased on a device, in MiB."""
     if device.memory is None or device.mig_enabled:
         return 0
     return max(0, device.memory.total_mb - reserve_mb)
@@ -160,33 +163,33 @@ def choose_devices(
     now: float,
     lost_uuids: frozenset[str] = frozenset(),
 ) -> list[DeviceReading]:
-    """The devices for `request`: those where least is left over, all of them or none.
+    """Chooses the devices with the least memory left over; all that the request needs, or none.
 
     Args:
         request: The lease request, already validated.
-        devices: Those that are there.
-        leases: Those that are there; none has expired.
+        devices: The present devices.
+        leases: The leases in force; none has expired.
         reserve_mb: Memory of each device that is never leased, in MiB.
         now: Seconds since the Unix epoch.
-        lost_uuids: Devices that were there.
+        lost_uuids: Devices that were lost.
 
     Raises:
-        TorchlessError: GPU_UNAVAILABLE, NOT_FOUND, INPUT_TOO_LARGE, INVALID_INPUT or OVERLOADED; as the contract's
-            AllocateGPU says.
+        TorchlessError: GPU_UNAVAILABLE, NOT_FOUND, INPUT_TOO_LARGE, INVALID_INPUT or OVERLOADED; see AllocateGPU in the
+            contract.
     """
     candidates = _candidates(request, devices, lost_uuids)
     fitting = _fitting(request, candidates, reserve_mb)
     held = by_device(leases)
-    rooms = []
+    left_over: list[tuple[tuple[int, int, int], DeviceReading]] = []
     for device in fitting:
         here = held.get(device.uuid, [])
         taken = any(lease.exclusive for lease, _ in here) or (request.exclusive and bool(here))
-        room = free_memory_mb(device, here, reserve_mb)
-        if not taken and room >= request.memory_mb:
-            rooms.append((room - request.memory_mb, device.index, device.mig_index or 0, device))
-    if len(rooms) < request.device_count:
+        free_mb = free_memory_mb(device, here, reserve_mb)
+        if not taken and free_mb >= request.memory_mb:
+            left_over.append(((free_mb - request.memory_mb, device.index, device.mig_index or 0), device))
+    if len(left_over) < request.device_count:
         raise _overloaded(request, [lease for device in fitting for lease, _ in held.get(device.uuid, [])], now)
-    return [device for *_, device in sorted(rooms, key=lambda room: room[:3])[: request.device_count]]
+    return [device for _, device in sorted(left_over, key=lambda each: each[0])[: request.device_count]]
 
 
 def _candidates(
@@ -195,16 +198,16 @@ def _candidates(
     here = {device.uuid: device for device in devices}
     for uuid in sorted(request.device_uuids - here.keys()):
         if uuid in lost_uuids:
-            raise TorchlessError(ErrorKind.GPU_UNAVAILABLE, f"device_uuids: the device {uuid} is gone")
-        raise TorchlessError(ErrorKind.NOT_FOUND, f"device_uuids: there is no device {uuid}")
+            raise TorchlessError(ErrorKind.GPU_UNAVAILABLE, f"device_uuids: the device {uuid} is lost")
+        raise not_found(ResourceType.DEVICE, uuid, f"device_uuids: there is no device {uuid}")
     for uuid in sorted(request.device_uuids):
         if here[uuid].mig_enabled:
-            raise invalid_input("device_uuids", f"{uuid} is cut into MIG instances; name those")
-    asked = [device for device in devices if not request.device_uuids or device.uuid in request.device_uuids]
-    usable = [device for device in asked if device.memory is not None and not device.mig_enabled]
+            raise invalid_input("device_uuids", f"{uuid} is in MIG mode; name its MIG instances instead")
+    named = [device for device in devices if not request.device_uuids or device.uuid in request.device_uuids]
+    usable = [device for device in named if device.memory is not None and not device.mig_enabled]
     if not usable:
         raise TorchlessError(
-            ErrorKind.GPU_UNAVAILABLE, "none of the devices can be leased now; GetStatus says why for each"
+            ErrorKind.GPU_UNAVAILABLE, "none of the devices can be leased now; GetStatus gives the reason for each"
         )
     return usable
 
@@ -215,25 +218,24 @@ def _fitting(request: LeaseRequest, candidates: Sequence[DeviceReading], reserve
         largest = max(capacity_of(device, reserve_mb) for device in candidates)
         raise input_too_large(
             "memory_mb",
-            f"{request.memory_mb} MiB are more than any device has to lease; at most {largest} MiB are possible",
+            f"{request.memory_mb} MiB do not fit on any device; the maximum is {largest} MiB",
             largest_mb=str(largest),
         )
     if len(fitting) < request.device_count:
         raise input_too_large(
             "device_count",
-            f"{request.device_count} devices of {request.memory_mb} MiB are more than there are; {len(fitting)} could "
-            "hold that much",
+            f"{request.device_count} devices with {request.memory_mb} MiB do not exist; the maximum is {len(fitting)}",
             devices=str(len(fitting)),
         )
     return fitting
 
 
 def _overloaded(request: LeaseRequest, in_the_way: Sequence[Lease], now: float) -> TorchlessError:
-    hint = max(0.1, min(lease.expires for lease in in_the_way) - now) if in_the_way else _NO_HINT_S
-    many = "a device" if request.device_count == 1 else f"{request.device_count} devices"
-    how = " to itself" if request.exclusive else ""
+    hint = max(0.1, min(lease.expires for lease in in_the_way) - now) if in_the_way else _DEFAULT_RETRY_S
+    devices = "device" if request.device_count == 1 else "devices"
+    exclusive = "exclusive " if request.exclusive else ""
     return TorchlessError(
         ErrorKind.OVERLOADED,
-        f"there is no room now for {request.memory_mb} MiB on {many}{how}; try again later",
+        f"{request.memory_mb} MiB are not free now on {request.device_count} {exclusive}{devices}; retry later",
         retry_after_s=hint,
     )

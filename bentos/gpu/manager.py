@@ -1,4 +1,4 @@
-"""What the service does, without a transport: the leases, the monitor and those who watch, tied together."""
+"""The GPU use case, without a transport: connects the leases, the monitor and the watchers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from bentos.gpu.events import Event
 from bentos.gpu.inventory import DriverPoll
 from bentos.gpu.leases import Lease, LeaseRequest
 from bentos.gpu.monitor import Monitor
-from bentos.gpu.registry import LeaseRegistry, Snapshot
+from bentos.gpu.registry import LeaseRegistry
 from bentos.gpu.settings import GPUSettings
+from bentos.gpu.snapshot import Snapshot
 from bentos.gpu.store import LeaseStore, StoreHeldError
 from bentos.gpu.validation import check_interval, check_request, check_ttl
 from bentos.gpu.watchers import Update, Watchers
@@ -33,12 +34,12 @@ _STORE_RETRY_S = 0.2
 class GPUManager:
     """The GPUs of this machine and the leases on them.
 
-    Nothing here touches the driver or the disk on the event loop: the driver has the monitor's thread, and the book of
-    leases a thread of its own, on which all that concerns leases happens one after the other.
+    The event loop touches neither the driver nor the disk: the driver is used on the monitor's thread, and the registry
+    on a separate thread that handles leases one after the other.
 
     Args:
         settings: The bento's settings.
-        driver: Opened when it is there; used on the monitor's thread.
+        driver: Opened and used on the monitor's thread.
     """
 
     def __init__(self, settings: GPUSettings, driver: GPUDriver) -> None:
@@ -46,13 +47,13 @@ class GPUManager:
         self._watchers = Watchers(settings.watch)
         self._registry = LeaseRegistry(LeaseStore(Path(settings.store)), settings, self._publish)
         self._registry_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpu-leases")
-        self._monitor = Monitor(driver, settings.driver, self._take_in)
+        self._monitor = Monitor(driver, settings.driver, self._observe)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._waiting = 0
 
     async def start(self) -> None:
-        """Opens the store and looks at the devices once, or finds that the driver does not answer.
+        """Opens the store and polls the devices once, or until the driver's timeout.
 
         Raises:
             TorchlessError: INTERNAL, when the store cannot be used.
@@ -64,7 +65,7 @@ class GPUManager:
         self._ticking = asyncio.create_task(self._tick())
 
     async def stop(self) -> None:
-        """Ends the threads and lets go of driver and store."""
+        """Ends the threads and closes the driver and the store."""
         if self._ticking is not None:
             self._ticking.cancel()
             with suppress(asyncio.CancelledError):
@@ -74,12 +75,12 @@ class GPUManager:
         self._registry_thread.shutdown(wait=False)
 
     async def snapshot(self) -> Snapshot:
-        """All that is known now; leases that have run out are not in it."""
+        """The current state, without expired leases."""
         with self._admitted():
             return await self._on_registry_thread(self._registry.snapshot)
 
     async def allocate(self, request: LeaseRequest) -> Lease:
-        """Leases what is wanted, by the devices as they are now. It is on disk when this returns.
+        """Makes a lease from a fresh reading of the devices. The lease is on disk when this returns.
 
         Raises:
             TorchlessError: As the contract's AllocateGPU says.
@@ -90,7 +91,7 @@ class GPUManager:
             return await self._on_registry_thread(self._registry.allocate, request)
 
     async def renew(self, lease_id: str, ttl_s: float | None) -> Lease:
-        """Lets a lease run on.
+        """Extends a lease.
 
         Raises:
             TorchlessError: As the contract's RenewAllocation says.
@@ -110,10 +111,10 @@ class GPUManager:
             return await self._on_registry_thread(self._registry.release, lease_id)
 
     def watch(self, interval_s: float | None) -> AsyncGenerator[Update, None]:
-        """The status, again and again, for ever; see `Watchers.watch`.
+        """Yields the status without end; see `Watchers.watch`.
 
         Raises:
-            TorchlessError: INVALID_INPUT, or OVERLOADED when as many watch as may.
+            TorchlessError: INVALID_INPUT, or OVERLOADED when there are too many watchers.
         """
         own = self._settings.watch
         if interval_s is not None:
@@ -121,28 +122,28 @@ class GPUManager:
         return self._watchers.watch(own.interval_s if interval_s is None else interval_s)
 
     async def _open_registry(self) -> None:
-        told = False
+        warned = False
         while True:
             try:
                 return await self._on_registry_thread(self._registry.open)
             except StoreHeldError:
-                # The process that this one follows may still be finishing its calls.
-                if not told:
-                    logger.warning("another process has the store of leases; waiting until it leaves")
-                told = True
+                # The previous process may still be finishing its calls.
+                if not warned:
+                    logger.warning("another process holds the lease store; waiting until it exits")
+                warned = True
                 await asyncio.sleep(_STORE_RETRY_S)
             except (sqlite3.Error, OSError) as error:
-                logger.exception("the store of leases cannot be opened")
+                logger.exception("the lease store cannot be opened")
                 raise TorchlessError(
-                    ErrorKind.INTERNAL, "the service cannot open its store of leases; its log says why"
+                    ErrorKind.INTERNAL, "the service cannot open its lease store; see its log"
                 ) from error
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
-        """A caller's place among those who wait; refuses when there is none left."""
+        """Counts a waiting call; refuses it above the limit."""
         if self._waiting >= self._settings.max_waiting_calls:
             raise TorchlessError(
-                ErrorKind.OVERLOADED, "too many calls wait for the leases; try again shortly", retry_after_s=1.0
+                ErrorKind.OVERLOADED, "too many calls wait for the lease registry; retry shortly", retry_after_s=1.0
             )
         self._waiting += 1
         try:
@@ -154,39 +155,39 @@ class GPUManager:
         return await asyncio.get_running_loop().run_in_executor(self._registry_thread, work, *arguments)
 
     async def _until_fresh(self) -> None:
-        """Until the devices have been read just now; a driver that does not answer in time is taken note of."""
-        if await self._note_if_stalled():
+        """Waits for a fresh reading of the devices, at most for the driver's timeout."""
+        if await self._report_if_stalled():
             return
-        looked = asyncio.wrap_future(self._monitor.fresh())
+        polled = asyncio.wrap_future(self._monitor.fresh())
         try:
             async with asyncio.timeout(self._settings.driver.timeout_s):
-                await looked
+                await polled
         except TimeoutError:
-            await self._note_if_stalled()
+            await self._report_if_stalled()
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._settings.sweep_interval_s)
             try:
-                await self._note_if_stalled()
+                await self._report_if_stalled()
                 await self._on_registry_thread(self._registry.sweep)
-            except Exception:  # a full disk, say: leases count as ended by their time all the same
-                logger.exception("leases that ran out could not be swept; trying again")
+            except Exception:  # for instance a full disk; leases end at their time nevertheless
+                logger.exception("expired leases could not be swept; will retry")
 
-    async def _note_if_stalled(self) -> bool:
-        """Whether the driver does not answer; the book knows it then."""
+    async def _report_if_stalled(self) -> bool:
+        """Whether the driver does not respond; if so, tells the registry."""
         if self._monitor.poll_duration_s() <= self._settings.driver.timeout_s:
             return False
-        poll = DriverPoll(None, "the NVIDIA driver does not answer", stalled=True)
+        poll = DriverPoll(None, "the NVIDIA driver does not respond", stalled=True)
         await self._on_registry_thread(self._registry.observe, poll)
         return True
 
-    def _take_in(self, poll: DriverPoll) -> None:
-        """On the monitor's thread."""
+    def _observe(self, poll: DriverPoll) -> None:
+        """Called on the monitor's thread."""
         self._registry_thread.submit(self._registry.observe, poll).result()
 
     def _publish(self, snapshot: Snapshot, events: Iterable[Event]) -> None:
-        """On the book's thread."""
+        """Called on the registry's thread."""
         metrics.record(snapshot, events)
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._watchers.publish, snapshot, events)

@@ -1,4 +1,4 @@
-"""Snapshots, leases and events as the contract's messages."""
+"""Converts snapshots, leases and events to protobuf messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from bentos.gpu.events import Event, EventKind, ThresholdName
 from bentos.gpu.leases import Lease, LeaseState
-from bentos.gpu.registry import DeviceState, Snapshot
+from bentos.gpu.snapshot import DeviceState, Snapshot
 from torchless.contracts.gpu.v1 import gpu_pb2 as pb
 
 _MAX_PROCESSES = 256
@@ -16,7 +16,7 @@ _THRESHOLDS = {name: pb.Threshold.Value(f"THRESHOLD_{name.name}") for name in Th
 
 @lru_cache(maxsize=4)
 def status(snapshot: Snapshot) -> pb.Status:
-    """A snapshot; the same message for the same snapshot, so do not change it."""
+    """A snapshot as a message. It is cached, so do not change it."""
     return pb.Status(
         available=snapshot.available,
         unavailable_reason=snapshot.reason,
@@ -35,7 +35,7 @@ def status(snapshot: Snapshot) -> pb.Status:
 
 
 def device(state: DeviceState) -> pb.Device:
-    """A device; what it does not tell is absent."""
+    """A device as a message; fields that the device does not report are absent."""
     own = state.reading
     memory = own.memory
     return pb.Device(
@@ -66,7 +66,7 @@ def device(state: DeviceState) -> pb.Device:
 
 
 def allocation(lease: Lease) -> pb.Allocation:
-    """A lease."""
+    """A lease as a message."""
     return pb.Allocation(
         id=lease.id,
         devices=[
@@ -91,7 +91,7 @@ def allocation(lease: Lease) -> pb.Allocation:
 
 
 def event(happened: Event) -> pb.Event:
-    """An event."""
+    """An event as a message."""
     return pb.Event(
         kind=_KINDS[happened.kind],
         at=happened.at,

@@ -1,4 +1,4 @@
-"""The GPU bento's Prometheus metrics. Labels are devices that are there, and our own words: nothing of a caller's."""
+"""The GPU bento's Prometheus metrics. Labels are present devices and fixed names; none holds a value from a caller."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from prometheus_client.registry import Collector
 
 from bentos.gpu.events import Event, ThresholdName
 from bentos.gpu.leases import LIVE
-from bentos.gpu.registry import DeviceState, Snapshot
+from bentos.gpu.snapshot import DeviceState, Snapshot
 
 __all__ = ["record"]
 
 _MIB = 1024 * 1024
 _MAX_DEVICES = 256
 
-_EVENTS = Counter("torchless_gpu_events", "What happened to devices and leases.", ["kind"])
+_EVENTS = Counter("torchless_gpu_events", "Events of devices and leases.", ["kind"])
 _REACHED = Counter("torchless_gpu_thresholds_reached", "Thresholds that a device reached.", ["threshold"])
 _FIGURES = {
     "healthy": "1 while the device can be read, else 0.",
-    "memory_total_bytes": "All of the device's memory, in bytes.",
-    "memory_used_bytes": "Memory in use by whomever, in bytes.",
+    "memory_total_bytes": "Total memory of the device, in bytes.",
+    "memory_used_bytes": "Memory in use by any process or by the driver, in bytes.",
     "memory_leased_bytes": "Memory that leases hold, in bytes.",
     "memory_allocatable_bytes": "Memory that one lease could get now, in bytes.",
     "utilization_ratio": "Share of time in which a kernel ran, 0 to 1.",
@@ -37,7 +37,7 @@ _FIGURES = {
 
 
 def record(snapshot: Snapshot, events: Iterable[Event]) -> None:
-    """Counts `events`, and shows `snapshot` from now on."""
+    """Counts `events`, and exports `snapshot` from now on."""
     for event in events:
         _EVENTS.labels(event.kind.value).inc()
         if event.kind.value == "threshold_reached" and event.threshold is not None:
@@ -46,18 +46,18 @@ def record(snapshot: Snapshot, events: Iterable[Event]) -> None:
 
 
 class _Shown(Collector):
-    """The newest snapshot as metrics, made when they are asked for: devices that are gone leave nothing behind."""
+    """Exports the newest snapshot at every scrape, so that lost devices leave no samples behind."""
 
     def __init__(self) -> None:
         self.snapshot: Snapshot | None = None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """One sample a device and figure. A figure that a device does not tell has none."""
+        """One sample per device and figure; none for figures that a device does not report."""
         snapshot = self.snapshot
         if snapshot is None:
             return
-        yield _single("available", "1 when there is a driver that answers and a device, else 0.", snapshot.available)
-        yield _single("lost_devices", "Devices that were there and are gone.", len(snapshot.lost_devices))
+        yield _single("available", "1 when the driver responds and lists a device, else 0.", snapshot.available)
+        yield _single("lost_devices", "Devices that were lost.", len(snapshot.lost_devices))
         allocations = GaugeMetricFamily("torchless_gpu_allocations", "Leases by state.", labels=["state"])
         for state in sorted(LIVE):
             allocations.add_metric([state.value], sum(lease.state is state for lease in snapshot.leases))
@@ -72,10 +72,10 @@ def _single(name: str, what: str, value: float) -> GaugeMetricFamily:
 def _of_devices(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
     devices = snapshot.devices[:_MAX_DEVICES]
     info = GaugeMetricFamily(
-        "torchless_gpu_device_info", "1 for each device that is there.", labels=["device", "index", "name", "parent"]
+        "torchless_gpu_device_info", "1 for each present device.", labels=["device", "index", "name", "parent"]
     )
     reached = GaugeMetricFamily(
-        "torchless_gpu_threshold_reached", "1 while a threshold stands reached.", labels=["device", "threshold"]
+        "torchless_gpu_threshold_reached", "1 while a threshold is reached.", labels=["device", "threshold"]
     )
     families = {
         name: GaugeMetricFamily(f"torchless_gpu_{name}", what, labels=["device"]) for name, what in _FIGURES.items()

@@ -1,4 +1,4 @@
-"""Looks at the driver again and again, on a thread of its own: NVML blocks, for long where a device is failing."""
+"""Polls the driver on a separate thread, because NVML blocks, and for a long time when a device is failing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ logger = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Reads the devices at an interval, and sooner when somebody asks.
+    """Reads the devices at an interval, and on request.
 
-    A driver or device that goes is looked for again by ending the session and opening a new one: NVML finds what is
-    plugged in only then.
+    After a driver or device is lost, the monitor opens a new session from time to time, because NVML finds devices only
+    when a session starts.
 
     Args:
-        driver: Used on the monitor's thread alone.
+        driver: Used on the monitor's thread only.
         settings: Intervals.
-        deliver: Takes each look, on the monitor's thread; when it returns, the look counts.
+        deliver: Receives each poll, on the monitor's thread.
     """
 
     def __init__(self, driver: GPUDriver, settings: DriverSettings, deliver: Callable[[DriverPoll], None]) -> None:
@@ -36,29 +36,29 @@ class Monitor:
         self._leaving = False
         self._polling_since: float | None = None
         self._polled_at = float("-inf")
-        """When the last look that was delivered began; as `_looking_since`, on the monotonic clock."""
-        # A daemon, because a driver that hangs must not keep the process from leaving.
+        """When the last delivered poll began; like `_polling_since`, on the monotonic clock."""
+        # A daemon, because a hanging driver must not keep the process from exiting.
         self._thread = threading.Thread(target=self._run, name="gpu-monitor", daemon=True)
         self._session = _Session(driver, settings.reopen_interval_s)
 
     def start(self) -> None:
-        """Begins to look."""
+        """Starts polling."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Looks no more and ends the session; waits for that, but not for a driver that hangs."""
+        """Stops polling and ends the session; waits for that, but not for a hanging driver."""
         with self._wake:
             self._leaving = True
             self._wake.notify()
         self._thread.join(self._settings.timeout_s)
 
     def poll_duration_s(self) -> float:
-        """For how long the look under way has lasted, in seconds; 0 between looks."""
+        """Duration of the current poll so far, in seconds; 0 between polls."""
         since = self._polling_since
         return 0.0 if since is None else time.monotonic() - since
 
     def fresh(self) -> Future[None]:
-        """Done as soon as a look has been delivered that is younger than `max_reading_age_s` from now on."""
+        """Completes when a poll has been delivered that is at most `max_reading_age_s` old now."""
         done: Future[None] = Future()
         with self._wake:
             if time.monotonic() - self._polled_at <= self._settings.max_reading_age_s:
@@ -80,29 +80,29 @@ class Monitor:
 
     def _poll(self) -> None:
         with self._wake:
-            asked, self._waiting = self._waiting, []
+            requested, self._waiting = self._waiting, []
         began = time.monotonic()
         self._polling_since = began
         try:
             poll = self._session.poll()
-        except Exception:  # a defect of ours must not end the looking
+        except Exception:  # a defect of ours must not end the polling
             logger.exception("the devices could not be read")
-            poll = DriverPoll(None, "the devices cannot be read; the service's log says why", stalled=True)
+            poll = DriverPoll(None, "the devices cannot be read; see the service's log", stalled=True)
         finally:
             self._polling_since = None
         try:
             self._deliver(poll)
         except Exception:
-            logger.exception("what was read could not be taken in; trying again with the next reading")
+            logger.exception("a reading could not be processed; will retry with the next one")
         else:
             self._polled_at = began
-        for done in asked:
+        for done in requested:
             if done.set_running_or_notify_cancel():
                 done.set_result(None)
 
 
 class _Session:
-    """A session with the driver, opened again while something is missing."""
+    """A session with the driver, reopened while a device is missing."""
 
     def __init__(self, driver: GPUDriver, reopen_interval_s: float) -> None:
         self._driver = driver
@@ -111,16 +111,16 @@ class _Session:
         self._tried_at = float("-inf")
         self._reason = ""
         self._expected: set[str] = set()
-        """GPUs that were there."""
+        """GPUs that were seen before."""
         self._incomplete = False
 
     def poll(self) -> DriverPoll:
-        """What is there now, or why nothing can be read."""
+        """A reading of the devices, or why there is none."""
         due = time.monotonic() - self._tried_at >= self._reopen_interval_s
         if due and self._is_open and self._incomplete:
             self.close()
             if not self._open():
-                # Devices that were fine a moment ago need not have gone, so the next look decides, with another try.
+                # Devices that worked a moment ago may still be there, so the next poll tries again and decides.
                 self._tried_at = float("-inf")
                 return DriverPoll(None, self._reason, stalled=True)
         elif due and not self._is_open:

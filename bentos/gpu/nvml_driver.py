@@ -18,55 +18,55 @@ T = TypeVar("T")
 
 _MIB = 1024 * 1024
 _NO_DRIVER = {
-    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "the NVIDIA driver is not installed here: its NVML library is not found",
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "the NVIDIA driver is not installed: its NVML library was not found",
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is not loaded",
-    pynvml.NVML_ERROR_UNINITIALIZED: "the NVIDIA driver has ended the session",
-    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver and its NVML library are of different versions; "
-    "the machine has to be restarted",
+    pynvml.NVML_ERROR_UNINITIALIZED: "the NVIDIA driver ended the session",
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver and its NVML library have different versions; "
+    "the machine must be restarted",
 }
-"""What a whole driver that is not there looks like."""
+"""Errors that mean that the whole driver is unavailable."""
 _DEVICE_GONE = {
     pynvml.NVML_ERROR_GPU_IS_LOST: "it fell off the bus",
-    pynvml.NVML_ERROR_RESET_REQUIRED: "it has to be reset",
+    pynvml.NVML_ERROR_RESET_REQUIRED: "it must be reset",
 }
-"""What a device that is gone answers, whatever it is asked."""
+"""Errors of any function that mean that the device is lost."""
 _HANDLE_GONE = {
     **_DEVICE_GONE,
-    pynvml.NVML_ERROR_UNKNOWN: "the driver fails on it for a reason that it does not name",
-    pynvml.NVML_ERROR_NOT_FOUND: "the driver does not find it any more",
-    pynvml.NVML_ERROR_GPU_NOT_FOUND: "the driver does not find it any more",
-    pynvml.NVML_ERROR_INVALID_ARGUMENT: "the driver does not know it any more",
+    pynvml.NVML_ERROR_UNKNOWN: "the driver fails on it for an unknown reason",
+    pynvml.NVML_ERROR_NOT_FOUND: "the driver no longer finds it",
+    pynvml.NVML_ERROR_GPU_NOT_FOUND: "the driver no longer finds it",
+    pynvml.NVML_ERROR_INVALID_ARGUMENT: "the driver no longer knows it",
 }
-"""What it answers when asked for what every device has. Elsewhere these can just mean a missing feature."""
+"""Errors that mean the same, but only of functions that every device supports."""
 
 
 class _DeviceGoneError(Exception):
-    """A device does not answer any more."""
+    """A device no longer responds."""
 
 
 class _DeviceFaultError(Exception):
-    """A device is there and cannot be read now."""
+    """A device is present but cannot be read now."""
 
 
 class NvmlDriver:
-    """A `GPUDriver` on NVML. Figures that a card does not have are None."""
+    """A `GPUDriver` on NVML. Figures that a device does not support are None."""
 
     def __init__(self) -> None:
         self._is_open = False
         self._known: dict[int, list[DeviceReading]] = {}
-        """What stood at each number when it was last read."""
+        """The last reading at each index."""
 
     def open(self) -> None:
-        """Loads the library, looked for anew at each call, and starts a session."""
+        """Loads the library, which is searched for at each call, and starts a session."""
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
             raise DriverUnavailableError(_why_no_driver(error)) from error
         self._is_open = True
-        self._known.clear()  # a new session may number the devices anew
+        self._known.clear()  # a new session may number the devices differently
 
     def close(self) -> None:
-        """Ends the session; a driver that is gone has ended it itself."""
+        """Ends the session, unless the driver has ended it."""
         if not self._is_open:
             return
         self._is_open = False
@@ -76,7 +76,7 @@ class NvmlDriver:
             logger.info("the driver's session had ended already: %s", error)
 
     def read(self) -> Reading:
-        """Asks for everything; tens of milliseconds a device at most, unless the driver hangs."""
+        """Reads all figures; takes at most tens of milliseconds per device, unless the driver hangs."""
         try:
             return self._read()
         except pynvml.NVMLError as error:
@@ -105,7 +105,7 @@ class NvmlDriver:
 
 
 def _gpu_and_instances(index: int) -> Iterator[DeviceReading]:
-    handle = _certain(pynvml.nvmlDeviceGetHandleByIndex, index)
+    handle = _required(pynvml.nvmlDeviceGetHandleByIndex, index)
     mig = _optional(pynvml.nvmlDeviceGetMigMode, handle)
     pci = _optional(pynvml.nvmlDeviceGetPciInfo, handle)
     gpu = _device(
@@ -120,11 +120,11 @@ def _gpu_and_instances(index: int) -> Iterator[DeviceReading]:
     for mig_index in range(_optional(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
         instance = _optional(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, mig_index)
         if instance is None:
-            continue  # the place is empty
+            continue  # the slot is empty
         try:
             yield _device(instance, index, parent_uuid=gpu.uuid, mig_index=mig_index)
         except _DeviceGoneError:
-            continue  # taken apart since
+            continue  # removed in the meantime
 
 
 def _device(handle: Any, index: int, **known: Any) -> DeviceReading:
@@ -134,7 +134,7 @@ def _device(handle: Any, index: int, **known: Any) -> DeviceReading:
         _optional(f, handle) for f in (pynvml.nvmlDeviceGetPowerUsage, pynvml.nvmlDeviceGetEnforcedPowerLimit)
     )
     return DeviceReading(
-        uuid=_text(_certain(pynvml.nvmlDeviceGetUUID, handle)),
+        uuid=_text(_required(pynvml.nvmlDeviceGetUUID, handle)),
         index=index,
         name=_text(_optional(pynvml.nvmlDeviceGetName, handle) or ""),
         memory=memory,
@@ -152,7 +152,7 @@ def _device(handle: Any, index: int, **known: Any) -> DeviceReading:
 
 
 def _unread(known: DeviceReading, fault: str) -> DeviceReading:
-    """A device of which only is known what does not change."""
+    """A device that cannot be read now: only what does not change."""
     return DeviceReading(
         known.uuid,
         known.index,
@@ -167,10 +167,9 @@ def _unread(known: DeviceReading, fault: str) -> DeviceReading:
 
 
 def _memory(handle: Any) -> tuple[MemoryReading | None, str]:
-    """The memory, or why it cannot be read now; neither where the device does not tell."""
+    """The memory, or why it cannot be read now; neither if the device does not report it."""
     try:
-        # The first form of this call: its `used` includes what the driver keeps for itself, so that used and free
-        # make the total.
+        # Version 1 of this call: its `used` includes the driver's own memory, so that used and free add up to total.
         info = pynvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError_NotSupported:
         return None, ""
@@ -194,26 +193,26 @@ def _ecc(handle: Any, kind: int) -> int | None:
 def _processes(handle: Any) -> tuple[ProcessReading, ...]:
     try:
         found = _optional(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
-    except pynvml.NVMLLibraryMismatchError:  # a driver older than this binding's form of the call
+    except pynvml.NVMLLibraryMismatchError:  # the driver is older than this binding's version of the call
         return ()
     return tuple(
         ProcessReading(each.pid, None if each.usedGpuMemory is None else each.usedGpuMemory // _MIB) for each in found
     )
 
 
-def _certain(ask: Callable[..., T], *arguments: Any) -> T:
-    """What every device answers; if it does not, it is gone or cannot be read."""
+def _required(function: Callable[..., T], *arguments: Any) -> T:
+    """Calls a function that every device supports; if it fails, the device is lost or cannot be read."""
     try:
-        return ask(*arguments)
+        return function(*arguments)
     except pynvml.NVMLError as error:
         _raise_if_gone(error, _HANDLE_GONE)
         raise _DeviceFaultError(f"the driver fails on it: {error}") from error
 
 
-def _optional(ask: Callable[..., T], *arguments: Any) -> T | None:
-    """What some devices answer, or None."""
+def _optional(function: Callable[..., T], *arguments: Any) -> T | None:
+    """Calls a function that not every device supports; None if it fails."""
     try:
-        return ask(*arguments)
+        return function(*arguments)
     except pynvml.NVMLError as error:
         _raise_if_gone(error, _DEVICE_GONE)
         return None

@@ -1,6 +1,6 @@
-"""The book of leases: devices as last seen, leases in force, and every change to either, on disk first.
+"""The registry of leases: the devices last seen, the leases in force, and every change, written to disk first.
 
-All of it runs on one thread, so that of a hundred callers at once each sees what those before it were given.
+Everything here runs on one thread, so that each of many concurrent callers sees the leases of those before it.
 """
 
 from __future__ import annotations
@@ -10,77 +10,36 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bentos.gpu.driver import DeviceReading
-from bentos.gpu.events import Event, EventKind, ThresholdName
-from bentos.gpu.inventory import DriverPoll, Inventory, LostDevice
-from bentos.gpu.leases import (
-    DeviceAllocation,
-    Lease,
-    LeaseRequest,
-    LeaseState,
-    by_device,
-    choose_devices,
-    free_memory_mb,
-)
+from bentos.gpu.events import Event, EventKind
+from bentos.gpu.inventory import DriverPoll, Inventory
+from bentos.gpu.leases import DeviceAllocation, Lease, LeaseRequest, LeaseState, choose_devices
 from bentos.gpu.settings import GPUSettings
+from bentos.gpu.snapshot import Snapshot, take_snapshot
 from bentos.gpu.store import LeaseStore
 from bentos.gpu.thresholds import Thresholds
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.errors import ErrorKind, ResourceType, TorchlessError, not_found
 
 logger = logging.getLogger(__name__)
 
 _REMEMBERED = 10_000
-"""Leases that ended of which is known how, at most."""
+"""Most ended leases of which the end is known."""
 _FORGET_EVERY_S = 60.0
 _QUIET = frozenset({EventKind.ALLOCATED, EventKind.RENEWED, EventKind.RELEASED})
-"""What is no news to an operator."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceState:
-    """A device and what leases leave of it."""
-
-    reading: DeviceReading
-    leased_mb: int
-    """Memory that leases hold, in MiB."""
-    allocatable_mb: int
-    """The most that one lease could get now, in MiB; 0 where none can."""
-    allocatable: bool
-    """Whether leases can be had here at all."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Snapshot:
-    """All that is known at one moment. Equal only to itself, so that what is made of it can be kept by it."""
-
-    available: bool
-    reason: str
-    """Why no device is available; empty when one is."""
-    driver_version: str
-    cuda_version: str
-    nvml_version: str
-    devices: tuple[DeviceState, ...]
-    lost_devices: tuple[LostDevice, ...]
-    leases: tuple[Lease, ...]
-    """The oldest first."""
-    reached: frozenset[tuple[str, ThresholdName]]
-    """Thresholds that stand reached, each with its device's uuid."""
-    read_at: float
-    """When the devices were last read, in seconds since the Unix epoch; 0: never."""
-    reserve_mb: int
+"""Events that are logged at DEBUG only."""
 
 
 class LeaseRegistry:
-    """Leases and the devices that they are on.
+    """The leases and their devices.
 
     Args:
-        store: Where leases are kept; opened and closed here.
+        store: Storage of the leases; opened and closed here.
         settings: The bento's settings.
-        publish: Told of every snapshot, with what happened since the one before.
-        clock: Seconds since the Unix epoch. Leases follow this clock and not one that starts with the process, because
-            they outlive it; setting the machine's clock moves their ends.
+        publish: Called with every new snapshot and the events since the one before.
+        clock: Seconds since the Unix epoch. A monotonic clock would not do, because leases survive the process; setting
+            the machine's clock moves their ends.
     """
 
     def __init__(
@@ -99,13 +58,13 @@ class LeaseRegistry:
         self._live: dict[str, Lease] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._ended: OrderedDict[str, LeaseState] = OrderedDict()
-        self._owed: dict[str, Lease] = {}
-        """What has happened to leases and the disk has refused so far."""
+        self._unwritten: dict[str, Lease] = {}
+        """Changed leases that could not be written to disk yet."""
         self._read_at = 0.0
         self._forgot_at = 0.0
 
     def open(self) -> None:
-        """Reads what the store has. Raises what `LeaseStore.open` raises."""
+        """Opens the store and reads its leases; raises like `LeaseStore.open`."""
         self._store.open()
         for lease in self._store.live():
             self._remember(lease)
@@ -113,16 +72,16 @@ class LeaseRegistry:
         logger.info("%d leases are in force", len(self._live))
 
     def close(self) -> None:
-        """Lets go of the store."""
+        """Closes the store."""
         self._store.close()
 
     def snapshot(self) -> Snapshot:
-        """All that is known now."""
+        """The current state."""
         self.sweep()
         return self._snapshot()
 
     def observe(self, poll: DriverPoll) -> None:
-        """Takes in a look at the driver; leases on devices that are gone are lost from now on."""
+        """Records a poll of the driver; leases on lost devices become LOST."""
         now = self._clock()
         events = self._inventory.observe(poll, now)
         if poll.reading is not None:
@@ -131,31 +90,31 @@ class LeaseRegistry:
             events += self._thresholds.observe(self._inventory.devices, now)
             events += self._lose_leases(now)
         events += self._expire(now)
-        self._tell(events)
+        self._report(events)
 
     def sweep(self) -> None:
-        """Ends the leases that have run out."""
+        """Ends the expired leases."""
         now = self._clock()
         if events := self._expire(now):
-            self._tell(events)
+            self._report(events)
         if now - self._forgot_at > _FORGET_EVERY_S:
             self._forgot_at = now
             self._tidy(now)
 
     def allocate(self, request: LeaseRequest) -> Lease:
-        """A new lease, or the one that the same request made before.
+        """A new lease, or the lease that an equal request with the same key got before.
 
         Raises:
             TorchlessError: ALREADY_EXISTS, OVERLOADED, GPU_UNAVAILABLE, NOT_FOUND, INPUT_TOO_LARGE or INVALID_INPUT.
         """
         self.sweep()
-        if (before := self._made_before(request)) is not None:
-            return before
+        if (existing := self._find_by_key(request)) is not None:
+            return existing
         if len(self._live) >= self._settings.max_allocations:
             first = min(lease.expires for lease in self._live.values())
             raise TorchlessError(
                 ErrorKind.OVERLOADED,
-                f"there are {len(self._live)} allocations, as many as the service keeps",
+                f"the service is at its limit of {len(self._live)} allocations",
                 retry_after_s=max(0.1, first - self._clock()),
             )
         self._check_available()
@@ -170,11 +129,11 @@ class LeaseRegistry:
         )
         lease = _lease(request, devices, now)
         self._write([lease], now)
-        self._tell([_lease_event(EventKind.ALLOCATED, lease, now, f"{request.memory_mb} MiB for {request.holder!r}")])
+        self._report([_lease_event(EventKind.ALLOCATED, lease, now, f"{request.memory_mb} MiB for {request.holder!r}")])
         return lease
 
     def renew(self, lease_id: str, ttl_s: float | None) -> Lease:
-        """The lease, running on for `ttl_s` from now; None: as long as it last did.
+        """Extends a lease to `ttl_s` from now; None: its last time to live.
 
         Raises:
             TorchlessError: NOT_FOUND, or GPU_UNAVAILABLE when it is lost.
@@ -188,11 +147,11 @@ class LeaseRegistry:
         length = lease.ttl_s if ttl_s is None else ttl_s
         renewed = replace(lease, expires=now + length, ttl_s=length)
         self._write([renewed], now)
-        self._tell([_lease_event(EventKind.RENEWED, renewed, now, f"for {length:g} s")])
+        self._report([_lease_event(EventKind.RENEWED, renewed, now, f"renewed for {length:g} s")])
         return renewed
 
     def release(self, lease_id: str) -> Lease:
-        """Ends a lease; answers it as it was.
+        """Ends a lease and returns it.
 
         Raises:
             TorchlessError: NOT_FOUND.
@@ -200,10 +159,10 @@ class LeaseRegistry:
         lease = self._find(lease_id)
         now = self._clock()
         self._write([replace(lease, state=LeaseState.RELEASED)], now)
-        self._tell([_lease_event(EventKind.RELEASED, lease, now, f"by {lease.holder!r}")])
+        self._report([_lease_event(EventKind.RELEASED, lease, now, f"released by {lease.holder!r}")])
         return lease
 
-    def _made_before(self, request: LeaseRequest) -> Lease | None:
+    def _find_by_key(self, request: LeaseRequest) -> Lease | None:
         if not request.idempotency_key:
             return None
         lease_id = self._keys.get((request.tenant, request.idempotency_key))
@@ -213,7 +172,7 @@ class LeaseRegistry:
         if lease.fingerprint != request.fingerprint():
             raise TorchlessError(
                 ErrorKind.ALREADY_EXISTS,
-                "idempotency_key: an allocation was made with this key and a different request; use another key",
+                "idempotency_key: a different request used this key for its allocation; use another key",
             )
         return lease
 
@@ -227,19 +186,19 @@ class LeaseRegistry:
         if lease is not None:
             return lease
         how = self._ended.get(lease_id)
-        words = {LeaseState.EXPIRED: "has expired", LeaseState.RELEASED: "was released"}.get(how) if how else None
-        raise TorchlessError(
-            ErrorKind.NOT_FOUND,
-            f"the allocation {words}" if words else "there is no such allocation",
-            metadata={"reason": how.value if how else "unknown"},
-        )
+        messages = {
+            LeaseState.EXPIRED: "the allocation has expired",
+            LeaseState.RELEASED: "the allocation was released",
+            None: "there is no allocation with this id",
+        }
+        raise not_found(ResourceType.LEASE, lease_id, messages[how], reason=how.value if how else "unknown")
 
     def _expire(self, now: float) -> list[Event]:
         over = [lease for lease in self._live.values() if lease.expires <= now]
         if not over:
             return []
-        self._note([replace(lease, state=LeaseState.EXPIRED) for lease in over], now)
-        return [_lease_event(EventKind.EXPIRED, lease, now, f"of {lease.holder!r}") for lease in over]
+        self._apply([replace(lease, state=LeaseState.EXPIRED) for lease in over], now)
+        return [_lease_event(EventKind.EXPIRED, lease, now, f"expired, held by {lease.holder!r}") for lease in over]
 
     def _lose_leases(self, now: float) -> list[Event]:
         here = {device.uuid for device in self._inventory.devices}
@@ -247,7 +206,7 @@ class LeaseRegistry:
         changed = [lease for old in before if (lease := self._without_gone(old, here)) is not old]
         if not changed:
             return []
-        self._note(changed, now)
+        self._apply(changed, now)
         return [_lease_event(EventKind.ALLOCATION_LOST, lease, now, lease.lost_reason) for lease in changed]
 
     def _without_gone(self, lease: Lease, here: set[str]) -> Lease:
@@ -255,36 +214,36 @@ class LeaseRegistry:
         if not gone:
             return lease
         devices = tuple(replace(each, lost=True) if each.uuid in gone else each for each in lease.devices)
-        reason = f"the device {gone[0]} is gone: {self._inventory.why_lost(gone[0])}"
+        reason = f"the device {gone[0]} is lost: {self._inventory.why_lost(gone[0])}"
         return replace(lease, devices=devices, state=LeaseState.LOST, lost_reason=reason)
 
     def _write(self, leases: list[Lease], now: float) -> None:
-        """What callers ask for: on disk first, so that nothing is believed here that the disk refused."""
-        self._store.write([*self._owed.values(), *leases], now)
-        self._owed.clear()
+        """Applies changes for callers: writes to disk first, so that a failed write changes nothing."""
+        self._store.write([*self._unwritten.values(), *leases], now)
+        self._unwritten.clear()
         for lease in leases:
             self._remember(lease)
 
-    def _note(self, leases: list[Lease], now: float) -> None:
-        """What has happened, whether the disk takes it or not; it is told again with the next change."""
+    def _apply(self, leases: list[Lease], now: float) -> None:
+        """Applies changes that have happened, even if the disk fails; they are then written with the next change."""
         for lease in leases:
             self._remember(lease)
-            self._owed[lease.id] = lease
+            self._unwritten[lease.id] = lease
         self._try_to_write(now)
 
     def _try_to_write(self, now: float) -> None:
         try:
             self._write([], now)
         except TorchlessError:
-            logger.warning("%d changes of leases are not on disk yet; trying again", len(self._owed))
+            logger.warning("%d lease changes are not on disk yet; will retry", len(self._unwritten))
 
     def _tidy(self, now: float) -> None:
-        if self._owed:
+        if self._unwritten:
             self._try_to_write(now)
         try:
             self._store.forget(now - self._settings.remember_ended_s)
         except TorchlessError:
-            logger.warning("leases that ended long ago could not be dropped; trying again")
+            logger.warning("old leases could not be deleted; will retry")
 
     def _remember(self, lease: Lease) -> None:
         key = (lease.tenant, lease.idempotency_key)
@@ -299,38 +258,18 @@ class LeaseRegistry:
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
 
-    def _tell(self, events: list[Event]) -> None:
+    def _report(self, events: list[Event]) -> None:
         for event in events:
             logger.log(logging.DEBUG if event.kind in _QUIET else logging.INFO, "%s: %s", event.kind, event.message)
         self._publish(self._snapshot(), events)
 
     def _snapshot(self) -> Snapshot:
-        own = self._inventory
-        held = by_device(self._live.values())
-        states = tuple(self._state(device, held.get(device.uuid, [])) for device in own.devices)
-        reading = own.reading
-        return Snapshot(
-            available=bool(own.devices),
-            reason=own.reason,
-            driver_version=reading.driver_version if reading else "",
-            cuda_version=reading.cuda_version if reading else "",
-            nvml_version=reading.nvml_version if reading else "",
-            devices=states,
-            lost_devices=own.lost,
-            leases=tuple(self._live.values()),
+        return take_snapshot(
+            self._inventory,
+            self._live.values(),
             reached=self._thresholds.reached,
             read_at=self._read_at,
             reserve_mb=self._settings.reserve_mb,
-        )
-
-    def _state(self, device: DeviceReading, held: list[tuple[Lease, DeviceAllocation]]) -> DeviceState:
-        usable = device.memory is not None and not device.mig_enabled
-        allocatable = usable and not any(lease.exclusive for lease, _ in held)
-        return DeviceState(
-            device,
-            leased_mb=sum(allocated.memory_mb for _, allocated in held),
-            allocatable_mb=free_memory_mb(device, held, self._settings.reserve_mb) if allocatable else 0,
-            allocatable=allocatable,
         )
 
 
@@ -350,7 +289,7 @@ def _lease(request: LeaseRequest, devices: Iterable[DeviceReading], now: float) 
     )
 
 
-def _lease_event(kind: EventKind, lease: Lease, now: float, words: str) -> Event:
+def _lease_event(kind: EventKind, lease: Lease, now: float, detail: str) -> Event:
     device = lease.devices[0].uuid if len(lease.devices) == 1 else ""
-    message = f"allocation {lease.id}: {words}"
+    message = f"allocation {lease.id}: {detail}"
     return Event(kind, now, message, device_uuid=device, allocation_id=lease.id)

@@ -17,7 +17,7 @@ svc = build_service(
         full_name="torchless.gpu.v1.GPUService",
         make=lambda: GPUServicer(settings, NvmlDriver),
         add_to_server=add_GPUServiceServicer_to_server,
-        # The service is there to say that there is no GPU, and to see it come back.
+        # The service also works without a GPU: it reports that, and finds a device that returns.
         lost_device_is_final=False,
         watches=frozenset({"WatchStatus"}),
     ),

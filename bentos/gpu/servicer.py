@@ -1,4 +1,4 @@
-"""The contract's methods: translate, call the manager, translate back."""
+"""The gRPC methods: translate the request, call the manager, translate the answer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class GPUServicer(GPUServiceServicer):
-    """`torchless.gpu.v1.GPUService`, and the capability that the serving side starts and stops.
+    """Implements `torchless.gpu.v1.GPUService`.
 
     Args:
         settings: The bento's settings.
-        driver: Makes the driver; it is opened later, on the monitor's thread.
+        driver: Creates the driver, which is opened later, on the monitor's thread.
     """
 
     def __init__(self, settings: GPUSettings, driver: Callable[[], GPUDriver]) -> None:
@@ -34,7 +34,7 @@ class GPUServicer(GPUServiceServicer):
         self._manager: GPUManager | None = None
 
     async def start(self) -> None:
-        """Reads the store and the devices. The service is ready without a device or a driver too."""
+        """Reads the store and the devices. The service is also ready without a device or driver."""
         manager = GPUManager(self._settings, self._driver())
         await manager.start()
         self._manager = manager
@@ -47,38 +47,38 @@ class GPUServicer(GPUServiceServicer):
     @property
     def _ready(self) -> GPUManager:
         if self._manager is None:
-            raise RuntimeError("a call was let through before start() returned")
+            raise RuntimeError("a call arrived before start() returned")
         return self._manager
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: N802
-        """All that is known."""
+        """The devices and leases."""
         return pb.GetStatusResponse(status=messages.status(await self._ready.snapshot()))
 
     async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesResponse:  # noqa: N802
-        """The devices that are there."""
+        """The present devices."""
         snapshot = await self._ready.snapshot()
         return pb.ListDevicesResponse(devices=[messages.device(each) for each in snapshot.devices])
 
     async def AllocateGPU(self, request: pb.AllocateGPURequest, context: Context) -> pb.AllocateGPUResponse:  # noqa: N802
-        """A lease."""
+        """Makes a lease."""
         lease = await self._ready.allocate(_lease_request(request, context, self._settings))
         return pb.AllocateGPUResponse(allocation=messages.allocation(lease))
 
     async def RenewAllocation(  # noqa: N802
         self, request: pb.RenewAllocationRequest, context: Context
     ) -> pb.RenewAllocationResponse:
-        """The lease, running on."""
+        """Extends a lease."""
         ttl_s = request.ttl_s if request.HasField("ttl_s") else None
         return pb.RenewAllocationResponse(allocation=messages.allocation(await self._ready.renew(request.id, ttl_s)))
 
     async def ReleaseGPU(self, request: pb.ReleaseGPURequest, context: Context) -> pb.ReleaseGPUResponse:  # noqa: N802
-        """The lease, ended."""
+        """Ends a lease."""
         return pb.ReleaseGPUResponse(allocation=messages.allocation(await self._ready.release(request.id)))
 
     async def WatchStatus(  # noqa: N802
         self, request: pb.WatchStatusRequest, context: Context
     ) -> AsyncIterator[pb.WatchStatusResponse]:
-        """The status for as long as the caller listens."""
+        """Streams the status for as long as the caller listens."""
         interval_s = request.interval_s if request.HasField("interval_s") else None
         async with aclosing(self._ready.watch(interval_s)) as updates:
             async for update in updates:

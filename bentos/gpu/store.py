@@ -1,6 +1,6 @@
-"""Leases on disk. A lease is acknowledged only after it is here, and what is here survives a loss of power.
+"""Leases on disk. A lease is written here before it is acknowledged, so it survives a crash or a loss of power.
 
-SQLite with a write-ahead log and `synchronous=FULL`: each transaction is synced to the disk before it returns
+SQLite with a write-ahead log and `synchronous=FULL` syncs each transaction to the disk before it returns
 (https://www.sqlite.org/pragma.html#pragma_synchronous).
 """
 
@@ -68,10 +68,10 @@ class StoreHeldError(Exception):
 
 
 class LeaseStore:
-    """The file of leases. Used on the thread that opened it only.
+    """The file of leases. Used only on the thread that opened it.
 
     Args:
-        path: The file; its folder is made if it is not there.
+        path: The file; its folder is created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,17 +79,17 @@ class LeaseStore:
         self._connection: sqlite3.Connection | None = None
 
     def open(self) -> None:
-        """Opens the file, making it if need be, and keeps every other process out until `close` or the process's end.
+        """Opens or creates the file, and locks it until `close` or the end of the process.
 
         Raises:
-            StoreHeldError: Another process has it, for instance the one that this one follows.
+            StoreHeldError: Another process holds it, for instance the previous one.
             sqlite3.Error: The file is damaged, or of a newer version of the service.
-            OSError: Its folder cannot be made.
+            OSError: Its folder cannot be created.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
         try:
-            # Two processes that lease the same devices from the same file would each promise what the other has.
+            # Two processes with the same file would each lease memory that the other has leased already.
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
@@ -107,19 +107,19 @@ class LeaseStore:
         self._connection = connection
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def live(self) -> list[Lease]:
-        """Leases that were there when last written, the oldest first; some may have expired since."""
+        """Leases that have not ended, oldest first; some may have expired since they were written."""
         with self._transaction() as connection:
             rows = connection.execute(_SELECT).fetchall()
         return [_lease(row) for row in rows]
 
     def ended(self, limit: int) -> list[tuple[str, LeaseState]]:
-        """The last `limit` leases that ended, the first to end first."""
+        """The last `limit` leases that ended, in the order of their end."""
         with self._transaction() as connection:
             rows = connection.execute(
                 "SELECT id, state FROM leases WHERE ended IS NOT NULL ORDER BY ended DESC LIMIT ?", (limit,)
@@ -127,16 +127,16 @@ class LeaseStore:
         return [(row[0], LeaseState(row[1])) for row in reversed(rows)]
 
     def write(self, leases: Iterable[Lease], now: float) -> None:
-        """Writes leases, new or changed, all of them or none; when it returns they are on the disk.
+        """Writes new or changed leases to disk, all or none.
 
         Raises:
-            TorchlessError: INTERNAL: they could not be written, and are as they were.
+            TorchlessError: INTERNAL, when they could not be written; nothing has changed then.
         """
         with self._transaction() as connection:
             connection.executemany(_WRITE, [_row(lease, now) for lease in leases])
 
     def forget(self, before: float) -> None:
-        """Drops leases that ended before a moment, in seconds since the Unix epoch."""
+        """Deletes leases that ended before a time, in seconds since the Unix epoch."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM leases WHERE ended < ?", (before,))
 
@@ -150,9 +150,9 @@ class LeaseStore:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            logger.error("the store of leases failed: %s", error)
+            logger.error("the lease store failed: %s", error)
             raise TorchlessError(
-                ErrorKind.INTERNAL, "the service could not reach its store of leases; nothing was changed"
+                ErrorKind.INTERNAL, "the service could not access its lease store; nothing was changed"
             ) from error
         except BaseException:
             self._roll_back()
@@ -168,7 +168,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if version == 0:
         connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
     elif version != _VERSION:
-        raise sqlite3.DatabaseError(f"the store is of version {version}, and this service knows {_VERSION}")
+        raise sqlite3.DatabaseError(f"the store has version {version}; this service supports version {_VERSION}")
 
 
 def _row(lease: Lease, now: float) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Thresholds on devices: an event when one is reached, another when it is left. Pure."""
+"""Thresholds of devices: one event when a threshold is reached, another when it is left. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from bentos.gpu.driver import DeviceReading
 from bentos.gpu.events import Event, EventKind, ThresholdName
 from bentos.gpu.settings import ThresholdSettings
 
-_WORDS = {
-    ThresholdName.MEMORY_USED_SHARE: "memory in use, as a share",
+_LABELS = {
+    ThresholdName.MEMORY_USED_SHARE: "share of memory in use",
     ThresholdName.TEMPERATURE_C: "temperature in degrees Celsius",
     ThresholdName.ECC_UNCORRECTED: "uncorrected memory errors",
 }
@@ -18,7 +18,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
-    """A value beside its threshold."""
+    """A value and its threshold."""
 
     name: ThresholdName
     value: float
@@ -27,7 +27,7 @@ class _Measure:
 
 
 class Thresholds:
-    """Which thresholds stand reached, over the readings so far.
+    """Tracks which thresholds are reached.
 
     Args:
         settings: The thresholds.
@@ -43,7 +43,7 @@ class Thresholds:
         return frozenset(self._reached)
 
     def observe(self, devices: Iterable[DeviceReading], now: float) -> list[Event]:
-        """What changed since the last reading. What is not told changes nothing; a device that is gone leaves."""
+        """Events since the last reading. A missing value changes nothing; a lost device leaves its thresholds."""
         devices = list(devices)
         self._reached &= {(device.uuid, name) for device in devices for name in ThresholdName}
         return [
@@ -56,7 +56,7 @@ class Thresholds:
     def _measures(self, device: DeviceReading) -> Iterator[_Measure]:
         own = self._settings
         memory = device.memory
-        # A GPU that is cut into instances is full by design; they are measured themselves.
+        # A GPU in MIG mode is full by design; its instances are measured instead.
         if own.memory_used_share is not None and memory is not None and memory.total_mb and not device.mig_enabled:
             share = memory.used_mb / memory.total_mb
             left = own.memory_used_share - own.memory_margin
@@ -69,19 +69,19 @@ class Thresholds:
             yield _Measure(ThresholdName.ECC_UNCORRECTED, device.ecc_uncorrected, limit, limit)
 
     def _event(self, device: DeviceReading, measure: _Measure, now: float) -> Event | None:
-        place = (device.uuid, measure.name)
-        if place not in self._reached and measure.value >= measure.limit:
-            self._reached.add(place)
-            kind, words = EventKind.THRESHOLD_REACHED, "has reached"
-        elif place in self._reached and measure.value < measure.left_below:
-            self._reached.discard(place)
-            kind, words = EventKind.THRESHOLD_LEFT, "is below"
+        key = (device.uuid, measure.name)
+        if key not in self._reached and measure.value >= measure.limit:
+            self._reached.add(key)
+            kind, verb = EventKind.THRESHOLD_REACHED, "has reached"
+        elif key in self._reached and measure.value < measure.left_below:
+            self._reached.discard(key)
+            kind, verb = EventKind.THRESHOLD_LEFT, "is below"
         else:
             return None
         return Event(
             kind,
             now,
-            f"{_WORDS[measure.name]}, {words} {measure.limit:g} on {device.uuid}: {measure.value:g}",
+            f"{_LABELS[measure.name]} {verb} {measure.limit:g} on {device.uuid}: {measure.value:g}",
             device_uuid=device.uuid,
             threshold=measure.name,
             value=measure.value,

@@ -1,4 +1,4 @@
-"""What callers may ask for; pure."""
+"""Validates requests against the service's limits. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_UUIDS = 256
 
 
 def check_request(request: LeaseRequest, settings: GPUSettings) -> None:
-    """Does nothing for a request that could be granted somewhere.
+    """Checks that the fields of a lease request are in range.
 
     Raises:
         TorchlessError: INVALID_INPUT, naming the field and its range.
@@ -21,7 +21,7 @@ def check_request(request: LeaseRequest, settings: GPUSettings) -> None:
     if request.device_count < 1:
         raise invalid_input("device_count", f"must be at least 1, not {request.device_count}")
     if not request.holder.strip():
-        raise invalid_input("holder", "must say who asks; it is empty")
+        raise invalid_input("holder", "must name the holder of the lease; it is empty")
     for field in ("holder", "tenant", "idempotency_key"):
         length = len(getattr(request, field))
         if length > _MAX_TEXT:
@@ -29,14 +29,14 @@ def check_request(request: LeaseRequest, settings: GPUSettings) -> None:
     if request.pid is not None and request.pid < 1:
         raise invalid_input("pid", f"must be at least 1, not {request.pid}")
     if len(request.device_uuids) > _MAX_UUIDS or any(len(uuid) > _MAX_TEXT for uuid in request.device_uuids):
-        raise invalid_input("device_uuids", f"must be at most {_MAX_UUIDS} of at most {_MAX_TEXT} characters")
+        raise invalid_input("device_uuids", f"must be at most {_MAX_UUIDS} uuids of at most {_MAX_TEXT} characters")
     if request.device_uuids and request.device_count > len(request.device_uuids):
-        raise invalid_input("device_count", f"is {request.device_count}, and device_uuids names fewer devices")
+        raise invalid_input("device_count", f"is {request.device_count}, but device_uuids names fewer devices")
     check_ttl(request.ttl_s, settings)
 
 
 def check_ttl(ttl_s: float, settings: GPUSettings) -> None:
-    """Does nothing for a time to live that is in range.
+    """Checks that a lease's time to live is in range.
 
     Raises:
         TorchlessError: INVALID_INPUT.
@@ -46,7 +46,7 @@ def check_ttl(ttl_s: float, settings: GPUSettings) -> None:
 
 
 def check_interval(interval_s: float, settings: WatchSettings) -> None:
-    """Does nothing for an interval that is in range.
+    """Checks that a watch interval is in range.
 
     Raises:
         TorchlessError: INVALID_INPUT.

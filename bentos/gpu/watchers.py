@@ -1,6 +1,6 @@
-"""Those who watch the status. On the event loop alone.
+"""Watchers of the status; used on the event loop only.
 
-Each gets the newest snapshot, not every one: a caller that reads slowly costs a bounded number of events and no more.
+A watcher gets the newest snapshot, not every one, so that a slow reader costs only a bounded number of events.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 
 from bentos.gpu.events import Event
-from bentos.gpu.registry import Snapshot
 from bentos.gpu.settings import WatchSettings
+from bentos.gpu.snapshot import Snapshot
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What a watcher is sent."""
+    """One message to a watcher."""
 
     snapshot: Snapshot
     events: tuple[Event, ...]
-    """Since the last update, the oldest first."""
+    """Events since the last update, oldest first."""
     dropped: int
-    """Events since the last update that are left out, the oldest."""
+    """Number of older events since the last update that are left out."""
 
 
 class _Watcher:
@@ -48,10 +48,10 @@ class _Watcher:
 
 
 class Watchers:
-    """Hands snapshots to those who watch.
+    """Sends snapshots to the watchers.
 
     Args:
-        settings: How many may watch, and how much is kept for each.
+        settings: Limits of watchers and of events for each.
     """
 
     def __init__(self, settings: WatchSettings) -> None:
@@ -60,24 +60,24 @@ class Watchers:
         self._latest: Snapshot | None = None
 
     def publish(self, snapshot: Snapshot, events: Iterable[Event]) -> None:
-        """The newest snapshot. Those who watch are sent it when something happened, else at their interval."""
+        """Sets the newest snapshot. Watchers get it now if there are events, otherwise at their interval."""
         self._latest = snapshot
         events = tuple(events)
         for watcher in self._watchers:
             watcher.add(events)
 
     async def watch(self, interval_s: float) -> AsyncGenerator[Update, None]:
-        """The newest snapshot at once, then at every change and at least every `interval_s` seconds, for ever.
+        """Yields the newest snapshot at once, then after every event and at least every `interval_s` seconds.
 
         Raises:
-            TorchlessError: OVERLOADED, when as many watch as may.
+            TorchlessError: OVERLOADED, when there are too many watchers.
         """
         if self._latest is None:
-            raise RuntimeError("nothing was published before somebody watched")
+            raise RuntimeError("watch was called before the first snapshot was published")
         if len(self._watchers) >= self._settings.max_watchers:
             raise TorchlessError(
                 ErrorKind.OVERLOADED,
-                f"{len(self._watchers)} callers watch already, as many as may; ask GetStatus instead",
+                f"the service is at its limit of {len(self._watchers)} watchers; call GetStatus instead",
                 retry_after_s=interval_s,
             )
         watcher = _Watcher(self._settings.max_events)

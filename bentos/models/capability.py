@@ -67,7 +67,7 @@ class ModelCapability(Generic[S, M, E]):
         try:
             await self._start_engine()
         except BaseException:
-            await self._lease.give_back()
+            await self._lease.release()
             raise
 
     async def _start_engine(self) -> None:
@@ -90,7 +90,7 @@ class ModelCapability(Generic[S, M, E]):
         """Ends the engine's threads, then releases the lease."""
         if self._engine is not None:
             await self._engine.stop()
-        await self._lease.give_back()
+        await self._lease.release()
 
     @property
     def ready(self) -> E:

@@ -1,7 +1,7 @@
-"""A lease on a GPU, taken before a model is loaded and given back on exit.
+"""A lease on GPU memory, taken before a model is loaded and released on exit.
 
-A bento that is set up with the address of a GPU service asks it for room, so that models of several processes do not
-crowd each other off a device. Without an address nothing is asked, and the bento uses what it finds.
+With the address of a GPU service, a bento leases its memory, so that models of several processes do not run each other
+out of memory. Without an address it takes no lease and uses the devices that it finds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 _WORTH_WAITING = frozenset({ErrorKind.UNREACHABLE, ErrorKind.OVERLOADED, ErrorKind.DEADLINE})
 _LONGEST_PAUSE_S = 5.0
-_GIVE_BACK_S = 5.0
+_RELEASE_TIMEOUT_S = 5.0
 
 
 class LeaseSettings(SettingsGroup):
@@ -37,13 +37,13 @@ class LeaseSettings(SettingsGroup):
     memory_mb: int = Field(default=0, ge=0)
     """Memory leased on each device, in MiB: weights, the largest batch and CUDA's own. Required with `address`."""
     device_count: int = Field(default=1, ge=1, le=256)
-    """Devices leased."""
+    """Number of devices leased."""
     exclusive: bool = False
     """Whether the devices accept no other lease."""
     holder: str = Field(default="", max_length=256)
     """Name of the holder in the list of leases; empty: the service's name."""
     ttl_s: float = Field(default=60.0, gt=0)
-    """Time after which the lease ends if this process dies, in seconds. It is renewed at a third of it."""
+    """Time to live of the lease if this process dies, in seconds. The lease is renewed after a third of it."""
     wait_s: float = Field(default=120.0, ge=0)
     """Longest time to wait for the GPU service and for free memory, in seconds."""
     deadline_s: float = Field(default=10.0, gt=0, le=600)
@@ -55,16 +55,16 @@ class LeaseSettings(SettingsGroup):
     @model_validator(mode="after")
     def _memory_is_given(self) -> Self:
         if self.address and self.memory_mb < 1:
-            raise ValueError("memory_mb: say how much to lease, at least 1 MiB")
+            raise ValueError("memory_mb: must be at least 1 MiB when `address` is set")
         return self
 
 
 class DeviceLease:
-    """One process's lease, from before its model is loaded until it leaves.
+    """The lease of one process.
 
     Args:
-        settings: What is leased, from whom.
-        holder: Name of the service, where the settings have none.
+        settings: The lease and the GPU service.
+        holder: Name of the holder, unless the settings have one.
     """
 
     def __init__(self, settings: LeaseSettings, holder: str) -> None:
@@ -73,27 +73,27 @@ class DeviceLease:
         self._client: GPUClient | None = None
         self._renewing: asyncio.Task[None] | None = None
         self.allocation: Allocation | None = None
-        """What is held; None: nothing."""
+        """The current lease, if any."""
 
     async def take(self) -> None:
-        """Takes the lease, makes its devices the only ones that CUDA sees in this process, and keeps it from now on.
+        """Takes the lease, makes only its devices visible to CUDA in this process, and keeps it renewed.
 
-        Call it before torch is imported: CUDA reads `CUDA_VISIBLE_DEVICES` once, as soon as torch asks it for anything.
+        Call it before torch is imported, because CUDA reads `CUDA_VISIBLE_DEVICES` once, at its first use.
 
         Raises:
-            TorchlessError: GPU_UNAVAILABLE and what the settings are to blame for, at once; UNREACHABLE, OVERLOADED or
-                DEADLINE when it did not come within `wait_s`.
+            TorchlessError: GPU_UNAVAILABLE, or an error of the settings, at once; UNREACHABLE, OVERLOADED or DEADLINE
+                when there is no lease after `wait_s`.
         """
         if not self._settings.address:
             return
         self._client = GPUClient(_client_settings(self._settings))
-        self.allocation = await self._wait_for_room(self._client)
+        self.allocation = await self._wait_for_lease(self._client)
         os.environ[_VISIBLE_DEVICES] = ",".join(device.uuid for device in self.allocation.devices)
         logger.info("leased %d MiB on each of %s", self._settings.memory_mb, os.environ[_VISIBLE_DEVICES])
         self._renewing = asyncio.create_task(self._keep(self._client))
 
-    async def give_back(self) -> None:
-        """Ends the lease. Never raises: what cannot be given back now ends by itself within `ttl_s`."""
+    async def release(self) -> None:
+        """Ends the lease. Never raises: a lease that cannot be released expires within `ttl_s`."""
         if self._renewing is not None:
             self._renewing.cancel()
             with suppress(asyncio.CancelledError):
@@ -105,15 +105,15 @@ class DeviceLease:
             return
         try:
             if held is not None:
-                async with asyncio.timeout(_GIVE_BACK_S):
+                async with asyncio.timeout(_RELEASE_TIMEOUT_S):
                     await client.release(held.id)
         except (TorchlessError, TimeoutError) as error:
-            logger.warning("the lease could not be given back and ends by itself: %s", error)
+            logger.warning("the lease could not be released and will expire: %s", error)
         finally:
             await client.close()
 
-    async def _wait_for_room(self, client: GPUClient) -> Allocation:
-        # One key for all tries: one whose answer got lost has leased already.
+    async def _wait_for_lease(self, client: GPUClient) -> Allocation:
+        # One key for all attempts: an attempt whose answer was lost may have made the lease.
         key = uuid.uuid4().hex
         until = time.monotonic() + self._settings.wait_s
         pause_s = 0.1
@@ -125,8 +125,8 @@ class DeviceLease:
                 if error.kind not in _WORTH_WAITING or left_s <= 0:
                     raise
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-                logger.info("no lease yet, trying again: %s", error.message)
-                # The hint is when a lease in the way ends at the latest; it may be given back before.
+                logger.info("no lease yet, retrying: %s", error.message)
+                # The hint is when a lease in the way expires; it may be released earlier.
                 await asyncio.sleep(min(pause_s, error.retry_after_s or pause_s, left_s))
 
     async def _allocate(self, client: GPUClient, key: str, *, device_uuids: tuple[str, ...] = ()) -> Allocation:
@@ -141,28 +141,28 @@ class DeviceLease:
             pid=os.getpid() if own.send_pid else None,
             device_uuids=device_uuids,
         )
-        if allocation.state is AllocationState.LOST:  # between a try whose answer got lost and this one
-            raise TorchlessError(ErrorKind.GPU_UNAVAILABLE, f"the leased device is gone: {allocation.lost_reason}")
+        if allocation.state is AllocationState.LOST:  # since an earlier attempt whose answer was lost
+            raise TorchlessError(ErrorKind.GPU_UNAVAILABLE, f"the leased device is lost: {allocation.lost_reason}")
         return allocation
 
     async def _keep(self, client: GPUClient) -> None:
         """Renews until cancelled."""
         pause_s = self._settings.ttl_s / 3
-        told_lost = False
+        reported_lost = False
         while self.allocation is not None:
             await asyncio.sleep(pause_s)
             try:
                 await self._renew(client, self.allocation)
             except TorchlessError as error:
                 lost = error.kind is ErrorKind.GPU_UNAVAILABLE
-                if lost and not told_lost:
-                    logger.error("the lease is LOST, and maybe the model's device with it: %s", error.message)
+                if lost and not reported_lost:
+                    logger.error("the lease is LOST, perhaps with the model's device: %s", error.message)
                 if not lost:
-                    logger.warning("the lease could not be renewed, trying again: %s", error.message)
-                told_lost = lost
+                    logger.warning("the lease could not be renewed, retrying: %s", error.message)
+                reported_lost = lost
                 pause_s = self._settings.ttl_s / 10
             else:
-                told_lost = False
+                reported_lost = False
                 pause_s = self._settings.ttl_s / 3
 
     async def _renew(self, client: GPUClient, held: Allocation) -> None:
@@ -171,8 +171,8 @@ class DeviceLease:
         except TorchlessError as error:
             if error.kind is not ErrorKind.NOT_FOUND:
                 raise
-            logger.warning("the lease is gone, taking another: %s", error.message)
-            # On the same devices: this process is on them already.
+            logger.warning("the lease no longer exists, taking another: %s", error.message)
+            # On the same devices, because this process uses them already.
             uuids = tuple(device.uuid for device in held.devices)
             self.allocation = await self._allocate(client, uuid.uuid4().hex, device_uuids=uuids)
 
@@ -181,7 +181,7 @@ def _client_settings(settings: LeaseSettings) -> ClientSettings:
     return ClientSettings(
         address=settings.address,
         deadline_s=settings.deadline_s,
-        # It waits for a service that may start later and tries again by itself, so no breaker must keep it away.
+        # The lease waits for a service that may start later, with its own retries, so the breaker must not open.
         breaker=BreakerSettings(failures=1000),
         retry=RetrySettings(attempts=1),
     )

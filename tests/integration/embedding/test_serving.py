@@ -1,11 +1,10 @@
-"""How the bento behaves as a service: contract, overload, going away, and what it says without a GPU."""
+"""The embedding bento as a service: contract, overload, shutdown, and errors without a GPU."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import sys
-import time
 from typing import Any
 
 import grpc
@@ -18,6 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tests.conftest import require_program
 from tests.integration.embedding.conftest import serving
 from tests.running_bento import Bento, patient, until_health
+from tests.waiting import until
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import SERVICE_NAME, EmbeddingClient, EmbedOptions, Truncation
@@ -133,22 +133,30 @@ async def test_abandoned_stream_ends_at_the_service(bento: Bento) -> None:
         answers = client.embed_stream(frames())  # type: ignore[arg-type]
         await anext(answers)
         assert await in_flight() == 1
+
+        async def no_call_in_flight() -> bool:
+            return await in_flight() == 0
+
         await answers.aclose()  # type: ignore[attr-defined]
-        ends = time.monotonic() + 10
-        while await in_flight():
-            assert time.monotonic() < ends
-            await asyncio.sleep(0.05)
+        await until(no_call_in_flight, within_s=10)
+
+
+async def until_in_flight(bento: Bento, calls: int) -> None:
+    async def are_in_flight() -> bool:
+        return await bento.metric("torchless_calls_in_flight", 'method="GenerateEmbeddings"') >= calls
+
+    await until(are_in_flight)
 
 
 async def test_work_of_a_disconnected_caller_is_dropped(bento: Bento) -> None:
     async with EmbeddingClient(bento.address) as client:
         before = await bento.metric("torchless_batch_items_sum")
         calls = [asyncio.create_task(client.embed([f"{n} {m} " * 40 for m in range(32)])) for n in range(20)]
-        await asyncio.sleep(0.2)
+        await until_in_flight(bento, 10)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        await client.embed(["after"])  # behind whatever was under way
+        await client.embed(["after"])  # behind all work in progress
         assert await bento.metric("torchless_batch_items_sum") - before < 20 * 32 / 2
         assert "torchless_waiting_tokens" in await bento.metrics()
 
@@ -180,7 +188,7 @@ async def test_work_stops_at_the_deadline(bento: Bento) -> None:
         assert len(kinds) == len(calls)
         assert set(kinds) <= {ErrorKind.DEADLINE, ErrorKind.OVERLOADED}  # the latter: it would have expired
         assert ErrorKind.DEADLINE in kinds
-        await client.embed(["after"])  # behind whatever was under way
+        await client.embed(["after"])  # behind all work in progress
         assert await ended() - before == kinds.count(ErrorKind.DEADLINE)
         assert await bento.metric("torchless_batch_items_sum") - computed < 5 * 200 / 2
         assert await bento.metric("torchless_waiting_tokens") == 0
@@ -205,7 +213,7 @@ async def test_sigterm_finishes_calls_in_flight_and_ends_all_processes() -> None
             await until_health(client, leaving, ready=True)
             family = [psutil.Process(leaving.process.pid), *psutil.Process(leaving.process.pid).children(True)]
             calls = [asyncio.create_task(client.embed(["word " * 200] * 8)) for _ in range(6)]
-            await asyncio.sleep(0.3)
+            await until_in_flight(leaving, 6)
             leaving.process.send_signal(signal.SIGTERM)
             answers = await asyncio.gather(*calls)
             assert [a.vectors.shape for a in answers] == [(8, 384)] * 6
@@ -276,14 +284,12 @@ async def test_cuda_without_a_gpu_is_reported_and_never_falls_back_to_the_cpu() 
 
 
 async def wait_for_verdict(client: EmbeddingClient) -> None:
-    for _ in range(300):
-        try:
+    async def has_stopped_loading() -> bool:
+        with pytest.raises(TorchlessError) as caught:
             await client.list_models()
-        except TorchlessError as error:
-            if "loading" not in error.message:
-                return
-        await asyncio.sleep(0.1)
-    pytest.fail("the service never came to a verdict")
+        return "loading" not in caught.value.message
+
+    await until(has_stopped_loading, "the service is still loading")
 
 
 async def test_failed_model_load_is_reported_without_a_path() -> None:

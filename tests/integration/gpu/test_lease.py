@@ -1,4 +1,4 @@
-"""A bento's lease on its device, against the real GPU service."""
+"""The lease of a model bento, against the real GPU service."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 
 @pytest.fixture(autouse=True)
 def _visible_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lease sets the variable; the test puts it back."""
+    """Restores the variable that the lease sets."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "as it was")
 
 
 @pytest.fixture
 async def leases() -> AsyncIterator[list[DeviceLease]]:
-    """Leases that are given back whatever the test does."""
+    """Leases that are released after the test."""
     made: list[DeviceLease] = []
     yield made
     for each in made:
-        await each.give_back()
+        await each.release()
 
 
 def settings(bento: Bento, **more: Any) -> LeaseSettings:
@@ -45,7 +45,7 @@ async def test_no_lease_is_taken_without_an_address() -> None:
     lease = DeviceLease(LeaseSettings(), "embedding")
     await lease.take()
     assert (lease.allocation, os.environ["CUDA_VISIBLE_DEVICES"]) == (None, "as it was")
-    await lease.give_back()
+    await lease.release()
 
 
 def test_lease_settings_require_a_size_with_an_address() -> None:
@@ -62,17 +62,22 @@ async def test_lease_makes_its_devices_visible_and_is_released(
     (found,) = await held(client)
     assert (found.holder, found.pid, found.exclusive) == ("embedding", os.getpid(), True)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
-    await lease.give_back()
+    await lease.release()
     assert await held(client) == []
-    await lease.give_back()
+    await lease.release()
 
 
 async def test_lease_is_renewed_beyond_its_ttl(bento: Bento, client: GPUClient, leases: list[DeviceLease]) -> None:
-    lease = DeviceLease(settings(bento, ttl_s=1.5, send_pid=False, holder="named"), "embedding")
+    ttl_s = 0.6
+    lease = DeviceLease(settings(bento, ttl_s=ttl_s, send_pid=False, holder="named"), "embedding")
     leases.append(lease)
     await lease.take()
     (first,) = await held(client)
-    await asyncio.sleep(2)
+
+    async def is_renewed_after_its_first_end() -> bool:
+        return any(each.expires > first.expires + ttl_s for each in await held(client))
+
+    await until(is_renewed_after_its_first_end, bento.log.read_text, within_s=PATIENCE_S)
     (later,) = await held(client)
     assert (later.id, later.pid, later.holder) == (first.id, None, "named")
     assert later.expires > first.expires
@@ -99,13 +104,15 @@ async def test_vanished_lease_is_taken_again_on_the_same_device(
     assert "taking another" in log.text
 
 
-async def test_lease_waits_for_free_memory(bento: Bento, client: GPUClient, leases: list[DeviceLease]) -> None:
+async def test_lease_waits_for_free_memory(
+    bento: Bento, client: GPUClient, leases: list[DeviceLease], log: pytest.LogCaptureFixture
+) -> None:
     in_the_way = await client.allocate(9_000, "stranger", device_uuids=["GPU-a"])
     await client.allocate(19_000, "stranger", device_uuids=["GPU-b"])
     lease = DeviceLease(settings(bento, wait_s=30), "embedding")
     leases.append(lease)
     taking = asyncio.create_task(lease.take())
-    await asyncio.sleep(0.5)
+    await until(lambda: "no lease yet" in log.text)
     assert not taking.done()
     await client.release(in_the_way.id)
     async with asyncio.timeout(30):
@@ -151,14 +158,14 @@ async def test_lease_waits_for_a_late_service_and_ends_without_a_vanished_one(
     lease = DeviceLease(LeaseSettings(address=f"127.0.0.1:{port}", memory_mb=100, wait_s=60, deadline_s=2), "embedding")
     leases.append(lease)
     taking = asyncio.create_task(lease.take())
-    await asyncio.sleep(0.3)
+    await until(lambda: "no lease yet" in log.text)
     assert not taking.done()
     with serving(machine, port=port) as bento:
         async with asyncio.timeout(60):
             await taking
         bento.kill()
-    await lease.give_back()
-    assert "could not be given back" in log.text
+    await lease.release()
+    assert "could not be released" in log.text
 
 
 async def test_lost_lease_is_logged(machine: Machine, leases: list[DeviceLease], log: pytest.LogCaptureFixture) -> None:
@@ -175,4 +182,4 @@ async def test_lost_lease_is_logged(machine: Machine, leases: list[DeviceLease],
 
             await until(is_told, bento.log.read_text, within_s=PATIENCE_S)
             assert [each.state for each in await held(client)] in ([AllocationState.LOST], [])
-            await lease.give_back()
+            await lease.release()

@@ -228,11 +228,11 @@ async def test_hanging_driver_stops_only_new_leases(machine: Machine) -> None:
             machine.tell()
 
             async def hangs() -> bool:
-                return "does not answer" in (await client.status()).unavailable_reason
+                return "does not respond" in (await client.status()).unavailable_reason
 
             await until(hangs, bento.log.read_text, within_s=PATIENCE_S)
             error = await refusal(client.allocate(100, "h"))
-            assert (error.kind, "does not answer" in error.message) == (ErrorKind.GPU_UNAVAILABLE, True)
+            assert (error.kind, "does not respond" in error.message) == (ErrorKind.GPU_UNAVAILABLE, True)
             assert (await client.renew(lease.id)).state is AllocationState.ACTIVE
             machine.sleep_ms = 0
             machine.tell()

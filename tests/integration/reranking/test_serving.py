@@ -1,4 +1,4 @@
-"""How the bento behaves as a service: contract, bad input, overload, going away, and what it says without a GPU."""
+"""The reranking bento as a service: contract, invalid input, overload, shutdown, and errors without a GPU."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from sentence_transformers import CrossEncoder
 from tests.integration.reranking.conftest import serving
 from tests.integration.reranking.small_models import save_cross_encoder
 from tests.running_bento import Bento, patient, until_health
+from tests.waiting import until
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
 from torchless.clients.endpoints.channel import open_channel
@@ -118,9 +119,16 @@ async def test_server_health_is_not_serving_while_the_service_loads() -> None:
             assert await health_of(fresh.address, "") == NOT_SERVING
 
 
+async def until_in_flight(bento: Bento, calls: int) -> None:
+    async def are_in_flight() -> bool:
+        return await bento.metric("torchless_calls_in_flight", 'method="RerankBatch"') >= calls
+
+    await until(are_in_flight)
+
+
 async def drains_on_sigterm(client: RerankingClient, leaving: Bento) -> None:
     calls = [asyncio.create_task(client.rerank("q", [f"word {n} " * 200 for n in range(2)])) for _ in range(12)]
-    await asyncio.sleep(0.3)
+    await until_in_flight(leaving, 12)
     leaving.process.send_signal(signal.SIGTERM)
     answers = await asyncio.gather(*calls)
     assert [answer.queries[0].scores.shape for answer in answers] == [(2,)] * 12
@@ -273,11 +281,11 @@ async def test_work_of_a_disconnected_caller_is_dropped(bento: Bento) -> None:
         _, before = await batches_and_pairs(bento)
         documents = [f"{m} " * 40 for m in range(32)]
         calls = [asyncio.create_task(client.rerank(f"query {n}", documents)) for n in range(20)]
-        await asyncio.sleep(0.2)
+        await until_in_flight(bento, 10)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        await client.rerank("after", ["after"])  # behind whatever was under way
+        await client.rerank("after", ["after"])  # behind all work in progress
         _, after = await batches_and_pairs(bento)
         assert after - before < 20 * 32 / 2
         assert await bento.metric("torchless_waiting_tokens", 'service="reranking"') == 0
@@ -332,11 +340,14 @@ async def test_service_without_its_device_or_model_reports_why_and_never_serves(
 
 
 async def verdict_of(client: RerankingClient) -> TorchlessError:
-    """What it answers once it no longer loads."""
-    for _ in range(300):
+    """The error of a call once the service has stopped loading."""
+    verdict: list[TorchlessError] = []
+
+    async def has_stopped_loading() -> bool:
         with pytest.raises(TorchlessError) as caught:
             await client.rerank("q", ["a"])
-        if "loading" not in caught.value.message:
-            return caught.value
-        await asyncio.sleep(0.02)
-    pytest.fail("the service never came to a verdict")
+        verdict[:] = [caught.value]
+        return "loading" not in caught.value.message
+
+    await until(has_stopped_loading, "the service is still loading")
+    return verdict[0]

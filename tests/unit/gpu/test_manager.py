@@ -86,7 +86,7 @@ async def test_hanging_driver_stops_only_new_leases(tmp_path: Path) -> None:
         driver.hold = threading.Event()
 
         async def says_so() -> bool:
-            return "does not answer" in (await manager.snapshot()).reason
+            return "does not respond" in (await manager.snapshot()).reason
 
         await until(says_so)
         with pytest.raises(TorchlessError) as caught:
@@ -185,13 +185,13 @@ async def test_watchers_above_the_limit_are_refused(tmp_path: Path) -> None:
             assert not (await anext(third)).snapshot.available
 
 
-async def test_next_process_waits_for_the_store(tmp_path: Path) -> None:
+async def test_next_process_waits_for_the_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     driver = FakeGPUDriver([device("a", total_mb=1000)])
     async with managing(driver, tmp_path) as first:
         lease = await first.allocate(request())
         following = managing(FakeGPUDriver([device("a", total_mb=1000)]), tmp_path)
         starting = asyncio.create_task(following.__aenter__())
-        await asyncio.sleep(0.3)
+        await until(lambda: "another process holds the lease store" in caplog.text)
         assert not starting.done()
     async with asyncio.timeout(PATIENCE_S):
         second = await starting

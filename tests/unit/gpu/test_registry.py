@@ -18,8 +18,9 @@ from bentos.gpu.driver import DeviceReading, Reading
 from bentos.gpu.events import Event, EventKind
 from bentos.gpu.inventory import DriverPoll
 from bentos.gpu.leases import Lease, LeaseRequest, LeaseState
-from bentos.gpu.registry import LeaseRegistry, Snapshot
+from bentos.gpu.registry import LeaseRegistry
 from bentos.gpu.settings import GPUSettings
+from bentos.gpu.snapshot import Snapshot
 from bentos.gpu.store import LeaseStore, StoreHeldError
 from tests.fake_gpu_driver import device
 from torchless.contracts.errors import ErrorKind, TorchlessError
