@@ -126,8 +126,9 @@ async def client(bento: Bento) -> AsyncIterator[GPUClient]:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What our own loggers say, which do not hand it on to pytest's."""
+    """Captures the bentos' loggers, which do not propagate to pytest's."""
     ours = logging.getLogger("bentos")
+    caplog.set_level(logging.INFO, logger="bentos")
     ours.addHandler(caplog.handler)
     yield caplog
     ours.removeHandler(caplog.handler)
