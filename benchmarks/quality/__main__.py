@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from torchless.cli.bentos import pythons_in
 from torchless.cli.errors import StackError
 from torchless.cli.gateway_api import GatewayError
 from torchless.cli.services import StackSettings, stack_services
+from torchless.clients.sync import background
 from torchless.contracts.errors import TorchlessError
 
 _STATED = (ChildFailedError, GatewayError, NoCollectionError, StackError, TorchlessError)
@@ -49,15 +49,16 @@ def quality(  # noqa: PLR0917  # each is an option of the command line
     if (embedding is None) != (reranking is None) or (gateway and embedding):
         raise typer.BadParameter("pass --gateway, or both --embedding and --reranking, or none of them")
     console = Console()
+    run = background.current().run  # the loop of the readiness checks: gRPC supports one loop per process
     try:
         read = read_collection(collection)
         if gateway:
-            found = asyncio.run(measure(GatewayServices(gateway), read, top, limit, console))
+            found = run(measure(GatewayServices(gateway), read, top, limit, console))
         elif embedding and reranking:
-            found = asyncio.run(measure(GRPCServices(embedding, reranking), read, top, limit, console))
+            found = run(measure(GRPCServices(embedding, reranking), read, top, limit, console))
         else:
             with services_up(environments, console) as services:
-                found = asyncio.run(measure(services, read, top, limit, console))
+                found = run(measure(services, read, top, limit, console))
     except _STATED as error:
         console.print(f"[red]The measurement stopped:[/] {error}", highlight=False)
         raise typer.Exit(1) from error
