@@ -9,15 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from gateway.apis.cohere.routes import routes as cohere
-from gateway.apis.families import family_of
-from gateway.apis.gpu.routes import routes as gpu
-from gateway.apis.openai.routes import routes as openai
+from gateway.apis.families import FAMILIES, family_of
 from gateway.apis.operation.routes import METRICS, PAGES
-from gateway.apis.operation.routes import routes as operation
-from gateway.apis.rerank.routes import routes as rerank
-from gateway.apis.tei.routes import routes as tei
-from gateway.apis.vllm.routes import routes as vllm
 from gateway.http.exceptions import GatewayDefectError, MethodNotAllowedError, unknown_route
 from gateway.http.identity import Authenticator, IdentityMiddleware
 from gateway.http.middleware import RequestMiddleware
@@ -29,13 +22,12 @@ _DESCRIPTION = (
     "Embeddings and reranking over the HTTP APIs of OpenAI, text-embeddings-inference, Cohere, Jina, vLLM and infinity;"
     " and the GPUs behind them."
 )
-_FAMILIES = (openai, tei, cohere, rerank, vllm, gpu, operation)
 
 
 def compose(services: Services) -> Starlette:
     """The HTTP application over `services`."""
     app = Starlette(
-        routes=[*(route for family in _FAMILIES for route in family.routes), *PAGES],
+        routes=[*(route for family in FAMILIES for route in family.routes), *PAGES],
         middleware=[
             Middleware(RequestMiddleware, metrics=services.instruments, draining=services.draining),
             Middleware(IdentityMiddleware, authenticator=_authenticator),
@@ -44,7 +36,7 @@ def compose(services: Services) -> Starlette:
     )
     # A redirect would lead to the Host that the client names, and POST clients do not follow redirects.
     app.router.redirect_slashes = False
-    operations = [operation for family in _FAMILIES for operation in family.operations]
+    operations = [operation for family in FAMILIES for operation in family.operations]
     app.state.services = services
     app.state.openapi = OpenAPI("Torchless gateway", __version__, _DESCRIPTION, [*operations, METRICS])
     return app

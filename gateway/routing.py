@@ -88,10 +88,12 @@ class Routes:
 
     Args:
         family: How the family answers errors.
+        prefixes: First parts of the paths whose errors it answers where no route has the path.
     """
 
-    def __init__(self, family: ErrorFamily) -> None:
-        self._family = family
+    def __init__(self, family: ErrorFamily, *prefixes: str) -> None:
+        self.family = family
+        self.prefixes = prefixes
         self.routes: list[Route] = []
         """In the order in which they are matched."""
         self.operations: list[Operation] = []
@@ -120,8 +122,8 @@ class Routes:
         """
 
         def register(handler: BodyHandler[Body]) -> BodyHandler[Body]:
-            variant = BodyVariant(self._family, body, answer, examples, handler)
-            rules = _Rules(self._family, scope, bulkhead, deadline)
+            variant = BodyVariant(self.family, body, answer, examples, handler)
+            rules = _Rules(self.family, scope, bulkhead, deadline)
             self._add_post(paths, handler, rules, single(variant), [variant])
             return handler
 
@@ -146,7 +148,7 @@ class Routes:
             about: Its name and docstring describe the route.
             deadline: Seconds that a request may take when its caller sets no deadline.
         """
-        rules = _Rules(self._family, scope, bulkhead, deadline)
+        rules = _Rules(self.family, scope, bulkhead, deadline)
         self._add_post(paths, about, rules, by_field(variants), list(variants.values()))
 
     def post_stream(
@@ -172,8 +174,8 @@ class Routes:
         """
 
         def register(handler: StreamHandler) -> StreamHandler:
-            rules = _Rules(self._family, scope, bulkhead, deadline)
-            errors = {status: [self._family.schema] for status in self._family.statuses}
+            rules = _Rules(self.family, scope, bulkhead, deadline)
+            errors = {status: [self.family.schema] for status in self.family.statuses}
             for path in paths:
                 operation = self._operation("POST", path, handler, rules, answers={200: [answer], **errors})
                 work = partial(_run_with_stream, handler=handler, body_mib=body_mib)
@@ -210,10 +212,10 @@ class Routes:
         """
 
         def register(handler: H) -> H:
-            rules = _Rules(self._family, scope, bulkhead)
+            rules = _Rules(self.family, scope, bulkhead)
             # A header can be malformed without a body, too.
-            errors = {self._family.malformed_status, 500, *statuses}
-            answers = {status: [self._family.schema] for status in errors}
+            errors = {self.family.malformed_status, 500, *statuses}
+            answers = {status: [self.family.schema] for status in errors}
             answers |= {status: [answer] for status in (200, *also_answered_with)}
             for path in paths:
                 operation = self._operation(method, path, handler, rules, answers=answers, query=query)

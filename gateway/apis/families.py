@@ -1,36 +1,25 @@
-"""Which API family answers a path that no route has."""
+"""The table of API families. Each declares its routes, and the paths whose errors it answers, in its `routes.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from gateway.apis.cohere.errors import COHERE
-from gateway.apis.gpu.errors import GPU
-from gateway.apis.openai.errors import OPENAI
-from gateway.apis.rerank.errors import RERANK_UNDECIDED
-from gateway.apis.tei.errors import TEI
-from gateway.apis.vllm.errors import VLLM
+from gateway.apis.cohere.routes import routes as cohere
+from gateway.apis.gpu.routes import routes as gpu
+from gateway.apis.openai.routes import routes as openai
+from gateway.apis.operation.routes import routes as operation
+from gateway.apis.rerank.routes import routes as rerank
+from gateway.apis.tei.routes import routes as tei
+from gateway.apis.vllm.routes import routes as vllm
 from gateway.http.error_family import ErrorFamily
 
-_PREFIXES: Mapping[str, ErrorFamily] = {
-    "/v1": OPENAI,
-    "/embeddings": OPENAI,
-    "/models": OPENAI,
-    "/v2": COHERE,
-    "/v1/embed": COHERE,
-    "/v1/rerank": COHERE,
-    "/rerank": RERANK_UNDECIDED,
-    "/score": VLLM,
-    "/v1/score": VLLM,
-    "/v1/gpu": GPU,
-}
-"""By the parts of a path that come first. The longest prefix counts; a path without one is TEI's."""
+FAMILIES = (openai, tei, cohere, rerank, vllm, gpu, operation)
+"""The families, in the order in which their routes are matched."""
+_BY_PREFIX = {prefix: routes.family for routes in FAMILIES for prefix in routes.prefixes}
 
 
 def family_of(path: str) -> ErrorFamily:
-    """The family whose errors a path answers when no route of its own does."""
+    """The family that answers a path that no route has: that of its longest prefix, else text-embeddings-inference."""
     while path:
-        if (family := _PREFIXES.get(path)) is not None:
+        if (family := _BY_PREFIX.get(path)) is not None:
             return family
         path = path.rpartition("/")[0]
-    return TEI
+    return tei.family

@@ -28,7 +28,7 @@ from gateway.http.exceptions import malformed
 from gateway.routing import Call, Routes
 from torchless.clients.embedding import Embeddings, EmbedOptions, InputType, Truncation
 
-routes = Routes(COHERE)
+routes = Routes(COHERE, "/v2", "/v1/embed", "/v1/rerank")
 _INPUT_TYPES = {"search_query": InputType.QUERY, "search_document": InputType.DOCUMENT}
 _TRUNCATIONS = {"NONE": Truncation.NONE, "START": Truncation.LEFT, "END": Truncation.RIGHT}
 _EXAMPLES_V1 = {"documents": {"texts": ["Swifts sleep on the wing."], "input_type": "search_document"}}

@@ -16,7 +16,7 @@ from gateway.routing import Call, Routes
 from gateway.services import GPU as GPU_SERVICE
 from torchless.clients.gpu import Allocation, GPUClient, GPUStatus
 
-routes = Routes(GPU)
+routes = Routes(GPU, "/v1/gpu")
 _UNAVAILABLE = (429, 503, 504)
 _LEASE = "/v1/gpu/allocations/{allocation_id}"
 _ALLOCATIONS = {

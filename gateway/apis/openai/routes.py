@@ -18,7 +18,7 @@ from gateway.http.exceptions import unknown_route
 from gateway.routing import Call, Routes
 from torchless.clients.embedding import EmbedOptions
 
-routes = Routes(OPENAI)
+routes = Routes(OPENAI, "/v1", "/embeddings", "/models")
 _EXAMPLES = {
     "one text": {"input": "How do swifts sleep?"},
     "several texts as base64": {

@@ -29,7 +29,7 @@ from gateway.http.json_body import BodyVariant
 from gateway.routing import Call, Routes
 from torchless.clients.reranking import LongDocuments, RerankOptions, ScoreForm
 
-routes = Routes(RERANK_UNDECIDED)
+routes = Routes(RERANK_UNDECIDED, "/rerank")
 _TEXTS = {
     "texts, as text-embeddings-inference": {
         "query": "How do swifts sleep?",

@@ -16,7 +16,7 @@ from gateway.http.exceptions import MalformedRequestError
 from gateway.routing import Call, Routes
 from torchless.contracts.errors import FieldViolation
 
-routes = Routes(VLLM)
+routes = Routes(VLLM, "/score", "/v1/score")
 _PAIRS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
 _EXAMPLES = {
     "one with each of several": {
