@@ -1,4 +1,4 @@
-"""A GPU driver whose machine a test arranges."""
+"""A fake GPU driver."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def device(
 
 @dataclass
 class FakeGPUDriver:
-    """Finds devices when it is opened, as NVML does; tells of those that are still there."""
+    """Finds devices when it is opened, as NVML does; reads those that are still present."""
 
     devices: list[DeviceReading] = field(default_factory=list)
     missing: str = ""
     """Why there is no driver; empty when there is."""
     refusals: int = 0
-    """How many of the next tries to open it fail."""
+    """How many of the next attempts to open it fail."""
     broken: bool = False
-    """Reading fails with something that no driver should raise."""
+    """Whether reading raises an unexpected error."""
     hold: threading.Event | None = None
     """Reading blocks until this is set."""
     opened: int = 0
     closed: int = 0
     threads: set[int] = field(default_factory=set)
-    """Threads that called it."""
+    """Ids of the threads that called it."""
     _found: dict[str, int] = field(default_factory=dict)
 
     def open(self) -> None:

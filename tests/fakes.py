@@ -1,4 +1,4 @@
-"""Stand-ins for what is not under test. Those for torch: models whose answers can be worked out by hand."""
+"""Fakes of models, with answers that a test can compute by hand."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class FakeEmbeddingModel:
     id: str = "fake"
     max_tokens: int = 16
     max_batch_tokens: int = 64
-    pass_s: float = 0.0
+    batch_s: float = 0.0
     """Time that a batch takes, in seconds."""
     poison: str = ""
-    """A word whose presence in a batch makes it fail."""
+    """A word that makes its batch fail."""
     failure: TorchlessError | None = None
-    """What every batch raises."""
+    """The error of every batch."""
     batches: list[list[int]] = field(default_factory=list)
     """Lengths of the items of each batch so far."""
     running: threading.Event = field(default_factory=threading.Event)
-    """Set once a batch has begun."""
+    """Set when a batch has started."""
 
     def __post_init__(self) -> None:
         self._words: dict[int, str] = {0: "[START]"}
@@ -103,7 +103,7 @@ class FakeEmbeddingModel:
     def embed(self, items: Sequence[BatchItem], prompt_tokens: int) -> list[NDArray[np.float32]]:
         self.running.set()
         self.batches.append([len(item.encoded.ids) for item in items])
-        time.sleep(self.pass_s)
+        time.sleep(self.batch_s)
         if self.failure is not None:
             raise self.failure
         if self.poison and any(self._id_of(self.poison) in item.encoded.ids for item in items):
@@ -128,15 +128,15 @@ class FakeRerankingModel:
     long_documents: Literal["cut", "windows"] = "cut"
     max_batch_tokens: int = 64
     poison: str = ""
-    """A word whose presence in a batch makes it fail."""
+    """A word that makes its batch fail."""
     answers: dict[str, float] = field(default_factory=dict)
     """Scores of what holds one of these words."""
     failure: TorchlessError | None = None
-    """What every batch raises."""
+    """The error of every batch."""
     batches: list[list[int]] = field(default_factory=list)
     """Lengths of the pairs of each batch so far."""
     running: threading.Event = field(default_factory=threading.Event)
-    """Set once a batch has begun."""
+    """Set when a batch has started."""
     gate: threading.Event = field(default_factory=threading.Event)
     """Batches wait until it is set, as it is at first."""
 
@@ -206,7 +206,7 @@ def _kept(ids: list[int], most: int, *, end: bool = False) -> list[int]:
 
 
 def pair_score(ids: Sequence[int]) -> float:
-    """What the fake reranking model answers for what it reads, in [0, 1): a checksum, exact in float32."""
+    """The score of the fake reranking model, in [0, 1): a checksum, exact in float32."""
     return zlib.crc32(repr(list(ids)).encode()) % 2**20 / 2**20
 
 
@@ -216,11 +216,11 @@ def word_id(word: str) -> int:
 
 
 def token_vectors(ids: Sequence[int]) -> NDArray[np.float32]:
-    """What the fake model answers per token, shape (tokens, DIMENSIONS)."""
+    """The token vectors of the fake model, shape (tokens, DIMENSIONS)."""
     return np.stack([np.random.default_rng(n).standard_normal(DIMENSIONS, dtype=np.float32) for n in ids])
 
 
 def pooled_vector(ids: Sequence[int]) -> NDArray[np.float32]:
-    """What the fake model answers for a text, not normalised, shape (DIMENSIONS,)."""
+    """The pooled vector of the fake model, not normalized, shape (DIMENSIONS,)."""
     total: NDArray[np.float32] = token_vectors(ids).sum(axis=0)
     return total

@@ -10,17 +10,9 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bentos.embedding import validation
 from bentos.embedding.model import BatchItem, EmbeddingModel, ModelInfo
 from bentos.embedding.settings import EmbeddingSettings
-from bentos.embedding.validation import (
-    check_dimensions,
-    check_lengths,
-    check_message_size,
-    check_prompt,
-    check_size,
-    check_texts,
-    check_token_ids,
-)
 from bentos.embedding.vectors import truncate_and_normalize
 from bentos.models.pool import ModelPool
 from bentos.models.tokens import EncodedText, Side, TokenPiece
@@ -130,7 +122,7 @@ class Embedder:
             TorchlessError: INVALID_INPUT, INPUT_TOO_LARGE, NOT_FOUND, OVERLOADED, DEADLINE, GPU_UNAVAILABLE, INTERNAL.
         """
         model = self._pool.find(job.model)
-        check_dimensions(job.dimensions, model.info)
+        validation.check_dimensions(job.dimensions, model.info)
         plan = _Plan(model, job.dimensions, self._prompt_name(job.purpose, job.prompt_name, model.info))
         if not wait_for_room:
             self._pool.refuse_if_full(model)
@@ -156,7 +148,7 @@ class Embedder:
         tokenized = time.monotonic()
         counts = [len(text.ids) for text in encoded]
         if job.per_token:
-            check_message_size(sum(counts), model.info, self._settings)
+            validation.check_message_size(sum(counts), model.info, self._settings)
         key = BatchKey(model.info.id, model.prompt_tokens(prompt_name))
         items = [BatchItem(text, job.per_token) for text in encoded]
         work = Work(key, counts, items, flow or None, expires_at)
@@ -169,7 +161,7 @@ class Embedder:
     ) -> tuple[ModelInfo, list[int]]:
         """Number of tokens of each text before truncation, prompt and special tokens included."""
         model = self._pool.find(model_id)
-        check_texts(texts, self._settings)
+        validation.check_texts(texts, self._settings)
         name = self._prompt_name(purpose, prompt_name, model.info)
         encoded = await self._encode(model, texts, name, truncate="right")
         return model.info, [len(text.ids) + text.dropped for text in encoded]
@@ -196,8 +188,8 @@ class Embedder:
             TorchlessError: INVALID_INPUT, INPUT_TOO_LARGE, NOT_FOUND or OVERLOADED.
         """
         model = self._pool.find(model_id)
-        check_texts(texts, self._settings)
-        check_size("texts", sum(map(len, texts)), self._settings)
+        validation.check_texts(texts, self._settings)
+        validation.check_size("texts", sum(map(len, texts)), self._settings)
         prompted = _with_prompt(texts, prompt_name, model.info)
         return await self._pool.run_in_tokenizer_pool(
             lambda: convert(model.info, model.tokenize(prompted, add_special_tokens)), sum(map(len, prompted))
@@ -212,17 +204,17 @@ class Embedder:
             TorchlessError: INVALID_INPUT, INPUT_TOO_LARGE, NOT_FOUND or OVERLOADED.
         """
         model = self._pool.find(model_id)
-        check_size("token_ids", sum(map(len, token_ids)), self._settings)
-        check_token_ids(token_ids, model.info, self._settings)
+        validation.check_size("token_ids", sum(map(len, token_ids)), self._settings)
+        validation.check_token_ids(token_ids, model.info, self._settings)
         return model.info, await self._decode(model, token_ids, skip_special_tokens)
 
     async def _texts_of(self, job: EmbedJob, model: EmbeddingModel) -> Sequence[str]:
         if job.texts and job.token_ids:
             raise invalid_input("token_ids", "must not be given together with texts")
         if not job.token_ids:
-            check_texts(job.texts, self._settings)
+            validation.check_texts(job.texts, self._settings)
             return job.texts
-        check_token_ids(job.token_ids, model.info, self._settings)
+        validation.check_token_ids(job.token_ids, model.info, self._settings)
         return await self._decode(model, job.token_ids, skip_special_tokens=False)
 
     async def _decode(
@@ -242,12 +234,12 @@ class Embedder:
         else:
             encoded = await self._pool.run_in_tokenizer_pool(lambda: model.encode(prompted, truncate), characters)
         if truncate is None:
-            check_lengths(encoded, model.info)
+            validation.check_lengths(encoded, model.info)
         return encoded
 
     def _prompt_name(self, purpose: Purpose | None, prompt_name: str, info: ModelInfo) -> str | None:
         if prompt_name:
-            check_prompt(prompt_name, info)
+            validation.check_prompt(prompt_name, info)
             return prompt_name
         if purpose is None:
             return info.default_prompt_name
@@ -263,7 +255,7 @@ def _run_batch(model: EmbeddingModel, key: BatchKey, items: list[BatchItem]) -> 
 def _with_prompt(texts: Sequence[str], prompt_name: str | None, info: ModelInfo) -> list[str]:
     if not prompt_name:
         return list(texts)
-    check_prompt(prompt_name, info)
+    validation.check_prompt(prompt_name, info)
     prompt = info.prompts[prompt_name]
     return [prompt + text for text in texts]
 

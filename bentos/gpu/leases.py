@@ -72,17 +72,8 @@ class LeaseRequest:
 
     def fingerprint(self) -> str:
         """Equal for equal requests of one tenant and key, also across processes."""
-        return repr(
-            (
-                self.memory_mb,
-                self.holder,
-                self.ttl_s,
-                self.device_count,
-                self.exclusive,
-                self.pid,
-                sorted(self.device_uuids),
-            )
-        )
+        devices = (self.device_count, self.exclusive, self.pid, sorted(self.device_uuids))
+        return repr((self.memory_mb, self.holder, self.ttl_s, *devices))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import lru_cache
 
 from bentos.gpu.events import Event, EventKind, ThresholdName
@@ -24,10 +25,7 @@ def status(snapshot: Snapshot) -> pb.Status:
         cuda_version=snapshot.cuda_version,
         nvml_version=snapshot.nvml_version,
         devices=[device(each) for each in snapshot.devices],
-        lost_devices=[
-            pb.LostDevice(uuid=each.uuid, index=each.index, name=each.name, reason=each.reason, since=each.since)
-            for each in snapshot.lost_devices
-        ],
+        lost_devices=[pb.LostDevice(**asdict(each)) for each in snapshot.lost_devices],
         allocations=[allocation(each) for each in snapshot.leases],
         read_at=snapshot.read_at,
         reserve_mb=snapshot.reserve_mb,
@@ -69,16 +67,7 @@ def allocation(lease: Lease) -> pb.Allocation:
     """A lease as a message."""
     return pb.Allocation(
         id=lease.id,
-        devices=[
-            pb.AllocatedDevice(
-                uuid=each.uuid,
-                index=each.index,
-                name=each.name,
-                memory_mb=each.memory_mb,
-                lost=each.lost,
-            )
-            for each in lease.devices
-        ],
+        devices=[pb.AllocatedDevice(**asdict(each)) for each in lease.devices],
         holder=lease.holder,
         tenant=lease.tenant,
         state=pb.ALLOCATION_STATE_LOST if lease.state is LeaseState.LOST else pb.ALLOCATION_STATE_ACTIVE,

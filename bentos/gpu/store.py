@@ -40,7 +40,7 @@ CREATE UNIQUE INDEX live_keys ON leases (tenant, idempotency_key)
     WHERE idempotency_key <> '' AND state IN ('active', 'lost');
 CREATE INDEX ends ON leases (ended) WHERE ended IS NOT NULL;
 """
-_COLUMNS = (
+_COLUMNS = [
     "id",
     "state",
     "shares",
@@ -54,7 +54,7 @@ _COLUMNS = (
     "idempotency_key",
     "fingerprint",
     "lost_reason",
-)
+]
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM leases WHERE ended IS NULL ORDER BY created, rowid"  # noqa: S608
 _CHANGE = ", ".join(f"{name} = excluded.{name}" for name in (*_COLUMNS[1:], "ended"))
 _WRITE = (

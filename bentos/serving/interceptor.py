@@ -48,21 +48,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or not details.method.startswith(_OURS):
             return handler
         method = details.method.rsplit("/", 1)[-1]
-        if handler.request_streaming and handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._stream(method, handler.stream_stream), handler.request_deserializer, handler.response_serializer
-            )
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler.unary_unary), handler.request_deserializer, handler.response_serializer
-            )
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream), handler.request_deserializer, handler.response_serializer
-            )
-        return grpc.stream_unary_rpc_method_handler(
-            self._unary(method, handler.stream_unary), handler.request_deserializer, handler.response_serializer
-        )
+        for kind, wrap in _WRAPPERS.items():
+            if (behaviour := getattr(handler, kind)) is not None:
+                make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
+                wrapped = wrap(self, method, behaviour)
+                return make(wrapped, handler.request_deserializer, handler.response_serializer)  # type: ignore[no-any-return]
+        return handler
 
     def _unary(self, method: str, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
@@ -95,6 +86,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _lost(self, error: TorchlessError) -> None:
         if self._lost_device_is_final:
             self._readiness.fail(error)
+
+
+_WRAPPERS: dict[str, Callable[[CallInterceptor, str, Any], Any]] = {
+    "unary_unary": CallInterceptor._unary,
+    "unary_stream": CallInterceptor._stream,
+    "stream_unary": CallInterceptor._unary,
+    "stream_stream": CallInterceptor._stream,
+}
 
 
 class _Observed:

@@ -1,4 +1,4 @@
-"""The bento that `bentoml build` packs holds what it needs, and nothing else."""
+"""The built bento contains what it needs, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service answers is what the model called directly answers."""
+"""Vectors of the service equal those of the model called directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real bento on a GPU: its vectors are those of the CPU. Figures are printed; `-rP` shows them."""
+"""The real bento on a GPU gives the vectors of the CPU. Figures are printed; `-rP` shows them."""
 
 from __future__ import annotations
 

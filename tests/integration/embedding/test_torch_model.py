@@ -1,4 +1,4 @@
-"""Models other than the default one, small and made here, saved and loaded as any model is."""
+"""Small models with other architectures, saved and loaded like any model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real GPU bento in processes of its own, as an operator starts it, on the machine that the stand-in tells of."""
+"""The real GPU bento in its own processes, on the machine that the fake NVML library describes."""
 
 from __future__ import annotations
 

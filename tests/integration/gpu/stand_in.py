@@ -1,4 +1,4 @@
-"""The stand-in for the NVIDIA driver's library, and the machine that it tells of."""
+"""A fake of the NVIDIA driver's library, and the machine that it describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The driver over the real NVML binding, against the stand-in library, in this process."""
+"""The driver with the real NVML binding and the fake library, in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the GPU bento behaves as a service: leases under many callers and after a kill, devices that go, bad input."""
+"""The GPU bento as a service: leases of many callers and after a kill, lost devices, invalid input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small cross-encoders with random weights, made and saved as any is."""
+"""Small cross-encoders with random weights, saved like any model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-encoders: what the reranker answers is what `CrossEncoder.predict` answers."""
+"""Scores of cross-encoders equal those of `CrossEncoder.predict`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Late interaction: what the reranker answers is what the library computes on the same token vectors."""
+"""Scores of late interaction equal the library's on the same token vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cuts and windows, on tokenizers made here; they need `tokenizers`, which only the bentos' environment has."""
+"""Truncation and windows with small tokenizers; needs `tokenizers`, which only the bentos' environment has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The capability's logic on a model whose answers can be worked out."""
+"""The embedder with a fake model."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_per_token_gives_a_vector_for_each_token() -> None:
 
 
 async def test_requests_with_different_options_share_a_batch() -> None:
-    model = FakeEmbeddingModel(pass_s=0.05)
+    model = FakeEmbeddingModel(batch_s=0.05)
     async with embedder(model) as subject:
         plug = asyncio.create_task(subject.embed(EmbedJob(texts=["plug"])))
         await asyncio.to_thread(model.running.wait)
@@ -168,7 +168,7 @@ async def test_two_models_never_share_a_batch() -> None:
 
 
 async def test_failing_text_fails_only_its_own_request() -> None:
-    model = FakeEmbeddingModel(pass_s=0.05, poison="poison")
+    model = FakeEmbeddingModel(batch_s=0.05, poison="poison")
     async with embedder(model) as subject:
         plug = asyncio.create_task(subject.embed(EmbedJob(texts=["plug"])))
         await asyncio.to_thread(model.running.wait)
@@ -190,7 +190,7 @@ async def test_vectors_that_are_not_finite_are_an_error() -> None:
 
 
 async def test_deadline_that_passes_in_the_queue_is_reported() -> None:
-    model = FakeEmbeddingModel(pass_s=0.1)
+    model = FakeEmbeddingModel(batch_s=0.1)
     async with embedder(model) as subject:
         plug = asyncio.create_task(subject.embed(EmbedJob(texts=["plug"])))
         await asyncio.to_thread(model.running.wait)

@@ -1,4 +1,4 @@
-"""What a configuration may say."""
+"""Settings of the embedding bento."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cutting and normalising."""
+"""Truncation and normalization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the serving side does differently for a service that goes on without its device, and for those who watch."""
+"""The interceptor for services that work without a device, and for watches."""
 
 from __future__ import annotations
 

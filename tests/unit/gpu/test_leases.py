@@ -1,4 +1,4 @@
-"""What may be promised on a device, and which device a lease gets."""
+"""The leasing rules: free memory of a device, and the choice of devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manager over a fake driver: freshness, threads, a driver that hangs, those who watch, and two processes."""
+"""The manager with a fake driver: fresh readings, threads, a hanging driver, watchers, and two processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The monitor: what it makes of a driver that goes, comes, refuses and fails."""
+"""The monitor with a driver that disappears, returns, refuses and fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The book of leases over a real store: expiry, restart, idempotency, lost devices, and never too much."""
+"""The lease registry with a real store: expiry, restart, idempotency, lost devices and limits."""
 
 from __future__ import annotations
 

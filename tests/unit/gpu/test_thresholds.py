@@ -1,4 +1,4 @@
-"""Thresholds: one event when reached, one when left, and no flutter between."""
+"""Thresholds: one event when reached, one when left, and no flapping."""
 
 from __future__ import annotations
 

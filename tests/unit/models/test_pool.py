@@ -1,4 +1,4 @@
-"""Models by name, and threads beside their devices."""
+"""The model pool: models by id, batches and the tokenizer threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a model comes from, and how long its inputs may be."""
+"""The source of a model, and its longest input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The capability's logic on a model whose scores can be worked out."""
+"""The reranker with a fake model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is let in, and who is refused before anything was done for it."""
+"""Admission control of the batcher."""
 
 from __future__ import annotations
 

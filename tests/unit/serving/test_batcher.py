@@ -1,4 +1,4 @@
-"""The batcher beside an event loop, with a device that does as it is told."""
+"""The batcher on an event loop, with a fake device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of the service to those who ask and to those who watch, over a real connection."""
+"""Health checks over a real connection."""
 
 from __future__ import annotations
 

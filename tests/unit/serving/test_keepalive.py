@@ -1,4 +1,4 @@
-"""Clients that ask over an idle connection whether the service is still there."""
+"""Clients that ping over an idle connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scheduler's promises, held over arbitrary traffic."""
+"""Properties of the scheduler under arbitrary traffic."""
 
 from __future__ import annotations
 

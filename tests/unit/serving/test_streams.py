@@ -1,4 +1,4 @@
-"""Streams that are answered in order."""
+"""Streams with concurrent work and answers in order."""
 
 from __future__ import annotations
 
