@@ -43,7 +43,7 @@ class BodyLimit:
 
         Args:
             request: The request.
-            bulkhead: Whose share of the memory it takes.
+            bulkhead: The bulkhead whose memory it takes.
             deadline: The request's deadline.
             mib: Largest body, in MiB; None: the ordinary limit.
         """
@@ -130,7 +130,7 @@ class BoundedBody:
         return chunk
 
     def _check_announced(self) -> None:
-        """Refuses a body by its Content-Length, before a byte is read; one that lies is refused as it arrives."""
+        """Refuses a body by its Content-Length, before a byte is read; a wrong length is found while reading."""
         for name, value in self._request.scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._mib * _MIB:
                 raise body_too_large(self._mib)

@@ -36,9 +36,9 @@ class SharedCapacity:
         """Takes capacity if there is enough, and returns whether there was.
 
         Args:
-            bulkhead: For whom.
-            amount: How much.
-            begun: What the bulkhead already holds of the same piece, when that is taken bit by bit.
+            bulkhead: The bulkhead that takes it.
+            amount: The amount.
+            begun: What the bulkhead already holds of the same piece, if it is taken in parts.
         """
         held = self._held[bulkhead]
         free = self._size - self._held.total() - amount
@@ -48,15 +48,15 @@ class SharedCapacity:
         return True
 
     def give_back(self, bulkhead: str, amount: int) -> None:
-        """Frees what was taken."""
+        """Returns capacity."""
         self._held[bulkhead] -= amount
 
 
 class Admission:
-    """Bounds the requests that one worker works on at once: it holds their bodies and answers in memory.
+    """Bounds the requests in progress in one worker, because it holds their bodies and responses in memory.
 
     Args:
-        limit: Most requests at once.
+        limit: Most requests in progress.
     """
 
     def __init__(self, limit: int) -> None:

@@ -1,7 +1,7 @@
-"""The gateway's own metrics, for Prometheus.
+"""Prometheus metrics of the gateway.
 
-Labels are the route as it is declared, never the path that was asked for, so their number is bounded. With several
-workers, `PROMETHEUS_MULTIPROC_DIR` (BentoML sets it) names the folder through which they share their counts.
+The label `route` is the declared route, never the requested path, so the number of series is bounded. Several workers
+share their counts through the folder `PROMETHEUS_MULTIPROC_DIR`, which BentoML sets.
 """
 
 from __future__ import annotations
@@ -28,45 +28,45 @@ class Instruments:
         self._registry = CollectorRegistry()
         labels = ("method", "route", "status")
         self.clients = ClientMetrics(self._registry)
-        """Those of the clients of the services."""
+        """The metrics of the clients."""
         self.cache = CacheMetrics(self._registry)
-        """Those of the cache of embeddings."""
+        """The metrics of the cache of embeddings."""
         self.requests = Counter("torchless_gateway_requests", "Requests answered", labels, registry=self._registry)
         self.seconds = Histogram(
             "torchless_gateway_request_seconds",
-            "Time from a request's arrival to the end of its answer, in seconds",
+            "Time from the arrival of a request to the end of its response, in seconds",
             ("method", "route"),
             registry=self._registry,
             buckets=_BUCKETS,
         )
         self.in_flight = Gauge(
             "torchless_gateway_requests_in_flight",
-            "Requests that are being worked on",
+            "Requests in progress",
             registry=self._registry,
             multiprocess_mode="livesum",
         )
         self._reloads = Counter(
             "torchless_gateway_settings_reloads",
-            "Newer settings that were applied or refused, and looks that found no setting changed",
+            "Settings files applied, refused, or found unchanged",
             ("outcome",),
             registry=self._registry,
         )
         self._settings_applied = Gauge(
             "torchless_gateway_settings_applied_timestamp_seconds",
-            "When settings were last applied, the start included, of the worker in which that is longest ago",
+            "Time when settings were last applied or the gateway started; the oldest of all workers",
             registry=self._registry,
             multiprocess_mode="livemin",
         )
         self._settings_refused = Gauge(
             "torchless_gateway_settings_refused",
-            "1 while a worker has refused the newest settings and goes on with older ones",
+            "1 while a worker has refused the newest settings and keeps older ones",
             registry=self._registry,
             multiprocess_mode="livemax",
         )
         self._settings_applied.set_to_current_time()
 
     def record_reload(self, outcome: Literal["applied", "refused", "unchanged"]) -> None:
-        """Counts one look at newer settings."""
+        """Counts one check of the settings file."""
         self._reloads.labels(outcome).inc()
         self._settings_refused.set(outcome == "refused")
         if outcome == "applied":
@@ -82,29 +82,29 @@ class Instruments:
         return generate_latest(registry)
 
     def close(self) -> None:
-        """Takes this process out of what is told of those alive, such as the requests in flight."""
+        """Removes the live gauges of this process, such as the requests in flight."""
         if os.environ.get(_MULTIPROCESS):
             mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
 
 
 def _forget_the_dead(folder: Path) -> None:
-    """Takes workers out of what is told of those alive that were killed, and so could not do it themselves."""
+    """Removes the live gauges of workers that were killed."""
     for path in folder.glob("gauge_live*_*.db"):
         pid = path.stem.rpartition("_")[2]
         if pid.isdecimal() and not _is_alive(int(pid)):
-            path.unlink(missing_ok=True)  # another worker may have come first
+            path.unlink(missing_ok=True)  # another worker may have removed it
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether it runs; one that was killed may stay an entry for as long as its supervisor does not collect it."""
+    """Whether the process runs; a killed process stays a zombie until its supervisor collects it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is somebody else's
+    except OSError:  # it belongs to another user
         return True
     try:
         state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:  # there is no /proc, or it has just gone
+    except OSError:  # there is no /proc, or the process just ended
         return True
     return state[:1] != ["Z"]

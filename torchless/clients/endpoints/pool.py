@@ -41,7 +41,7 @@ def choose(
 
     Args:
         endpoints: All endpoints.
-        tried: Those that this call has tried.
+        tried: Endpoints that this call has tried.
         only_others: Whether to accept only a healthy endpoint that was not tried.
     """
     admitted = [endpoint for endpoint in endpoints if endpoint.breaker.admits]
