@@ -57,9 +57,9 @@ up: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Start the stack and keep it runni
 
 .PHONY: test
 test: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) $(GPU_ENV) $(CLIENTS_ENV) ## Run every test, in every environment
-	@echo "==> running test-gateway, test-bentos and test-clients in parallel; each prints when it ends"
+	@echo "==> running test-gateway, test-bentos, test-e2e and test-clients in parallel; each prints when it ends"
 	@failed=0; \
-	$(IN_PARALLEL) test-gateway test-bentos test-clients || failed=1; \
+	$(IN_PARALLEL) test-gateway test-bentos test-e2e test-clients || failed=1; \
 	$(MAKE) --no-print-directory test-resilience || failed=1; \
 	exit $$failed
 
@@ -69,9 +69,14 @@ test-bentos: $(BENTOS_TEST_ENV) ## Run the tests that need torch
 	@$(BENTOS) -m pytest -m "torch and not gpu"
 
 .PHONY: test-gateway
-test-gateway: $(GATEWAY_TEST_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Run the tests that need no torch
+test-gateway: $(GATEWAY_TEST_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Run the tests that need no torch, except e2e and resilience
 	@echo "==> test-gateway: tests that need no torch, in .venv/gateway"
-	@$(GATEWAY) -m pytest -m "not torch and not gpu" --ignore tests/resilience
+	@$(GATEWAY) -m pytest -m "not torch and not gpu" --ignore tests/e2e --ignore tests/resilience
+
+.PHONY: test-e2e
+test-e2e: $(GATEWAY_TEST_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Run the tests of the whole stack
+	@echo "==> test-e2e: the whole stack, in .venv/gateway"
+	@$(GATEWAY) -m pytest -m "not torch and not gpu" tests/e2e
 
 .PHONY: test-clients
 test-clients: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) $(CLIENTS_ENV) ## Run third-party API clients against the stack
