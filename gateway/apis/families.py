@@ -17,7 +17,7 @@ _BY_PREFIX = {prefix: routes.family for routes in FAMILIES for prefix in routes.
 
 
 def family_of(path: str) -> ErrorFamily:
-    """The family that answers a path that no route has: that of its longest prefix, else text-embeddings-inference."""
+    """The family that answers a path without a route: that of the longest prefix, else text-embeddings-inference."""
     while path:
         if (family := _BY_PREFIX.get(path)) is not None:
             return family

@@ -141,14 +141,14 @@ class Admission:
         self.tokens += tokens
         self.requests += 1
 
-    def _has_room(self, tokens: int, room: int | None = None) -> bool:
-        return self.requests < self._max_requests and self.tokens + tokens <= (room or self._max_tokens)
+    def _has_room(self, tokens: int, limit: int | None = None) -> bool:
+        return self.requests < self._max_requests and self.tokens + tokens <= (limit or self._max_tokens)
 
-    def _refuse_if_never(self, tokens: int, room: int | None = None) -> None:
-        if tokens > (room or self._max_tokens):
+    def _refuse_if_never(self, tokens: int, limit: int | None = None) -> None:
+        if tokens > (limit or self._max_tokens):
             raise input_too_large(
                 self._inputs,
-                f"hold {tokens} tokens in total; the maximum per call is {room or self._max_tokens}; send fewer",
+                f"hold {tokens} tokens in total; the maximum per call is {limit or self._max_tokens}; send fewer",
             )
 
     def overloaded(self, tokens: int, **metadata: str) -> TorchlessError:

@@ -25,12 +25,12 @@ def int8(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
 
 
 def uint8(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The codes of `int8` plus 128: 1 to 255, and 128 stands for zero."""
+    """The codes of `int8` plus 128: 1 to 255; 128 means zero."""
     return (int8(vectors).astype(np.int16) + 128).astype(np.uint8)
 
 
 def ubinary(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """One bit a dimension, 1 where the value is above zero; the first dimension is the highest bit of the first byte.
+    """One bit for each dimension, 1 for values above zero; the first dimension is the highest bit of the first byte.
 
     Shape (rows, ceil(dimensions / 8)); missing bits of the last byte are 0.
     """

@@ -1,4 +1,4 @@
-"""Cohere's routes, for texts. Jina's and vLLM's clients rerank on the same ones."""
+"""Cohere's routes for texts. Jina's and vLLM's clients use the same rerank routes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _DOCUMENTS_A_UNIT = 100
     examples=_EXAMPLES_V1,
 )
 async def embed_v1(body: EmbedV1Request, call: Call) -> Response:
-    """Vectors of texts, as version 1 of Cohere's API gives them."""
+    """Embeds texts, as version 1 of Cohere's API."""
     answer = await _embedded(body.texts, body, call, "texts", 0)
     if body.embedding_types is None:
         return _response("1", body.texts, answer, finite(answer.vectors), "embeddings_floats")
@@ -88,10 +88,10 @@ async def embed_v1(body: EmbedV1Request, call: Call) -> Response:
     examples=_EXAMPLES_V2,
 )
 async def embed_v2(body: EmbedV2Request, call: Call) -> Response:
-    """Vectors of texts, as version 2 of Cohere's API gives them.
+    """Embeds texts, as version 2 of Cohere's API.
 
     int8 codes are round(value * 127 * sqrt(dimensions) / 4), clipped to -127 and 127; uint8 codes are those plus 128.
-    ubinary holds one bit a dimension, set above zero, highest bit first; binary is the same bytes minus 128.
+    ubinary has one bit for each dimension, set above zero, highest bit first; binary is the same bytes minus 128.
     """
     texts, field = _texts(body)
     answer = await _embedded(texts, body, call, field, body.output_dimension)
@@ -108,9 +108,9 @@ async def embed_v2(body: EmbedV2Request, call: Call) -> Response:
     deadline=reranking_deadline,
 )
 async def rerank_v1(body: RerankRequest, call: Call) -> Response:
-    """Documents in the order of their relevance to a query, as version 1 of Cohere's API and Jina's give them.
+    """Reranks documents by their relevance to a query, as version 1 of Cohere's API, and as Jina's.
 
-    Documents are answered where `return_documents` is true, as objects.
+    The response contains the documents, as objects, if `return_documents` is true.
     """
     return await _reranked("1", body, call)
 
@@ -125,9 +125,9 @@ async def rerank_v1(body: RerankRequest, call: Call) -> Response:
     deadline=reranking_deadline,
 )
 async def rerank_v2(body: RerankRequest, call: Call) -> Response:
-    """Documents in the order of their relevance to a query, as version 2 of Cohere's API gives them.
+    """Reranks documents by their relevance to a query, as version 2 of Cohere's API.
 
-    Documents are answered where `return_documents` is true, as objects.
+    The response contains the documents, as objects, if `return_documents` is true.
     """
     return await _reranked("2", body, call)
 

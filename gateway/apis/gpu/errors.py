@@ -1,4 +1,4 @@
-"""The GPU API's error body: OpenAI's, for leases in place of models."""
+"""The error body of the GPU API: OpenAI's, about leases instead of models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
 def _body(error: TorchlessError, status: int) -> Mapping[str, Any]:
-    """OpenAI's body; the code of a lease that has ended says how it ended."""
+    """OpenAI's body; for a lease that has ended, the code says how it ended."""
     body = openai_body(error, status)
     reason = error.metadata.get("reason")
     if error.kind is ErrorKind.NOT_FOUND and reason in {"expired", "released"}:

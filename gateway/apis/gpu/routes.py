@@ -1,4 +1,4 @@
-"""The GPUs behind the services, and leases on them."""
+"""Routes for GPUs and leases on their memory."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _UNAVAILABLE = (429, 503, 504)
 _LEASE = "/v1/gpu/allocations/{allocation_id}"
 _ALLOCATIONS = {
     "8 GiB for ten minutes": {"memory_mb": 8192, "holder": "nightly-training", "ttl_s": 600},
-    "a device for oneself": {"memory_mb": 8192, "holder": "nightly-training", "exclusive": True},
+    "an exclusive device": {"memory_mb": 8192, "holder": "nightly-training", "exclusive": True},
 }
 
 
 @routes.get("/v1/gpu/status", scope="gpu:read", bulkhead="gpu", answer=GPUStatus, statuses=_UNAVAILABLE)
 async def status(call: Call) -> Response:
-    """The driver, the devices and the leases; where there is no GPU, why.
+    """The driver, the devices and the leases; without a GPU, the reason.
 
-    The status is 200 with or without a GPU: `available` and `unavailable_reason` say which.
+    The status is 200 with or without a GPU; see `available` and `unavailable_reason`.
     """
     return json_response(await _service(call).status(call.context.for_call()))
 
 
 @routes.get("/v1/gpu/devices", scope="gpu:read", bulkhead="gpu", answer=Devices, statuses=_UNAVAILABLE)
 async def devices(call: Call) -> Response:
-    """The devices that are there; none without a GPU or its driver.
+    """The present devices; none without a GPU or its driver.
 
-    What a device or its driver does not tell is null.
+    Figures that a device or its driver does not report are null.
     """
     return json_response({"devices": await _service(call).devices(call.context.for_call())})
 
@@ -52,9 +52,9 @@ async def devices(call: Call) -> Response:
     examples=_ALLOCATIONS,
 )
 async def allocate(body: AllocationRequest, call: Call) -> Response:
-    """Leases memory on one device or several, all of them or none.
+    """Leases memory on one or several devices, all of them or none.
 
-    The lease is kept before it is answered. It ends at `expires` unless it is renewed.
+    The lease is stored before it is answered. It ends at `expires` unless it is renewed.
     """
     lease = await _service(call).allocate(
         body.memory_mb,
@@ -77,17 +77,17 @@ async def allocate(body: AllocationRequest, call: Call) -> Response:
     bulkhead="gpu",
     body=RenewalRequest,
     answer=Allocation,
-    examples={"ten more minutes": {"ttl_s": 600}, "as long as before": {}},
+    examples={"ten more minutes": {"ttl_s": 600}, "the same duration as before": {}},
 )
 async def renew(body: RenewalRequest, call: Call) -> Response:
-    """Lets a lease run on."""
+    """Renews a lease."""
     lease = await _service(call).renew(_id(call), ttl_s=body.ttl_s, context=call.context.for_call())
     return json_response(lease)
 
 
 @routes.delete(_LEASE, scope="gpu:write", bulkhead="gpu", answer=Allocation, statuses=(404, *_UNAVAILABLE))
 async def release(call: Call) -> Response:
-    """Gives a lease back, and answers it as it was."""
+    """Releases a lease, and returns its last state."""
     return json_response(await _service(call).release(_id(call), call.context.for_call()))
 
 
@@ -102,9 +102,9 @@ async def release(call: Call) -> Response:
 async def watch(call: Call) -> Response:
     """The status at once, then at every change and every interval, as server-sent events named `status`.
 
-    Each event's data is JSON: `status` as `GET /v1/gpu/status` has it, `events` since the one before, and how many of
-    those were dropped because the caller reads slowly (`events_dropped`). The stream has no end of its own; an event
-    named `error` comes before an end that is a fault.
+    The data of each event is JSON: `status` as in `GET /v1/gpu/status`, `events` since the last message, and the number
+    of events that were dropped because the client reads slowly (`events_dropped`). The stream does not end while the
+    service runs; a failure sends an event named `error` first.
     """
     context = replace(call.context.for_call(), deadline=None)
     updates = _service(call).watch(interval_s=_interval(call), context=context)

@@ -1,4 +1,4 @@
-"""The GPU API. Answers have the fields of `torchless.clients.gpu`'s dataclasses, which have those of the contract."""
+"""The GPU API. Responses have the fields of the dataclasses of `torchless.clients.gpu`."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ class AllocationRequest(RequestModel):
     """Memory to lease."""
 
     memory_mb: int
-    """Memory wanted on each device, in MiB, at least 1."""
+    """Memory to lease on each device, in MiB, at least 1."""
     holder: str
-    """Who asks, for people and logs: 1 to 256 characters."""
+    """Name of the holder, for people and logs: 1 to 256 characters."""
     device_count: int | None = None
-    """Devices wanted, all of them or none. Absent: 1."""
+    """Number of devices, all of them or none. Absent: 1."""
     exclusive: Annotated[bool, *NullIsAbsent] = False
-    """Only devices without any lease, and nobody else on them afterwards."""
+    """Use only devices without a lease, and accept no other lease on them."""
     tenant: Annotated[None, OneMessage("must be absent: the lease belongs to the tenant of the API key")] = None
     """Not accepted: the lease belongs to the tenant of the API key."""
     ttl_s: FiniteFloat | None = None
-    """How long the lease runs unless it is renewed, in seconds. Absent: the GPU service's default."""
+    """Duration of the lease unless it is renewed, in seconds. Absent: the GPU service's default."""
     idempotency_key: Annotated[str, *NullIsAbsent] = ""
-    """While its lease is there, the same key with an equal request answers that lease again."""
+    """While its lease is in force, an equal request with the same key returns that lease."""
     pid: int | None = None
     """The holder's process id, as the driver on the GPU's machine sees it."""
     device_uuids: Annotated[list[str], STOPS_AT_FIRST_ERROR, Field(max_length=1024), *NullIsAbsent] = Field(default=[])
-    """Only these devices. Absent or empty: any."""
+    """Use only these devices. Absent or empty: any."""
 
 
 class RenewalRequest(RequestModel):
-    """How long a lease runs on."""
+    """Renewal of a lease."""
 
     ttl_s: FiniteFloat | None = None
-    """Seconds from now on. Absent: as long as before."""
+    """Duration from now, in seconds. Absent: as before."""
 
 
 class WatchQuery(RequestModel):
-    """What `GET /v1/gpu/watch` may be given."""
+    """Query parameters of `GET /v1/gpu/watch`."""
 
     interval_s: FiniteFloat = 10.0
-    """Seconds after which the status comes though nothing changed. Absent: the GPU service's default."""
+    """Seconds after which the status is sent without a change. Absent: the GPU service's default."""
 
 
 class Devices(AnswerModel):
-    """The devices that are there."""
+    """The present devices."""
 
     devices: list[GPUDevice]
     """By index, a GPU before its MIG instances; empty without a GPU or its driver."""

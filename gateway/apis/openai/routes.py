@@ -1,4 +1,4 @@
-"""OpenAI's routes. infinity's client asks for the same without `/v1`."""
+"""OpenAI's routes. infinity's client uses the same paths without `/v1`."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _EXAMPLES = {
     examples=_EXAMPLES,
 )
 async def embeddings(body: EmbeddingsRequest, call: Call) -> Response:
-    """Vectors of texts or token ids, as OpenAI's API gives them.
+    """Embeds texts or token ids, as OpenAI's API.
 
-    Token ids are read as cl100k_base, the vocabulary that OpenAI's clients use: they are turned into text and tokenized
-    again for the model. `usage` counts the model's own tokens.
+    Token ids are ids of cl100k_base, the vocabulary of OpenAI's clients: they are decoded to text and tokenized again
+    for the model. `usage` counts the model's tokens.
     """
     services = call.services
     inputs: Inputs = body.input
@@ -77,9 +77,10 @@ def _cl100k_texts(inputs: Sequence[int] | Sequence[Sequence[int]], embedder: Emb
 
 @routes.get("/v1/models", scope="models:read", bulkhead="models", answer=ModelsAnswer, statuses=(429, 503, 504))
 async def models(call: Call) -> Response:
-    """The models served: first those that embed, the default one first, then those that rerank.
+    """The served models: embedding models first, beginning with the default model, then rerank models.
 
-    Those of a service that does not answer are left out, and `x-torchless-degraded` names it; 503 when none does.
+    If a service does not answer, its models are omitted and `x-torchless-degraded` names it; if none does, the status
+    is 503.
     """
     return json_response(
         {"object": "list", "data": [_entry(model) for model in await call.services.model_catalogue.list(call.context)]}
@@ -88,9 +89,9 @@ async def models(call: Call) -> Response:
 
 @routes.get("/models", scope="models:read", bulkhead="models", answer=ModelsAnswer, statuses=(429, 503, 504))
 async def infinity_models(call: Call) -> Response:
-    """The models served, as infinity's client reads them.
+    """The served models, for infinity's client.
 
-    It wants `stats` beside OpenAI's fields, and takes no owner but itself.
+    The client requires `stats` in addition to OpenAI's fields, and accepts only `infinity` as owner.
     """
     more = {"stats": {}, "owned_by": "infinity", "backend": "torchless"}
     return json_response(
@@ -111,7 +112,7 @@ async def infinity_models(call: Call) -> Response:
 async def model(call: Call) -> Response:
     """One model, by its id or an alias.
 
-    The status is 404 only while every service answers, because it may be a model of one that does not.
+    If a service does not answer, the status is 503 instead of 404, because the model may belong to it.
     """
     name: str = call.path_params["model_id"]
     if not name:

@@ -91,7 +91,7 @@ async def _failure(client: CapabilityClient, call: Call) -> str | None:
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format.
 
-    Requests, their durations and those in flight, of all workers.
+    Requests, their durations and the requests in flight, of all workers.
     """
     return Response(_services(request).instruments.exposition(), media_type=CONTENT_TYPE)
 
@@ -121,7 +121,7 @@ PAGES = [
     Route("/docs", docs),
     Route("/", root),
 ]
-"""Routes that read nothing of a request; they answer however busy the gateway is."""
+"""Routes that read nothing of a request and are always answered."""
 
 
 def _services(request: Request) -> Services:

@@ -1,4 +1,4 @@
-"""From the reranking bodies of several API families to what is asked of the service, and back to answers."""
+"""Converts rerank bodies of several API families to calls of the service, and results to responses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torchless.clients.reranking import LongDocuments, Reranking, RerankOptions,
 
 
 def reranking_deadline(settings: GatewaySettings) -> float:
-    """Seconds that a request has whose caller names none."""
+    """Default deadline of a rerank request, in seconds."""
     return settings.reranking.deadline_s
 
 
 def options_of(body: ScoringFields) -> RerankOptions:
-    """How `body` wants its documents scored."""
+    """The scoring options of `body`."""
     raw = body.raw_scores or not (body.use_activation and body.activation and body.softmax)
     long = LongDocuments.AS_CONFIGURED
     if body.truncate_prompt_tokens is not None:
@@ -35,8 +35,8 @@ def texts_of(body: RankingFields) -> list[str]:
     """The text of each document.
 
     Raises:
-        MalformedRequestError: A document is an object and has none of the fields that make its text, or one of them is
-            no text.
+        MalformedRequestError: A document is an object without the fields of its text, or with a field that is not a
+            text.
     """
     fields = body.rank_fields or ["text"]
     return [
@@ -57,20 +57,20 @@ def _joined(document: Mapping[str, Any], fields: Sequence[str], name: str) -> st
 
 
 def results_of(ranking: Ranking) -> Iterator[dict[str, Any]]:
-    """Place and score of each document, the best first."""
+    """Index and score of each document, the best first."""
     for index, score in zip(ranking.order, ranking.scores, strict=True):
         yield {"index": index, "relevance_score": score}
 
 
 def results_with_documents(ranking: Ranking, body: RankingFields) -> Iterator[dict[str, Any]]:
-    """As `results_of`, with each document as an object: one that was a text under `text`, else its fields of text."""
+    """As `results_of`, with each document as an object: a text as its `text`, an object with its text fields."""
     for result in results_of(ranking):
         document = body.documents[result["index"]]
         yield {**result, "document": {"text": document} if isinstance(document, str) else _texts_in(document)}
 
 
 def results_with_texts(ranking: Ranking, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """As `results_of`, with the text that was compared."""
+    """As `results_of`, with the compared text."""
     for result in results_of(ranking):
         yield {**result, "document": texts[result["index"]]}
 
@@ -80,5 +80,5 @@ def _texts_in(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def usage_of(answer: Reranking) -> dict[str, int]:
-    """Tokens that the model read."""
+    """The token counts of a response."""
     return {"prompt_tokens": answer.total_tokens, "total_tokens": answer.total_tokens}

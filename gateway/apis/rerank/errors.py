@@ -32,6 +32,6 @@ RERANK_UNDECIDED = ErrorFamily(
     UndecidedErrorAnswer,
     TEI.statuses,
 )
-"""Before the body shows which API the request speaks."""
+"""Used until the body shows which API is meant."""
 RERANK_DOCUMENTS = ErrorFamily("Jina, vLLM and infinity", plain_status, _documents_body, ErrorAnswer, PLAIN_STATUSES)
-"""Of a request with `documents`."""
+"""Used for a request with `documents`."""

@@ -1,4 +1,4 @@
-"""`/rerank`, which text-embeddings-inference, Jina, vLLM and infinity share; their bodies are told apart."""
+"""`/rerank`, shared by text-embeddings-inference, Jina, vLLM and infinity; the body shows which API is meant."""
 
 from __future__ import annotations
 
@@ -84,27 +84,27 @@ async def _documents(body: shared.RerankRequest, call: Call) -> Response:
 
 
 def _results(found: Ranking, texts: list[str], body: shared.RerankRequest, call: Call) -> Iterable[dict[str, Any]]:
-    # vLLM, whose requests have no such field, always answers the documents.
+    # vLLM always returns the documents; its requests have no such field.
     if body.return_documents is False:
         return results_of(found)
-    # Only infinity has the field, and its client sends it always; it reads a document as a text.
+    # Only infinity's requests have this field, always; its client reads a document as a text.
     if body.raw_scores is not None:
         return results_with_texts(found, texts)
-    # litellm reads documents as texts when its user calls this server infinity and as objects when vLLM, and fails over
-    # the other, also where it asks for none; its requests are the same to the byte. Without any, both work.
+    # litellm reads documents as texts if its user configured infinity, and as objects if vLLM. It fails on the other
+    # form, even if it did not request documents, and its requests are identical. Without documents, both work.
     if call.user_agent.startswith("litellm/"):
         return results_of(found)
     return results_with_documents(found, body)
 
 
 def rerank() -> None:
-    """Texts or documents in the order of their relevance to a query.
+    """Reranks texts or documents by their relevance to a query.
 
-    The best comes first, and of equal scores the one sent first. With `texts` the answer is that of
-    text-embeddings-inference: a bare list. With `documents` it is that of Jina, vLLM and infinity: `results`, `model`
-    and `usage`. Documents are answered unless `return_documents` is false, as objects with `text`, or as texts where
-    `raw_scores` is given, as in infinity's requests. litellm gets none here, because it reads them in two ways and does
-    not say in which; on `/v1/rerank` and `/v2/rerank` it does.
+    The best comes first; equal scores keep the order of the request. With `texts` the response is that of
+    text-embeddings-inference: a list. With `documents` it is that of Jina, vLLM and infinity: `results`, `model` and
+    `usage`. The response contains the documents unless `return_documents` is false: as objects with `text`, or as texts
+    if the request has `raw_scores`, as infinity's requests. litellm gets no documents here, because it reads them in
+    two ways and does not say which; use `/v1/rerank` or `/v2/rerank` for them.
     """
 
 

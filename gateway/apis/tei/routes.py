@@ -32,7 +32,7 @@ _TEXTS = {
     "several": {"inputs": ["How do swifts sleep?", "On the wing."]},
 }
 _SIMILARITY = {
-    "one against two": {
+    "one text with two others": {
         "inputs": {"source_sentence": "How do swifts sleep?", "sentences": ["On the wing.", "Bread needs salt."]}
     }
 }
@@ -48,7 +48,7 @@ _SIMILARITY = {
     examples=_TEXTS,
 )
 async def embed(body: EmbedRequest, call: Call) -> Response:
-    """Vectors of texts or token ids: always a list of vectors, also for one input."""
+    """Embeds texts or token ids; the response is always a list of vectors, also for one input."""
     options = replace(_options(body, call), normalize=body.normalize, dimensions=body.dimensions)
     answer = await call.services.embedder.embed(body.inputs, options, call.context, field="inputs")
     return json_response(finite(answer.vectors), headers=_timings(answer))
@@ -63,7 +63,7 @@ async def embed(body: EmbedRequest, call: Call) -> Response:
     examples=_TEXTS,
 )
 async def embed_all(body: EmbedAllRequest, call: Call) -> Response:
-    """One vector for each token of each input, special tokens included, neither pooled nor normalised."""
+    """Returns one vector for each token of each input, with special tokens, not pooled and not normalized."""
     options = replace(_options(body, call), normalize=False, granularity=Granularity.TOKEN)
     answer = await call.services.embedder.embed(body.inputs, options, call.context, field="inputs")
     finite(answer.vectors)
@@ -79,7 +79,7 @@ async def embed_all(body: EmbedAllRequest, call: Call) -> Response:
     examples=_SIMILARITY,
 )
 async def similarity(body: SimilarityRequest, call: Call) -> Response:
-    """Cosine similarity of one text with each of several others."""
+    """Returns the cosine similarity of one text with each of several others."""
     limits = call.services.embedder.limits
     source = limits.texts(body.inputs.source_sentence, ("inputs", "source_sentence"))
     sentences = limits.texts(body.inputs.sentences, ("inputs", "sentences"))
@@ -103,7 +103,7 @@ async def similarity(body: SimilarityRequest, call: Call) -> Response:
     examples=_TEXTS,
 )
 async def tokenize(body: TokenizeRequest, call: Call) -> Response:
-    """The tokens of texts, with their place in the text."""
+    """Returns the tokens of texts, with their positions."""
     answer = await call.services.embedder.tokenize(
         body.inputs,
         call.context,
@@ -124,7 +124,7 @@ async def tokenize(body: TokenizeRequest, call: Call) -> Response:
     examples={"one sequence": {"ids": [101, 7592, 102]}},
 )
 async def decode(body: DecodeRequest, call: Call) -> Response:
-    """The texts of token ids of the model's own vocabulary."""
+    """Decodes token ids of the model's vocabulary to texts."""
     answer = await call.services.embedder.detokenize(
         body.ids,
         call.context,
@@ -148,7 +148,7 @@ async def info(call: Call) -> Response:
         "model_sha": model.revision or None,
         "model_dtype": model.dtype,
         "model_type": {"embedding": {"pooling": model.pooling}},
-        # Half, because no capability takes more than it leaves to the others.
+        # Half, because a capability may hold at most as much as it leaves free.
         "max_concurrent_requests": max(1, settings.limits.concurrent_requests // 2),
         "max_input_length": model.max_tokens,
         "max_batch_tokens": model.max_batch_tokens,

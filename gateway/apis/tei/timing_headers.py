@@ -1,4 +1,4 @@
-"""The headers in which text-embeddings-inference reports what a request took."""
+"""The headers in which text-embeddings-inference reports tokens and times of a request."""
 
 from __future__ import annotations
 

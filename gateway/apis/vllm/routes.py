@@ -1,4 +1,4 @@
-"""vLLM's route for pairs of texts. Its routes that rerank are those of `rerank` and `cohere`."""
+"""vLLM's route for scoring pairs of texts. Its rerank routes are those of `rerank` and `cohere`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchless.contracts.errors import FieldViolation
 routes = Routes(VLLM, "/score", "/v1/score")
 _PAIRS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
 _EXAMPLES = {
-    "one with each of several": {
+    "one query with several documents": {
         "text_1": "How do swifts sleep?",
         "text_2": ["Bread needs salt.", "Swifts sleep on the wing."],
     },
@@ -41,7 +41,7 @@ _EXAMPLES = {
     deadline=reranking_deadline,
 )
 async def score(body: ScoreRequest, call: Call) -> Response:
-    """Scores of pairs of texts, in their order: one text with each of several, or each with the one beside it."""
+    """Scores pairs of texts: one query with each document, or each query with the document at the same position."""
     fields = _fields(body)
     queries, documents = (getattr(body, name) for name in fields)
     answer = await call.services.reranker.score(queries, documents, options_of(body), call.context, fields=fields)
@@ -59,7 +59,7 @@ async def score(body: ScoreRequest, call: Call) -> Response:
 
 
 def _fields(body: ScoreRequest) -> tuple[str, str]:
-    """The names under which the two sides were sent."""
+    """The field names of queries and documents in the request."""
     given = {name for pair in _PAIRS for name in pair if getattr(body, name) is not None}
     for pair in _PAIRS:
         if given == set(pair):
