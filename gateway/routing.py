@@ -27,11 +27,10 @@ from gateway.http.closing_response import ClosingResponse
 from gateway.http.disconnect import cancelled_by_disconnect
 from gateway.http.error_family import ErrorFamily
 from gateway.http.exceptions import GatewayDefectError, UnreadBodyError
+from gateway.http.headers import request_context, write_provenance_headers
 from gateway.http.identity import require_scope
 from gateway.http.json_body import Body, BodyVariant, ParsedBody, by_field, single
 from gateway.http.openapi import Operation
-from gateway.http.provenance_headers import write_provenance_headers
-from gateway.http.request_headers import request_context
 from gateway.services import Services
 from gateway.settings import AccessScope, GatewaySettings
 from torchless.contracts.errors import TorchlessError

@@ -1,13 +1,62 @@
-"""The facts about one request that use cases need; knows no header."""
+"""The facts about one request that use cases need, and how its answer comes about; knows no header."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from gateway.capabilities.provenance import Provenance
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
 from torchless.contracts.errors import ErrorKind, TorchlessError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+_RETRY_AFTER_S = 1.0
+
+
+class Provenance:
+    """How the answer to one request came about."""
+
+    def __init__(self) -> None:
+        self.hits = 0
+        """Inputs whose vectors came from the cache."""
+        self.misses = 0
+        """Inputs whose vectors did not, while the cache is on."""
+        self.degraded: list[str] = []
+        """Unavailable capabilities that the answer does without, in the order in which they were found."""
+
+    def cached(self, hits: int, misses: int) -> None:
+        """Counts inputs that were in the cache, and inputs that were not."""
+        self.hits += hits
+        self.misses += misses
+
+    def mark_degraded(self, capability: str) -> None:
+        """Records that the answer does without `capability`."""
+        if capability not in self.degraded:
+            self.degraded.append(capability)
+
+    async def or_degrade(self, capability: str, work: Awaitable[T]) -> T | None:
+        """The result of `work`; None, recorded as degraded, if `capability` is unavailable.
+
+        Raises:
+            TorchlessError: An error that does not degrade, such as a fault of the caller.
+        """
+        try:
+            return await work
+        except TorchlessError as error:
+            if not error.kind.policy.degrades:
+                raise
+            logger.warning("answered without %s: %s", capability, error.message)
+            self.mark_degraded(capability)
+            return None
+
+    def error(self) -> TorchlessError:
+        """The error to raise when there is nothing to answer without the unavailable capabilities."""
+        names = sorted(self.degraded)
+        what = f"the {names[0]} service is" if len(names) == 1 else f"the {' and '.join(names)} services are"
+        return TorchlessError(ErrorKind.UNREACHABLE, f"{what} unavailable; retry shortly", retry_after_s=_RETRY_AFTER_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import CoreModeRef, CoreRef, DefsRef, GenerateJsonSchema
 
+from gateway.http.headers import MIN_TIMEOUT_S, TIMEOUT_HEADER
 from gateway.http.json_body import BodyVariant
-from gateway.http.request_headers import MIN_TIMEOUT_S, TIMEOUT_HEADER
 
 Mode = Literal["validation", "serialization"]
 _REF = "#/components/schemas/{model}"

@@ -20,8 +20,7 @@ from bentos.reranking.settings import RerankingSettings
 from gateway.apis.operation.schemas import Readiness
 from gateway.app import compose
 from gateway.http.draining import Draining
-from gateway.http.provenance_headers import CACHE_HEADER, DEGRADED_HEADER
-from gateway.http.request_headers import TIMEOUT_HEADER
+from gateway.http.headers import CACHE_HEADER, DEGRADED_HEADER, TIMEOUT_HEADER
 from gateway.reload.changes import changed, connection_settings, reloadable_part
 from gateway.services import CAPABILITIES, Services
 from gateway.settings import GatewaySettings

@@ -9,8 +9,8 @@ from starlette.responses import Response
 from gateway.apis.gpu.errors import GPU
 from gateway.apis.gpu.schemas import AllocationRequest, Devices, RenewalRequest, WatchQuery
 from gateway.encoding.json import json_response
+from gateway.http.headers import read_seconds
 from gateway.http.openapi import MediaType
-from gateway.http.request_headers import read_seconds
 from gateway.http.server_sent_events import event_stream
 from gateway.routing import Call, Routes
 from gateway.services import GPU as GPU_SERVICE

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from gateway.http.exceptions import MalformedRequestError
-from gateway.http.request_headers import read_seconds
+from gateway.http.headers import read_seconds
 
 
 @pytest.mark.parametrize(("given", "seconds"), [("10", 10), ("2.5", 2.5), (" 1e1 ", 10), ("-3", -3), ("inf", math.inf)])

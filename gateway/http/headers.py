@@ -1,6 +1,8 @@
-"""Reads the headers of a request: `traceparent` (W3C trace context) and the deadline.
+"""The headers that Torchless adds to every API: what a request may send, and what a response says.
 
-The deadline is `x-request-timeout-s`, in seconds from the request's arrival; services get what is left of it.
+A request sends `traceparent` (W3C trace context) and `x-request-timeout-s`, its deadline in seconds from its arrival;
+services get what is left of it. A response says what the cache gave in `x-torchless-cache` (`hit`, `partial` or
+`miss`), and names in `x-torchless-degraded` the capabilities that were unavailable and that the answer does without.
 """
 
 from __future__ import annotations
@@ -8,10 +10,10 @@ from __future__ import annotations
 import math
 import re
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Scope
 
-from gateway.capabilities.request import RequestContext
+from gateway.capabilities.request import Provenance, RequestContext
 from gateway.http.exceptions import malformed
 from gateway.settings import LimitSettings
 from torchless.clients.call import TRACEPARENT_KEY
@@ -19,6 +21,8 @@ from torchless.clients.deadline import Deadline
 
 TIMEOUT_HEADER = "x-request-timeout-s"
 MIN_TIMEOUT_S = 0.001
+CACHE_HEADER = "x-torchless-cache"
+DEGRADED_HEADER = "x-torchless-degraded"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -73,3 +77,11 @@ def _number(given: str) -> float:
         return float(given)
     except ValueError:
         return math.nan
+
+
+def write_provenance_headers(provenance: Provenance, headers: MutableHeaders) -> None:
+    """Adds the headers for `provenance`; none, where there is nothing to say."""
+    if provenance.hits or provenance.misses:
+        headers[CACHE_HEADER] = "miss" if not provenance.hits else "partial" if provenance.misses else "hit"
+    if provenance.degraded:
+        headers[DEGRADED_HEADER] = ", ".join(provenance.degraded)
