@@ -1,1 +1,1 @@
-"""Vectors to what travels over HTTP, from their buffer and never through Python's floats."""
+"""Encodes vectors for HTTP, from their buffers and never through Python's floats."""

@@ -1,4 +1,4 @@
-"""Vectors as base64 of little-endian float32, as OpenAI and Cohere have them."""
+"""Vectors as base64 of little-endian float32, as OpenAI and Cohere encode them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from numpy.typing import NDArray
 
 
 def base64_rows(vectors: NDArray[np.float32]) -> list[str]:
-    """One text a row of `vectors`, shape (rows, dimensions): 4 * dimensions bytes in base64 without line breaks."""
+    """One text for each row of `vectors`, shape (rows, dimensions): its bytes in base64 without line breaks."""
     wire = np.ascontiguousarray(vectors, dtype="<f4")
     return [b2a_base64(row.data, newline=False).decode("ascii") for row in wire]

@@ -14,17 +14,17 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """`content` as JSON. float32 is written with as many digits as bring the same float32 back."""
+    """`content` as JSON. float32 is written with as many digits as restore the same float32."""
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, status, headers, media_type="application/json")
 
 
 def finite(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`vectors` themselves: JSON has no NaN and no infinity, and null in their place would be read as a number.
+    """`vectors`, after a check: JSON has no NaN and no infinity, and clients would read null as a number.
 
     Raises:
         TorchlessError: INTERNAL, when a value is not finite.
     """
     if not np.isfinite(vectors).all():
-        raise TorchlessError(ErrorKind.INTERNAL, "the model answered a vector that holds no finite numbers")
+        raise TorchlessError(ErrorKind.INTERNAL, "the model returned a vector with values that are not finite")
     return vectors

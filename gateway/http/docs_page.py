@@ -1,6 +1,6 @@
 """Renders an OpenAPI document as one HTML page: each route, its fields, and requests to paste into a shell.
 
-Swagger's page takes its script from a content network, which a gateway in a closed network has not.
+Swagger's page loads its script from a public network, which a gateway in a closed network cannot reach.
 """
 
 from __future__ import annotations

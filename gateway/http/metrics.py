@@ -76,7 +76,7 @@ class Instruments:
         """The metrics of all workers in Prometheus' text format."""
         registry = self._registry
         if folder := os.environ.get(_MULTIPROCESS):
-            _forget_the_dead(Path(folder))
+            _remove_killed(Path(folder))
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
@@ -87,7 +87,7 @@ class Instruments:
             mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
 
 
-def _forget_the_dead(folder: Path) -> None:
+def _remove_killed(folder: Path) -> None:
     """Removes the live gauges of workers that were killed."""
     for path in folder.glob("gauge_live*_*.db"):
         pid = path.stem.rpartition("_")[2]

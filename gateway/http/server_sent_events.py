@@ -25,25 +25,25 @@ _HEADERS = {
 async def event_stream(
     name: str, updates: AsyncGenerator[Any, None], family: ErrorFamily, draining: Draining, *, deadline: Deadline
 ) -> Response:
-    """Every one of `updates` as an event of that name, until there are no more, the caller leaves or the gateway does.
+    """Sends each update as an event, until the updates end, the client disconnects or the gateway drains.
 
-    A later error is the last event, named `error`, with the body that the family gives it.
+    An error after the first update is the last event, named `error`, with the family's error body.
 
     Args:
         name: Name of the events.
-        updates: What orjson can write.
-        family: How errors look.
-        draining: Whether the gateway is leaving.
+        updates: Values that orjson can write.
+        family: How errors are answered.
+        draining: Whether the gateway drains.
         deadline: Until when the first update has to arrive.
 
     Raises:
-        TorchlessError: DEADLINE, and whatever goes wrong before the first update: it can still have a status.
+        TorchlessError: DEADLINE, and any error before the first update, which can still be answered with a status.
     """
     try:
         async with asyncio.timeout(deadline.timeout_s):
             first = await anext(updates)
     except TimeoutError as error:
-        raise TorchlessError(ErrorKind.DEADLINE, "nothing came within the deadline") from error
+        raise TorchlessError(ErrorKind.DEADLINE, "nothing arrived within the deadline") from error
 
     async def body() -> AsyncIterator[bytes]:
         async with contextlib.aclosing(updates):
@@ -58,7 +58,7 @@ async def event_stream(
 
 
 async def _until(updates: AsyncIterator[Any], draining: Draining) -> AsyncIterator[Any]:
-    """`updates`, cut short where draining begins."""
+    """`updates`, until draining begins."""
     ending = asyncio.ensure_future(draining.begins())
     following: asyncio.Future[Any] | None = None
     try:
@@ -72,7 +72,7 @@ async def _until(updates: AsyncIterator[Any], draining: Draining) -> AsyncIterat
         ending.cancel()
         if following is not None and not following.done():
             following.cancel()
-            # Its generator cannot be closed while it runs.
+            # A generator cannot be closed while it runs.
             await asyncio.wait({following})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -174,7 +175,9 @@ class ProgramSettings(BaseSettings):
     @classmethod
     def _name_of(cls, location: tuple[int | str, ...]) -> str:
         dotted = ".".join(str(part) for part in location)
-        variable = cls.env_prefix + "__".join(str(part).upper() for part in location)
+        # A list is one variable, whichever of its items is wrong.
+        names = itertools.takewhile(lambda part: isinstance(part, str), location)
+        variable = cls.env_prefix + "__".join(str(name).upper() for name in names)
         return f"{dotted} (in the environment {variable})"
 
 

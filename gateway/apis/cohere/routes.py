@@ -157,7 +157,7 @@ async def _reranked(version: str, body: RerankRequest, call: Call) -> Response:
 
 def _texts(body: EmbedV2Request) -> tuple[list[str], str]:
     if (body.texts is None) == (body.inputs is None):
-        raise malformed("texts", "give one of texts and inputs")
+        raise malformed("texts", "give either texts or inputs")
     if body.inputs is None:
         return body.texts or [], "texts"
     return ["\n".join(part.text for part in one.content) for one in body.inputs], "inputs"

@@ -100,7 +100,7 @@ async def release(call: Call) -> Response:
     query=WatchQuery,
 )
 async def watch(call: Call) -> Response:
-    """The status at once, then at every change and every interval, as server-sent events named `status`.
+    """Sends the status at once, and again after each change and each interval, as server-sent events named `status`.
 
     The data of each event is JSON: `status` as in `GET /v1/gpu/status`, `events` since the last message, and the number
     of events that were dropped because the client reads slowly (`events_dropped`). The stream does not end while the

@@ -71,8 +71,8 @@ def _cl100k_texts(inputs: Sequence[int] | Sequence[Sequence[int]], embedder: Emb
     sequences = embedder.limits.token_ids(inputs, ("input",))
     words = vocabulary()
     if isinstance(inputs[0], int):
-        return words.decode(sequences[0], "input")
-    return [words.decode(ids, f"input[{index}]") for index, ids in enumerate(sequences)]
+        return words.decode(sequences[0], ("input",))
+    return [words.decode(ids, ("input", index)) for index, ids in enumerate(sequences)]
 
 
 @routes.get("/v1/models", scope="models:read", bulkhead="models", answer=ModelsAnswer, statuses=(429, 503, 504))
@@ -110,7 +110,7 @@ async def infinity_models(call: Call) -> Response:
     statuses=(404, 429, 503, 504),
 )
 async def model(call: Call) -> Response:
-    """One model, by its id or an alias.
+    """Describes one model, by its id or an alias.
 
     If a service does not answer, the status is 503 instead of 404, because the model may belong to it.
     """

@@ -10,6 +10,7 @@ from gateway.capabilities.reranking import Ranking
 from gateway.http.exceptions import malformed
 from gateway.settings import GatewaySettings
 from torchless.clients.reranking import LongDocuments, Reranking, RerankOptions, ScoreForm
+from torchless.contracts.field_path import FieldPath
 
 
 def reranking_deadline(settings: GatewaySettings) -> float:
@@ -40,19 +41,19 @@ def texts_of(body: RankingFields) -> list[str]:
     """
     fields = body.rank_fields or ["text"]
     return [
-        document if isinstance(document, str) else _joined(document, fields, f"documents[{index}]")
+        document if isinstance(document, str) else _joined(document, fields, ("documents", index))
         for index, document in enumerate(body.documents)
     ]
 
 
-def _joined(document: Mapping[str, Any], fields: Sequence[str], name: str) -> str:
+def _joined(document: Mapping[str, Any], fields: Sequence[str], path: FieldPath) -> str:
     parts = [(field, document[field]) for field in fields if document.get(field) is not None]
     if not parts:
         wanted = "the field text" if fields == ["text"] else "any of the fields in rank_fields"
-        raise malformed(name, f"does not have {wanted}")
+        raise malformed(path, f"does not have {wanted}")
     for field, part in parts:
         if not isinstance(part, str):
-            raise malformed(f"{name}.{field}", "must be a text")
+            raise malformed((*path, field), "must be a text")
     return "\n".join(part for _, part in parts)
 
 

@@ -24,7 +24,7 @@ from gateway.routing import Call, Routes
 from gateway.services import EMBEDDING
 from torchless import __version__
 from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity, Truncation
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.errors import ResourceType, not_found
 
 routes = Routes(TEI)
 _TEXTS = {
@@ -137,12 +137,12 @@ async def decode(body: DecodeRequest, call: Call) -> Response:
 
 @routes.get("/info", scope="models:read", bulkhead="embedding", answer=Info, statuses=(404, 424, 429, 503, 504))
 async def info(call: Call) -> Response:
-    """The model that these routes use, and their limits."""
+    """Describes the model of these routes, and their limits."""
     settings, wanted = call.services.settings, _model(call)
     served = await call.services.client(EMBEDDING).list_models(call.context.for_call())
     model = next((m for m in served if wanted in {m.id, ""}), None)
     if model is None:
-        raise TorchlessError(ErrorKind.NOT_FOUND, "the model that these routes are configured to use is not served")
+        raise not_found(ResourceType.MODEL, wanted, "the model configured for these routes is not served")
     facts: dict[str, Any] = {
         "model_id": model.id,
         "model_sha": model.revision or None,

@@ -69,6 +69,6 @@ def _fields(body: ScoreRequest) -> tuple[str, str]:
 
 def _neither(given: Sequence[str]) -> MalformedRequestError:
     pairs = ", or ".join(" and ".join(pair) for pair in _PAIRS)
-    description = f"give two sides and no more: {pairs}"
+    description = f"give exactly two sides: {pairs}"
     violations = tuple(FieldViolation((name,), description) for name in given)
     return MalformedRequestError(violations, f"{', '.join(given)}: {description}")

@@ -12,8 +12,8 @@ def message_of(family: str, answer: httpx.Response) -> str:
         assert set(body) == ({"error", "detail"} if family == "shared" else {"error"})
         assert set(body["error"]) == {"message", "type", "param", "code"}
         message = body["error"]["message"]
-    elif family in {"tei", "untold"}:
-        assert set(body) == ({"error", "error_type", "detail"} if family == "untold" else {"error", "error_type"})
+    elif family in {"tei", "undecided"}:
+        assert set(body) == ({"error", "error_type", "detail"} if family == "undecided" else {"error", "error_type"})
         message = body["error"]
     else:
         assert set(body) == {"message", "detail"}

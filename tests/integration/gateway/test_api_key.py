@@ -26,7 +26,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("cohere", "/v1/rerank"): RERANK,
     ("cohere", "/v2/rerank"): RERANK,
     # Refused before the body shows which variant it is.
-    ("untold", "/rerank"): RERANK,
+    ("undecided", "/rerank"): RERANK,
     ("vllm", "/score"): {"text_1": "a", "text_2": "b"},
 }
 OPEN = {"/health", "/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"}

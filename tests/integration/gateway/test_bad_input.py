@@ -150,7 +150,7 @@ def test_errors_of_the_service(
 
 
 @pytest.mark.parametrize("of_service", ["texts", "token_ids"])
-def test_what_concerns_all_inputs_names_the_callers_field(
+def test_errors_about_all_inputs_name_the_callers_field(
     http: httpx.Client, embedding: EmbeddingServer, of_service: str
 ) -> None:
     embedding.servicer.failure = input_too_large(of_service, "hold 9 tokens in all and at most 8 are taken; send fewer")

@@ -174,7 +174,7 @@ def test_the_gpu_service_has_a_limit_on_calls_of_its_own(
         wait_until(lambda: http.get("/v1/gpu/status").status_code == 200)
 
 
-def test_those_who_wait_for_an_equal_text_leave_places(
+def test_requests_that_wait_for_an_equal_text_leave_slots(
     gateway: Gateway, services: dict[str, Any], embedding: EmbeddingServer
 ) -> None:
     limits = {"concurrent_requests": PLACES}

@@ -83,7 +83,7 @@ def test_input_type_and_truncation(
         ("/v1/embed", {"texts": "one"}, "texts"),
     ],
 )
-def test_what_is_refused(http: httpx.Client, path: str, body: dict[str, object], said: str) -> None:
+def test_invalid_bodies_are_refused(http: httpx.Client, path: str, body: dict[str, object], said: str) -> None:
     answer = http.post(path, json=body)
     assert answer.status_code == 400
     assert answer.json()["detail"] == answer.json()["message"]

@@ -57,7 +57,7 @@ def metric(http: httpx.Client, name: str) -> float:
 
 
 @EMBED
-def test_what_was_answered_before_comes_from_the_cache_and_says_so(
+def test_repeated_inputs_come_from_the_cache_and_a_header_says_so(
     cached: httpx.Client, embedding: EmbeddingServer, path: str
 ) -> None:
     body = ROUTES[path](f"a text for {path}")
@@ -224,7 +224,7 @@ def test_a_service_that_is_back_gets_calls_before_the_pause_is_over(
 
 
 @pytest.mark.parametrize("kind", [ErrorKind.UNREACHABLE, ErrorKind.OVERLOADED, ErrorKind.GPU_UNAVAILABLE])
-def test_what_one_endpoint_refuses_another_answers(
+def test_a_call_refused_by_one_endpoint_is_answered_by_another(
     gateway: Gateway, embedding: EmbeddingServer, another: EmbeddingServer, kind: ErrorKind
 ) -> None:
     embedding.servicer.failure = TorchlessError(kind, "not here")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from tests.fake_gpu_driver import GIB, device
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.gpu_server import GPUServer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings("error")
 WANTED = {"memory_mb": 4 * GIB, "holder": "trainer"}
@@ -155,10 +155,10 @@ def test_bad_input_is_named_and_costs_nothing(
     assert allocate(http).status_code == 200
 
 
-def test_leases_that_are_not_there(http: httpx.Client) -> None:
+def test_unknown_expired_and_released_leases_are_not_found(http: httpx.Client) -> None:
     expired, released = allocate(http, ttl_s=0.2).json()["id"], allocate(http).json()["id"]
     http.delete(f"/v1/gpu/allocations/{released}")
-    time.sleep(0.3)
+    wait_until(lambda: http.get("/v1/gpu/status").json()["allocations"] == [], "the lease has expired")
     for lease, code in (("nobodys", "not_found"), (expired, "expired"), (released, "released")):
         for answer in (
             http.post(f"/v1/gpu/allocations/{lease}/renew", json={}),

@@ -33,7 +33,7 @@ REQUESTS: list[tuple[str, str, str, dict[str, Any] | None, str]] = [
     ("tei", "POST", "/decode", {"ids": [1, 2]}, "embed"),
     ("cohere", "POST", "/v2/embed", {"texts": ["one"]}, "embed"),
     ("cohere", "POST", "/v2/rerank", {"query": "a", "documents": ["b"]}, "rerank"),
-    ("untold", "POST", "/rerank", {"query": "a", "documents": ["b"]}, "rerank"),
+    ("undecided", "POST", "/rerank", {"query": "a", "documents": ["b"]}, "rerank"),
     ("vllm", "POST", "/score", {"text_1": "a", "text_2": "b"}, "rerank"),
     ("openai", "GET", "/v1/models", None, "models:read"),
     ("tei", "GET", "/info", None, "models:read"),

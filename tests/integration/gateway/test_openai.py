@@ -36,7 +36,7 @@ def test_base64_holds_the_same_float32(http: httpx.Client) -> None:
         assert base64.b64decode(entry["embedding"]) == vector_of(text).astype("<f4").tobytes()
 
 
-def test_one_text_and_fewer_dimensions(http: httpx.Client) -> None:
+def test_a_single_text_is_embedded_with_fewer_dimensions(http: httpx.Client) -> None:
     data = embed(http, input="one", dimensions=8).json()["data"]
     assert np.array_equal(np.array(data[0]["embedding"], dtype=np.float32), vector_of("one", dimensions=8))
 
@@ -82,7 +82,7 @@ def test_models_by_list_id_and_alias(gateway: Gateway, embedding: EmbeddingServe
     assert listed["data"] == [{"id": MODEL.id, **facts}]
 
 
-def test_what_infinitys_client_sends_when_its_user_says_nothing(http: httpx.Client) -> None:
+def test_the_default_request_of_infinitys_client_is_answered(http: httpx.Client) -> None:
     body = {"input": ["one"], "model": "default/not-specified", "dimensions": 0, "modality": "text"}
     answer = http.post("/embeddings", json=body)
     assert answer.status_code == 200

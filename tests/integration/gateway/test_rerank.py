@@ -77,7 +77,7 @@ def test_the_best_few(http: httpx.Client, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_one_document(http: httpx.Client, path: str) -> None:
+def test_a_single_document_is_ranked(http: httpx.Client, path: str) -> None:
     assert order_of(rerank(http, path, documents=["swifts"])) == [(0, 0.5)]
 
 
@@ -137,7 +137,7 @@ LONG_DOCUMENTS: list[tuple[dict[str, Any], tuple[int, int]]] = [
 
 @pytest.mark.parametrize("path", [*PATHS, "/score"])
 @pytest.mark.parametrize(("fields", "expected"), LONG_DOCUMENTS)
-def test_how_long_documents_are_read(
+def test_options_choose_how_long_documents_are_read(
     http: httpx.Client, reranking: RerankingServer, path: str, fields: dict[str, Any], expected: tuple[int, int]
 ) -> None:
     query = "queries" if path == "/score" else "query"
@@ -155,7 +155,7 @@ def test_rerank_with_documents(http: httpx.Client) -> None:
     assert order_of(body) == ORDER
 
 
-def test_what_infinitys_client_sends_when_its_user_says_nothing(http: httpx.Client) -> None:
+def test_the_default_request_of_infinitys_client_is_answered(http: httpx.Client) -> None:
     unsaid = {"return_documents": False, "raw_scores": False, "model": "default/not-specified"}
     assert documents_of(rerank(http, "/rerank", **unsaid)) == [None] * 4
     asked = rerank(http, "/rerank", **{**unsaid, "return_documents": True})
@@ -335,7 +335,7 @@ def test_the_deadline_is_that_of_reranking(
         assert 90 < (reranking.servicer.deadline_s or 0) < 101.1
 
 
-def test_what_travels_along(http: httpx.Client, reranking: RerankingServer) -> None:
+def test_request_id_trace_and_deadline_travel_to_the_service(http: httpx.Client, reranking: RerankingServer) -> None:
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     http.post("/rerank", json={"query": "a", "texts": ["b"]}, headers={"x-request-id": "r-1", "traceparent": trace})
     assert reranking.servicer.metadata["x-request-id"] == "r-1"

@@ -101,7 +101,7 @@ def test_queries_of_wrong_types(http: httpx.Client, route: Route, query: Any) ->
 def test_a_body_that_is_no_request(http: httpx.Client, route: Route, body: bytes) -> None:
     answer = http.post(route.path, content=body)
     # What no form can be told from is answered as text-embeddings-inference does, with Jina's `detail`.
-    family, status = ("untold", 422) if route.path == "/rerank" else (route.family, route.malformed)
+    family, status = ("undecided", 422) if route.path == "/rerank" else (route.family, route.malformed)
     assert answer.status_code == status
     assert message_of(family, answer)
     assert route.post(http).status_code == 200
@@ -135,9 +135,9 @@ def test_a_body_that_is_no_request(http: httpx.Client, route: Route, body: bytes
         ("pairs", {"text_1": ["a", "b"]}, "text_1: holds 2 texts and text_2 1"),
         ("pairs", {"text_1": ["a", "b"], "text_2": ["a", "b", "c"]}, "text_1: holds 2 texts and text_2 3"),
         ("pairs", {"text_1": []}, "text_1: is empty"),
-        ("pairs", {"text_1": None}, "text_2: give two sides"),
-        ("pairs", {"queries": "c"}, "queries, text_1, text_2: give two sides"),
-        ("pairs", {"text_1": None, "text_2": None}, "give two sides and no more: text_1 and text_2, or queries and"),
+        ("pairs", {"text_1": None}, "text_2: give exactly two sides"),
+        ("pairs", {"queries": "c"}, "queries, text_1, text_2: give exactly two sides"),
+        ("pairs", {"text_1": None, "text_2": None}, "give exactly two sides: text_1 and text_2, or queries and"),
         ("pairs", {"text_1": ["a", ""], "text_2": ["a", "b"]}, "text_1[1]: has no characters"),
         ("pairs", {"text_2": ""}, "text_2: has no characters"),
     ],
@@ -260,7 +260,7 @@ def test_a_body_that_is_too_large(gateway: Gateway, reranking: RerankingServer, 
     with gateway(reranking={"address": reranking.address}, limits={"body_mib": 0.01}) as http:
         answer = route.post(http, documents=["b" * 20_000])
         # Its form is not known yet.
-        family = "untold" if route.path == "/rerank" else route.family
+        family = "undecided" if route.path == "/rerank" else route.family
         assert answer.status_code == 413
         assert "0.01 MiB" in message_of(family, answer)
         assert route.post(http).status_code == 200
@@ -269,4 +269,4 @@ def test_a_body_that_is_too_large(gateway: Gateway, reranking: RerankingServer, 
 def test_a_method_that_a_route_does_not_answer(http: httpx.Client, route: Route) -> None:
     answer = http.put(route.path, content=b"{}")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
-    assert message_of("untold" if route.path == "/rerank" else route.family, answer)
+    assert message_of("undecided" if route.path == "/rerank" else route.family, answer)

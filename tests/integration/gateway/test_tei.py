@@ -113,7 +113,7 @@ def test_tokenize_and_decode(http: httpx.Client) -> None:
         ("/tokenize", {"inputs": "one", "prompt_name": "no such"}, "prompt_name:"),
     ],
 )
-def test_what_the_vocabulary_cannot_read(http: httpx.Client, path: str, body: dict[str, Any], said: str) -> None:
+def test_inputs_outside_the_vocabulary_get_422(http: httpx.Client, path: str, body: dict[str, Any], said: str) -> None:
     answer = http.post(path, json=body)
     assert answer.status_code == 422
     assert answer.json()["error_type"] == "Tokenizer"

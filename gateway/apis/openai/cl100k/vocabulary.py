@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from torchless.contracts.errors import invalid_input
+from torchless.contracts.field_path import FieldPath
 
 ORDINARY = 100_256
 """Number of ordinary tokens; their ids are below it."""
@@ -45,15 +46,15 @@ class Vocabulary:
         """All ordinary tokens in the order of their ids."""
         return [self._bytes[start:stop] for start, stop in pairwise(self._starts.tolist())]
 
-    def decode(self, ids: Sequence[int], field: str) -> str:
-        """The text of `ids`. Bytes that are no UTF-8, as where a sequence was cut inside a character, become U+FFFD.
+    def decode(self, ids: Sequence[int], path: FieldPath) -> str:
+        """The text of `ids`. Bytes that are not UTF-8, such as a character that was cut, become U+FFFD.
 
         Raises:
-            TorchlessError: INVALID_INPUT, naming `field` and the position, for an id that stands for nothing.
+            TorchlessError: INVALID_INPUT at `path` and the position, for an id that is not in the vocabulary.
         """
-        return b"".join([self._token(ids, position, field) for position in range(len(ids))]).decode(errors="replace")
+        return b"".join([self._token(ids, position, path) for position in range(len(ids))]).decode(errors="replace")
 
-    def _token(self, ids: Sequence[int], position: int, field: str) -> bytes:
+    def _token(self, ids: Sequence[int], position: int, path: FieldPath) -> bytes:
         token_id = ids[position]
         if 0 <= token_id < ORDINARY:
             start, stop = self._starts[token_id : token_id + 2]
@@ -61,9 +62,8 @@ class Vocabulary:
         if token_id in SPECIAL:
             return SPECIAL[token_id]
         raise invalid_input(
-            f"{field}[{position}]",
-            f"token id {token_id} is not in the vocabulary cl100k_base, by which ids are read here; "
-            "send texts, or ids of that vocabulary",
+            (*path, position),
+            f"token id {token_id} is not in the vocabulary cl100k_base; send texts, or ids of that vocabulary",
         )
 
 

@@ -32,20 +32,20 @@ def test_packing_refuses_another_file() -> None:
         ([100_255], " Conveyor"),
     ],
 )
-def test_decode(ids: list[int], text: str) -> None:
-    assert vocabulary().decode(ids, "input") == text
+def test_ids_are_decoded_into_text(ids: list[int], text: str) -> None:
+    assert vocabulary().decode(ids, ("input",)) == text
 
 
-def test_bytes_that_are_no_character_are_replaced() -> None:
+def test_bytes_that_are_not_a_character_are_replaced() -> None:
     lone_bytes = [index for index, token in enumerate(vocabulary().tokens()[:256]) if token[0] >= 0x80]
     assert len(lone_bytes) == 128
-    assert vocabulary().decode(lone_bytes[:1], "input") == "\ufffd"
+    assert vocabulary().decode(lone_bytes[:1], ("input",)) == "\ufffd"
 
 
 @pytest.mark.parametrize("unknown", [100_256, *range(100_261, 100_276), 100_277, 2**32 - 1, -1])
-def test_ids_that_stand_for_nothing(unknown: int) -> None:
+def test_ids_outside_the_vocabulary_are_refused(unknown: int) -> None:
     with pytest.raises(TorchlessError) as raised:
-        vocabulary().decode([1, unknown], "input[4]")
+        vocabulary().decode([1, unknown], ("input", 4))
     assert raised.value.kind is ErrorKind.INVALID_INPUT
     assert raised.value.violations[0].field == "input[4][1]"
     assert str(unknown) in raised.value.message
