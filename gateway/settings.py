@@ -175,9 +175,9 @@ class APIKey(SettingsGroup):
     def _can_be_sent(cls, given: SecretStr) -> SecretStr:
         key = given.get_secret_value()
         if not key.isascii() or not key.isprintable():
-            raise ValueError("a key must consist of printable ASCII characters; clients encode others differently")
+            raise ValueError("a key must be printable ASCII; clients encode other characters differently")
         if len(key) < _MIN_KEY_LENGTH or key != key.strip():
-            raise ValueError(f"a key must have at least {_MIN_KEY_LENGTH} characters, and no space at its ends")
+            raise ValueError(f"a key must have at least {_MIN_KEY_LENGTH} characters, without spaces at its ends")
         return given
 
     @field_validator("tenant")
