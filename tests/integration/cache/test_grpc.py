@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway.embedding_server import MODEL, EmbeddingServer
-from tests.integration.gateway.loop_thread import LoopThread
 from tests.unit.clients.cache.service import same
 from torchless.clients.cache.embedding import EmbeddingCache
 from torchless.clients.cache.settings import CacheSettings
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbeddingClient, EmbedOptions, Granularity, Truncation
+from torchless.clients.sync import background
+from torchless.clients.testing import EMBEDDING_MODEL as MODEL
+from torchless.clients.testing import EmbeddingService
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 Scenario = Callable[[EmbeddingClient, EmbeddingCache], Coroutine[Any, Any, None]]
@@ -23,19 +24,13 @@ TOO_LONG = "word " * 100
 
 
 @pytest.fixture(scope="module")
-def _loop() -> Iterator[LoopThread]:
-    with LoopThread() as loop:
-        yield loop
-
-
-@pytest.fixture(scope="module")
-def server(_loop: LoopThread) -> Iterator[EmbeddingServer]:
-    with EmbeddingServer(_loop) as server:
+def server() -> Iterator[EmbeddingService]:
+    with EmbeddingService() as server:
         yield server
 
 
 @pytest.fixture
-def play(_loop: LoopThread, server: EmbeddingServer) -> Iterator[Callable[[Scenario], None]]:
+def play(server: EmbeddingService) -> Iterator[Callable[[Scenario], None]]:
     """Runs a scenario with a client of the service and a cache before it."""
 
     async def run(scenario: Scenario) -> None:
@@ -46,9 +41,9 @@ def play(_loop: LoopThread, server: EmbeddingServer) -> Iterator[Callable[[Scena
             finally:
                 await cache.close()
 
-    server.servicer.reset()
-    yield lambda scenario: _loop.run(run(scenario))
-    server.servicer.reset()
+    server.reset()
+    yield lambda scenario: background.current().run(run(scenario))
+    server.reset()
 
 
 def test_cached_answers_equal_the_services_bit_for_bit(play: Callable[[Scenario], None]) -> None:
@@ -70,7 +65,7 @@ def test_cached_answers_equal_the_services_bit_for_bit(play: Callable[[Scenario]
     play(scenario)
 
 
-def test_the_services_refusals_name_this_request(play: Callable[[Scenario], None], server: EmbeddingServer) -> None:
+def test_the_services_refusals_name_this_request(play: Callable[[Scenario], None], server: EmbeddingService) -> None:
     async def scenario(client: EmbeddingClient, cache: EmbeddingCache) -> None:
         await cache.embed(["a", "b"], REFUSING)
         inputs = ["a", "new", "b", TOO_LONG]
@@ -84,7 +79,7 @@ def test_the_services_refusals_name_this_request(play: Callable[[Scenario], None
         assert [each.field for each in cached.value.violations] == ["texts[3]"]
 
     play(scenario)
-    assert list(server.servicer.requests[-1].texts) == ["new", TOO_LONG]
+    assert list(server.messages[-1].texts) == ["new", TOO_LONG]
 
 
 def test_invalid_unicode_is_refused_by_its_index(play: Callable[[Scenario], None]) -> None:
@@ -99,17 +94,17 @@ def test_invalid_unicode_is_refused_by_its_index(play: Callable[[Scenario], None
 
 
 def test_overloaded_and_lost_services_keep_their_error_kinds(
-    play: Callable[[Scenario], None], server: EmbeddingServer
+    play: Callable[[Scenario], None], server: EmbeddingService
 ) -> None:
     async def scenario(client: EmbeddingClient, cache: EmbeddingCache) -> None:
         await cache.embed(["a"])
-        server.servicer.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "no device")
+        server.error = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "no device")
         with pytest.raises(TorchlessError) as caught:
             await cache.embed(["a", "new"], context=CallContext(deadline=Deadline.after(5)))
         assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
         answer = await cache.embed(["a"])
         assert answer.degraded
-        server.servicer.failure = None
+        server.error = None
         await cache.embed(["new"])
         assert not (await cache.embed(["a"])).degraded
 

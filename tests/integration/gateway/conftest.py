@@ -1,4 +1,4 @@
-"""The gateway over real HTTP in front of services over real gRPC, all in this process."""
+"""The gateway over real HTTP in front of services over real gRPC, all in one event loop of this process."""
 
 from __future__ import annotations
 
@@ -15,29 +15,23 @@ from starlette.routing import Route
 
 from gateway.settings import GatewaySettings
 from gateway.worker import WorkerApp
-from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.gpu_server import GPUServer
-from tests.integration.gateway.loop_thread import LoopThread
 from tests.integration.gateway.reranking_server import RerankingServer
 from torchless.cli.free_ports import free_port
+from torchless.clients.sync import background
+from torchless.clients.testing import EmbeddingService
 
 Gateway = Callable[..., AbstractContextManager[httpx.Client]]
 
 
 @pytest.fixture(scope="session")
-def _loop() -> Iterator[LoopThread]:
-    with LoopThread() as loop:
-        yield loop
-
-
-@pytest.fixture(scope="session")
-def _embedding_server(_loop: LoopThread) -> Iterator[EmbeddingServer]:
-    with EmbeddingServer(_loop) as server:
+def _embedding_server() -> Iterator[EmbeddingService]:
+    with EmbeddingService() as server:
         yield server
 
 
 @pytest.fixture
-def embedding(_embedding_server: EmbeddingServer) -> Iterator[EmbeddingServer]:
+def embedding(_embedding_server: EmbeddingService) -> Iterator[EmbeddingService]:
     """The embedding service; what a test sets on it is undone."""
     _embedding_server.reset()
     yield _embedding_server
@@ -45,8 +39,8 @@ def embedding(_embedding_server: EmbeddingServer) -> Iterator[EmbeddingServer]:
 
 
 @pytest.fixture(scope="session")
-def _reranking_server(_loop: LoopThread) -> Iterator[RerankingServer]:
-    with RerankingServer(_loop) as server:
+def _reranking_server() -> Iterator[RerankingServer]:
+    with RerankingServer() as server:
         yield server
 
 
@@ -59,8 +53,8 @@ def reranking(_reranking_server: RerankingServer) -> Iterator[RerankingServer]:
 
 
 @pytest.fixture(scope="session")
-def _gpu_server(_loop: LoopThread) -> Iterator[GPUServer]:
-    with GPUServer(_loop) as server:
+def _gpu_server() -> Iterator[GPUServer]:
+    with GPUServer() as server:
         yield server
 
 
@@ -107,7 +101,7 @@ class _Server(uvicorn.Server):
 
 
 @pytest.fixture(scope="session")
-def gateway(_loop: LoopThread) -> Gateway:
+def gateway() -> Gateway:
     """Starts gateways: `with gateway(limits={"items": 3}, embedding={"address": "..."}) as client`.
 
     Routes given by position are added to its own.
@@ -122,19 +116,19 @@ def gateway(_loop: LoopThread) -> Gateway:
         # What tests provoke must reach the service, also when they ask for the same text again.
         settings.setdefault("cache", {"enabled": False})
         server = _Server(GatewaySettings(**settings), routes)
-        url = _loop.run(server.open())
+        url = background.current().run(server.open())
         try:
             with httpx.Client(base_url=url, timeout=20) as client:
                 yield client
         finally:
-            _loop.run(server.close())
+            background.current().run(server.close())
 
     return running
 
 
 @pytest.fixture(scope="session")
 def _shared(
-    _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, _gpu_server: GPUServer, gateway: Gateway
+    _embedding_server: EmbeddingService, _reranking_server: RerankingServer, _gpu_server: GPUServer, gateway: Gateway
 ) -> Iterator[httpx.Client]:
     servers = {"embedding": _embedding_server, "reranking": _reranking_server, "gpu": _gpu_server}
     # One test's failures must not open a breaker before the next.
@@ -145,7 +139,9 @@ def _shared(
 
 
 @pytest.fixture
-def http(_shared: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer, gpu: GPUServer) -> httpx.Client:
+def http(
+    _shared: httpx.Client, embedding: EmbeddingService, reranking: RerankingServer, gpu: GPUServer
+) -> httpx.Client:
     """A client of a gateway with default settings in front of `embedding`, `reranking` and `gpu`."""
     return _shared
 

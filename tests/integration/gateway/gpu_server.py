@@ -16,8 +16,8 @@ from bentos.gpu.settings import GPUSettings
 from bentos.serving.interceptor import CallInterceptor
 from bentos.serving.readiness import Readiness
 from tests.fake_gpu_driver import GIB, FakeGPUDriver, device
-from tests.integration.gateway.loop_thread import LoopThread
 from torchless.clients.gpu import SERVICE_NAME, GPUClient
+from torchless.clients.sync import background
 from torchless.contracts.gpu.v1.gpu_pb2_grpc import add_GPUServiceServicer_to_server
 
 PATIENCE_S = 20.0
@@ -26,10 +26,10 @@ PATIENCE_S = 20.0
 class GPUServer:
     """Set `driver.devices` or `driver.missing`, then `settle`."""
 
-    def __init__(self, loop: LoopThread) -> None:
+    def __init__(self) -> None:
         self.driver = FakeGPUDriver()
         self.address = ""
-        self._loop = loop
+        self._loop = background.current()
         self._folder = tempfile.TemporaryDirectory()
 
     def __enter__(self) -> Self:

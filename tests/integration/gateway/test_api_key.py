@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.error_bodies import message_of
 from tests.integration.gateway.reranking_server import RerankingServer
+from torchless.clients.testing import EmbeddingService
 
 KEYS = ["first-key-of-two", "second key, with spaces"]
 RERANK = {"query": "a", "documents": ["b"]}
@@ -34,7 +34,7 @@ OPEN = {"/health", "/health/live", "/health/ready", "/metrics", "/docs", "/opena
 
 @pytest.fixture(scope="module")
 def locked(
-    _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, gateway: Gateway
+    _embedding_server: EmbeddingService, _reranking_server: RerankingServer, gateway: Gateway
 ) -> Iterator[httpx.Client]:
     """A client of a gateway that requires one of `KEYS`."""
     addresses = {"embedding": _embedding_server.address, "reranking": _reranking_server.address}

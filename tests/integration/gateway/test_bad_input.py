@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.error_bodies import message_of
+from tests.waiting import wait_until
+from torchless.clients.testing import EmbeddingService
 from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large
 
 MIB = 1024 * 1024
@@ -54,7 +55,7 @@ def test_a_text_too_long(http: httpx.Client, family: str) -> None:
     assert post(http, family, ["x" * 100_000]).status_code == 200
 
 
-def test_too_many_inputs(gateway: Gateway, embedding: EmbeddingServer, family: str) -> None:
+def test_too_many_inputs(gateway: Gateway, embedding: EmbeddingService, family: str) -> None:
     with gateway(embedding={"address": embedding.address}, limits={"items": 3}) as http:
         answer = post(http, family, ["one"] * 4)
         assert answer.status_code == TOO_LARGE[family]
@@ -137,9 +138,9 @@ def test_an_unannounced_body_is_refused_while_it_is_read(http: httpx.Client, fam
     ],
 )
 def test_errors_of_the_service(
-    http: httpx.Client, embedding: EmbeddingServer, kind: ErrorKind, status: int, tei: int
+    http: httpx.Client, embedding: EmbeddingService, kind: ErrorKind, status: int, tei: int
 ) -> None:
-    embedding.servicer.failure = TorchlessError(kind, "as the service says", retry_after_s=2.2)
+    embedding.error = TorchlessError(kind, "as the service says", retry_after_s=2.2)
     for family in FAMILIES:
         answer = post(http, family, ["one"])
         assert answer.status_code == (tei if family == "tei" else status)
@@ -151,9 +152,9 @@ def test_errors_of_the_service(
 
 @pytest.mark.parametrize("of_service", ["texts", "token_ids"])
 def test_errors_about_all_inputs_name_the_callers_field(
-    http: httpx.Client, embedding: EmbeddingServer, of_service: str
+    http: httpx.Client, embedding: EmbeddingService, of_service: str
 ) -> None:
-    embedding.servicer.failure = input_too_large(of_service, "hold 9 tokens in all and at most 8 are taken; send fewer")
+    embedding.error = input_too_large(of_service, "hold 9 tokens in all and at most 8 are taken; send fewer")
     for family, (_, field) in FAMILIES.items():
         answer = post(http, family, ["one"])
         assert message_of(family, answer) == f"{field}: hold 9 tokens in all and at most 8 are taken; send fewer"
@@ -177,13 +178,13 @@ def test_a_service_that_is_not_there_is_said_at_once(gateway: Gateway, family: s
         assert http.get("/health/live").status_code == 200
 
 
-def test_a_deadline_is_kept(http: httpx.Client, embedding: EmbeddingServer, family: str) -> None:
-    embedding.servicer.delay_s = 60
+def test_a_deadline_is_kept(http: httpx.Client, embedding: EmbeddingService, family: str) -> None:
+    embedding.latency_s = 60
     path, field = FAMILIES[family]
     answer = http.post(path, json={field: ["one"]}, headers={"x-request-timeout-s": "0.2"})
     assert answer.status_code == 504
     assert message_of(family, answer)
-    assert embedding.servicer.cancelled.wait(10)
+    wait_until(lambda: embedding.cancelled > 0, within_s=10)
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(http: httpx.Client, family: str) -> None:
@@ -202,50 +203,50 @@ def test_a_timeout_that_is_no_number_of_seconds(http: httpx.Client, family: str,
     assert "x-request-timeout-s" in message_of(family, answer)
 
 
-def test_more_requests_than_are_admitted(gateway: Gateway, embedding: EmbeddingServer) -> None:
+def test_more_requests_than_are_admitted(gateway: Gateway, embedding: EmbeddingService) -> None:
     limits = {"concurrent_requests": 1}
     with gateway(embedding={"address": embedding.address}, limits=limits) as http:
         body = json.dumps({"input": "one"}).encode()
         head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
-        embedding.servicer.delay_s = 60
+        embedding.latency_s = 60
         with _connection(http) as held:
             held.sendall(head + body)
-            assert embedding.servicer.begun.wait(10)
+            wait_until(lambda: embedding.in_flight > 0, within_s=10)
             refused = post(http, "openai", ["one"])
         assert refused.status_code == 429
         assert refused.headers["retry-after"] == "1"
-        assert embedding.servicer.cancelled.wait(10)
-        embedding.servicer.reset()
+        wait_until(lambda: embedding.cancelled > 0, within_s=10)
+        embedding.reset()
         assert post(http, "openai", ["one"]).status_code == 200
 
 
-def test_bodies_that_there_is_no_room_for(gateway: Gateway, embedding: EmbeddingServer, family: str) -> None:
+def test_bodies_that_there_is_no_room_for(gateway: Gateway, embedding: EmbeddingService, family: str) -> None:
     with gateway(embedding={"address": embedding.address}, limits={"body_mib": 1, "bodies_mib": 1}) as http:
-        embedding.servicer.delay_s = 60
+        embedding.latency_s = 60
         body = b'{"input": "one"}' + b" " * (MIB - 1024)
         with _connection(http) as held:
             held.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-            assert embedding.servicer.begun.wait(10)
+            wait_until(lambda: embedding.in_flight > 0, within_s=10)
             refused = http.post(FAMILIES[family][0], content=b" " * 2048)
         assert refused.status_code == 429
         assert refused.headers["retry-after"] == "1"
         assert "busy" in message_of(family, refused)
-        assert embedding.servicer.cancelled.wait(10)
-        embedding.servicer.reset()
+        wait_until(lambda: embedding.cancelled > 0, within_s=10)
+        embedding.reset()
         for _ in range(3):
             assert http.post("/v1/embeddings", content=body).status_code == 200
 
 
-def test_a_caller_that_hangs_up_is_not_worked_for(http: httpx.Client, embedding: EmbeddingServer, family: str) -> None:
+def test_a_caller_that_hangs_up_is_not_worked_for(http: httpx.Client, embedding: EmbeddingService, family: str) -> None:
     path, field = FAMILIES[family]
     body = json.dumps({field: ["one"]}).encode()
-    embedding.servicer.delay_s = 60
+    embedding.latency_s = 60
     with _connection(http) as connection:
         connection.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
-        assert embedding.servicer.begun.wait(10)
-        assert not embedding.servicer.cancelled.is_set()
-    assert embedding.servicer.cancelled.wait(10)
-    embedding.servicer.reset()
+        wait_until(lambda: embedding.in_flight > 0, within_s=10)
+        assert not embedding.cancelled
+    wait_until(lambda: embedding.cancelled > 0, within_s=10)
+    embedding.reset()
     assert post(http, family, ["one"]).status_code == 200
 
 

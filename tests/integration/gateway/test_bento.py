@@ -15,8 +15,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.integration.gateway.embedding_server import EmbeddingServer, vector_of
+from tests.waiting import wait_until
 from torchless.cli.free_ports import free_port
+from torchless.clients.testing import EmbeddingService, vector_of
 
 ROOT = Path(__file__).parents[3]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -81,7 +82,7 @@ def _wait_until_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> 
     raise AssertionError("not live after 60 s")
 
 
-def test_a_bento_serves(bento: Path, home: Path, embedding: EmbeddingServer) -> None:
+def test_a_bento_serves(bento: Path, home: Path, embedding: EmbeddingService) -> None:
     with served(".", bento, embedding.address, home) as (http, _):
         answer = http.post("/v1/embeddings", json={"input": ["one"]})
         assert answer.status_code == 200
@@ -91,19 +92,19 @@ def test_a_bento_serves(bento: Path, home: Path, embedding: EmbeddingServer) -> 
         assert 'requests_total{method="GET",route="unmatched",status="404"} 1.0' in http.get("/metrics").text
 
 
-def test_bentoml_passes_on_hanging_up_and_refusal_while_reading(home: Path, embedding: EmbeddingServer) -> None:
+def test_bentoml_passes_on_hanging_up_and_refusal_while_reading(home: Path, embedding: EmbeddingService) -> None:
     with served("gateway.service:Gateway", ROOT, embedding.address, home) as (http, _):
         refused = http.post("/embed", content=(b" " * 2**20 for _ in range(1024)))
         assert (refused.status_code, refused.json()["error_type"]) == (413, "Validation")
-        embedding.servicer.delay_s = 60
+        embedding.latency_s = 60
         body = b'{"inputs": "one"}'
         with socket.create_connection((http.base_url.host, http.base_url.port or 80), timeout=10) as connection:
             connection.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-            assert embedding.servicer.begun.wait(10)
-        assert embedding.servicer.cancelled.wait(10)
+            wait_until(lambda: embedding.in_flight > 0, within_s=10)
+        wait_until(lambda: embedding.cancelled > 0, within_s=10)
 
 
-def test_workers_share_their_metrics_and_leave_none_behind(home: Path, embedding: EmbeddingServer) -> None:
+def test_workers_share_their_metrics_and_leave_none_behind(home: Path, embedding: EmbeddingService) -> None:
     more = {"TORCHLESS_GATEWAY_WORKERS": "2"}
     with served("gateway.service:Gateway", ROOT, embedding.address, home, **more) as (http, pid):
         processes = psutil.Process(pid).children(recursive=True)
@@ -118,7 +119,7 @@ def test_workers_share_their_metrics_and_leave_none_behind(home: Path, embedding
     assert alive == []
 
 
-def test_a_killed_supervisor_leaves_the_port_free(home: Path, embedding: EmbeddingServer) -> None:
+def test_a_killed_supervisor_leaves_the_port_free(home: Path, embedding: EmbeddingService) -> None:
     with served("gateway.service:Gateway", ROOT, embedding.address, home) as (http, pid):
         supervisor = psutil.Process(pid)
         workers = supervisor.children(recursive=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from socket import create_connection
 from typing import Any
@@ -12,14 +13,9 @@ import httpx
 import pytest
 
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.embedding_server import EmbeddingServer
-from tests.integration.gateway.loop_thread import LoopThread
 from tests.integration.gateway.reranking_server import RerankingServer
-from tests.integration.gateway.stand_in import Calls, StandIn
 from tests.waiting import wait_until
-from torchless.clients.gpu import SERVICE_NAME
-from torchless.contracts.gpu.v1 import gpu_pb2 as pb
-from torchless.contracts.gpu.v1.gpu_pb2_grpc import GPUServiceServicer, add_GPUServiceServicer_to_server
+from torchless.clients.testing import EmbeddingService, GPUService, InProcessService
 
 MIB = 2**20
 HUNG_S = 60.0
@@ -28,36 +24,16 @@ PLACES = 8
 GPU_ROUTES = ("GET /v1/gpu/status", "GET /v1/gpu/devices", "DELETE /v1/gpu/allocations/x", "GET /v1/gpu/watch")
 
 
-class HungGPUs(Calls, GPUServiceServicer):
-    """Waits as it is told, and then knows of no device."""
-
-    async def GetStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
-        async with self._call(request, context):
-            return pb.GetStatusResponse()
-
-    async def ListDevices(self, request: Any, context: Any) -> Any:  # noqa: N802
-        async with self._call(request, context):
-            return pb.ListDevicesResponse()
-
-    async def ReleaseGPU(self, request: Any, context: Any) -> Any:  # noqa: N802
-        async with self._call(request, context):
-            return pb.ReleaseGPUResponse()
-
-    async def WatchStatus(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        async with self._call(request, context):
-            yield pb.WatchStatusResponse()
-
-
 @pytest.fixture
-def hung_gpus(_loop: LoopThread) -> Iterator[StandIn[HungGPUs]]:
-    """A GPU service."""
-    with StandIn(_loop, HungGPUs(), add_GPUServiceServicer_to_server, SERVICE_NAME) as server:
+def hung_gpus() -> Iterator[GPUService]:
+    """A GPU service without devices; tests let it hang."""
+    with GPUService(()) as server:
         yield server
 
 
 @pytest.fixture
 def services(
-    embedding: EmbeddingServer, reranking: RerankingServer, hung_gpus: StandIn[HungGPUs]
+    embedding: EmbeddingService, reranking: RerankingServer, hung_gpus: GPUService
 ) -> dict[str, dict[str, Any]]:
     """Settings of a gateway in front of all services."""
     servers = {"embedding": embedding, "reranking": reranking, "gpu": hung_gpus}
@@ -65,16 +41,18 @@ def services(
 
 
 @contextmanager
-def under_way(http: httpx.Client, server: StandIn[Any], count: int, route: str, body: bytes = b"") -> Iterator[None]:
+def under_way(
+    http: httpx.Client, server: InProcessService, count: int, route: str, body: bytes = b""
+) -> Iterator[None]:
     """So many requests that `server` does not answer, until the end of the block, when their callers hang up."""
-    server.servicer.delay_s = HUNG_S
-    before = len(server.servicer.requests)
+    server.latency_s = HUNG_S
+    before = len(server.messages)
     head = f"{route} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     address = (http.base_url.host, http.base_url.port or 80)
     with ExitStack() as held:
         for _ in range(count):
             held.enter_context(create_connection(address, timeout=10)).sendall(head + body)
-        wait_until(lambda: len(server.servicer.requests) == before + count)
+        wait_until(lambda: len(server.messages) == before + count)
         yield
 
 
@@ -110,7 +88,7 @@ def test_bodies_for_a_reranker_that_hangs_leave_room_for_those_of_others(
 
 @pytest.mark.parametrize("route", GPU_ROUTES)
 def test_gpu_requests_without_a_body_take_places_and_leave_some(
-    gateway: Gateway, services: dict[str, Any], hung_gpus: StandIn[HungGPUs], route: str
+    gateway: Gateway, services: dict[str, Any], hung_gpus: GPUService, route: str
 ) -> None:
     deadline_s = 5.0 if "DELETE" in route else 30.0
     with gateway(**services, limits={"concurrent_requests": PLACES, "deadline_s": deadline_s}) as http:
@@ -119,31 +97,32 @@ def test_gpu_requests_without_a_body_take_places_and_leave_some(
                 assert refused(http.request(*each.split(" ")))
             assert embed(http).status_code == 200
             assert rerank(http).status_code == 200
-            for path in ("/v1/models", "/models", "/v1/models/tests/letters", "/info"):
+            for path in ("/v1/models", "/models", "/v1/models/testing/hashes", "/info"):
                 assert http.get(path).status_code == 200, path
         if "DELETE" in route:
             return  # what is given back is waited for
         # Callers that have hung up hold no places, and their calls are not waited for.
-        assert hung_gpus.servicer.cancelled.wait(10)
+        wait_until(lambda: hung_gpus.cancelled > 0, within_s=10)
         hung_gpus.reset()
         wait_until(lambda: http.get("/v1/gpu/status").status_code == 200)
 
 
 def test_a_lease_is_given_back_though_its_caller_hangs_up(
-    gateway: Gateway, services: dict[str, Any], hung_gpus: StandIn[HungGPUs]
+    gateway: Gateway, services: dict[str, Any], hung_gpus: GPUService
 ) -> None:
     with gateway(**services, limits={"deadline_s": 3.0}) as http:
         with under_way(http, hung_gpus, 1, "DELETE /v1/gpu/allocations/x"):
             pass
-        assert not hung_gpus.servicer.cancelled.wait(1)
+        time.sleep(1)
+        assert not hung_gpus.cancelled
 
 
 def test_with_every_capability_hanging_models_health_metrics_and_docs_are_answered(
     gateway: Gateway,
     services: dict[str, Any],
-    embedding: EmbeddingServer,
+    embedding: EmbeddingService,
     reranking: RerankingServer,
-    hung_gpus: StandIn[HungGPUs],
+    hung_gpus: GPUService,
 ) -> None:
     services["embedding"]["joining"] = {"enabled": False}
     limits = {"concurrent_requests": PLACES * 2}
@@ -160,7 +139,7 @@ def test_with_every_capability_hanging_models_health_metrics_and_docs_are_answer
 
 
 def test_the_gpu_service_has_a_limit_on_calls_of_its_own(
-    gateway: Gateway, services: dict[str, Any], hung_gpus: StandIn[HungGPUs]
+    gateway: Gateway, services: dict[str, Any], hung_gpus: GPUService
 ) -> None:
     services["gpu"]["concurrency"] = {"initial": 2, "min": 2, "max": 2}
     with gateway(**services) as http:
@@ -175,7 +154,7 @@ def test_the_gpu_service_has_a_limit_on_calls_of_its_own(
 
 
 def test_requests_that_wait_for_an_equal_text_leave_slots(
-    gateway: Gateway, services: dict[str, Any], embedding: EmbeddingServer
+    gateway: Gateway, services: dict[str, Any], embedding: EmbeddingService
 ) -> None:
     limits = {"concurrent_requests": PLACES}
     with gateway(**services, limits=limits, cache={"enabled": True}) as http:

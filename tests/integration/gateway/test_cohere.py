@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gateway.apis.cohere.quantization import QUANTIZERS
-from tests.integration.gateway.embedding_server import MODEL, EmbeddingServer, vector_of
+from torchless.clients.testing import EMBEDDING_MODEL as MODEL
+from torchless.clients.testing import EmbeddingService, vector_of
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 
 TEXTS = ["one", "two words"]
@@ -61,11 +62,11 @@ def test_version_2_takes_mixed_inputs_of_text(http: httpx.Client) -> None:
     ],
 )
 def test_input_type_and_truncation(
-    http: httpx.Client, embedding: EmbeddingServer, fields: dict[str, object], input_type: int, truncation: int
+    http: httpx.Client, embedding: EmbeddingService, fields: dict[str, object], input_type: int, truncation: int
 ) -> None:
     assert http.post("/v2/embed", json={"texts": TEXTS, **fields}).status_code == 200
-    assert embedding.servicer.requests[-1].input_type == input_type
-    assert embedding.servicer.requests[-1].truncation == truncation
+    assert embedding.messages[-1].input_type == input_type
+    assert embedding.messages[-1].truncation == truncation
 
 
 @pytest.mark.parametrize(

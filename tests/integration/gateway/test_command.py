@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.gpu_server import GPUServer
 from tests.integration.gateway.reranking_server import RerankingServer
 from torchless.cli.main import app
+from torchless.clients.testing import EmbeddingService
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 KEY = "the-key-of-the-gateway"
@@ -21,7 +21,7 @@ CALLS = [["embed", "one"], ["rerank", "one", "two", "three"]]
 
 @pytest.fixture(scope="module")
 def locked(
-    _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, _gpu_server: GPUServer, gateway: Gateway
+    _embedding_server: EmbeddingService, _reranking_server: RerankingServer, _gpu_server: GPUServer, gateway: Gateway
 ) -> Iterator[str]:
     """Base URL of a gateway that requires `KEY`."""
     servers = {"embedding": _embedding_server, "reranking": _reranking_server, "gpu": _gpu_server}
@@ -87,12 +87,12 @@ def test_help_does_not_show_the_api_key(command: str) -> None:
     assert KEY not in printed
 
 
-def test_status_shows_endpoints_and_their_breakers(gateway: Gateway, embedding: EmbeddingServer) -> None:
+def test_status_shows_endpoints_and_their_breakers(gateway: Gateway, embedding: EmbeddingService) -> None:
     settings = {"address": embedding.address, "breaker": {"failures": 1}, "retry": {"attempts": 1}}
     with gateway(embedding=settings) as client:
         _, printed = run(str(client.base_url), "status")
         assert f"{embedding.address} │ serving │ 0 in flight, breaker closed" in printed
-        embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "out of order")
+        embedding.error = TorchlessError(ErrorKind.UNREACHABLE, "out of order")
         assert client.post("/embed", json={"inputs": "a"}).status_code == 503
         _, printed = run(str(client.base_url), "status")
     assert "0 in flight, breaker open, next probe in " in printed

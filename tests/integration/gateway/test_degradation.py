@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.embedding_server import EmbeddingServer, vector_of
-from tests.integration.gateway.loop_thread import LoopThread
 from tests.integration.gateway.reranking_server import RerankingServer
 from tests.waiting import wait_until
+from torchless.clients.testing import EmbeddingService, vector_of
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 CACHE, DEGRADED = "x-torchless-cache", "x-torchless-degraded"
@@ -33,14 +32,14 @@ EMBED = pytest.mark.parametrize("path", ROUTES)
 
 
 @pytest.fixture
-def another(_loop: LoopThread) -> Iterator[EmbeddingServer]:
+def another() -> Iterator[EmbeddingService]:
     """A second endpoint of the embedding service."""
-    with EmbeddingServer(_loop) as server:
+    with EmbeddingService() as server:
         yield server
 
 
 @pytest.fixture
-def cached(gateway: Gateway, embedding: EmbeddingServer) -> Iterator[httpx.Client]:
+def cached(gateway: Gateway, embedding: EmbeddingService) -> Iterator[httpx.Client]:
     """A gateway with a cache, in front of `embedding`."""
     with gateway(embedding={"address": embedding.address}, cache={"enabled": True}) as http:
         yield http
@@ -58,7 +57,7 @@ def metric(http: httpx.Client, name: str) -> float:
 
 @EMBED
 def test_repeated_inputs_come_from_the_cache_and_a_header_says_so(
-    cached: httpx.Client, embedding: EmbeddingServer, path: str
+    cached: httpx.Client, embedding: EmbeddingService, path: str
 ) -> None:
     body = ROUTES[path](f"a text for {path}")
     first, second = cached.post(path, json=body), cached.post(path, json=body)
@@ -68,19 +67,19 @@ def test_repeated_inputs_come_from_the_cache_and_a_header_says_so(
     if path == "/v2/embed":
         one.pop("id"), two.pop("id")
     assert one == two
-    assert [list(request.texts) for request in embedding.servicer.requests if hasattr(request, "truncation")] == [
+    assert [list(request.texts) for request in embedding.messages if hasattr(request, "truncation")] == [
         [f"a text for {path}"]
     ]
 
 
 def test_a_request_partly_in_the_cache_asks_for_the_rest_alone(
-    cached: httpx.Client, embedding: EmbeddingServer
+    cached: httpx.Client, embedding: EmbeddingService
 ) -> None:
     cached.post("/embed", json={"inputs": ["one", "two"]})
-    embedding.servicer.requests.clear()
+    embedding.requests.clear()
     answer = cached.post("/embed", json={"inputs": ["two", "three", "one"]})
     assert answer.headers[CACHE] == "partial"
-    assert [list(each.texts) for each in embedding.servicer.requests] == [["three"]]
+    assert [list(each.texts) for each in embedding.messages] == [["three"]]
     wanted = np.stack([vector_of(text) for text in ("two", "three", "one")])
     np.testing.assert_array_equal(np.array(answer.json(), dtype=np.float32), wanted)
 
@@ -94,12 +93,12 @@ def test_the_index_of_a_bad_input_is_the_requests_own(cached: httpx.Client) -> N
 
 @EMBED
 def test_while_the_service_is_out_the_cache_answers_and_says_so(
-    cached: httpx.Client, embedding: EmbeddingServer, path: str
+    cached: httpx.Client, embedding: EmbeddingService, path: str
 ) -> None:
     known = ROUTES[path]("a text that is known")
     cached.post(path, json=known)
-    embedding.set_serving(False)
-    embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "going away", retry_after_s=2)
+    embedding.serving = False
+    embedding.error = TorchlessError(ErrorKind.UNREACHABLE, "going away", retry_after_s=2)
     wait_until(lambda: health_of(cached) == ["not_serving"])
     answer = cached.post(path, json=known)
     assert answer.status_code == 200
@@ -119,10 +118,10 @@ def test_models_that_rerank_are_left_out_and_named_while_their_service_is_out(
     http: httpx.Client, reranking: RerankingServer
 ) -> None:
     assert DEGRADED not in http.get("/v1/models").headers
-    reranking.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "going away")
+    reranking.error = TorchlessError(ErrorKind.UNREACHABLE, "going away")
     answer = http.get("/v1/models")
     assert answer.headers[DEGRADED] == "reranking"
-    assert [model["id"] for model in answer.json()["data"]] == ["tests/letters"]
+    assert [model["id"] for model in answer.json()["data"]] == ["testing/hashes"]
 
 
 LISTS = ("/v1/models", "/models")
@@ -131,33 +130,33 @@ FAILURES = (ErrorKind.UNREACHABLE, ErrorKind.OVERLOADED, ErrorKind.GPU_UNAVAILAB
 
 @pytest.mark.parametrize("kind", FAILURES)
 def test_models_that_embed_are_left_out_and_named_while_their_service_is_out(
-    http: httpx.Client, embedding: EmbeddingServer, kind: ErrorKind
+    http: httpx.Client, embedding: EmbeddingService, kind: ErrorKind
 ) -> None:
-    embedding.servicer.failure = TorchlessError(kind, "not now")
+    embedding.error = TorchlessError(kind, "not now")
     for path in LISTS:
         answer = http.get(path)
         assert (answer.status_code, answer.headers[DEGRADED]) == (200, "embedding")
         assert [(model["id"], model["capabilities"]) for model in answer.json()["data"]] == [
-            ("tests/words", ["rerank"])
+            ("testing/words", ["rerank"])
         ]
-    found = http.get("/v1/models/tests/words")
+    found = http.get("/v1/models/testing/words")
     assert (found.status_code, found.headers[DEGRADED]) == (200, "embedding")
-    unknown = http.get("/v1/models/tests/letters")
+    unknown = http.get("/v1/models/testing/hashes")
     assert unknown.status_code == 503, "whether it is served is not known"
     assert int(unknown.headers["retry-after"]) >= 1
     assert "embedding" in unknown.json()["error"]["message"]
     embedding.reset()
-    assert http.get("/v1/models/tests/letters").status_code == 200
+    assert http.get("/v1/models/testing/hashes").status_code == 200
     assert http.get("/v1/models/no/such").status_code == 404
 
 
 @pytest.mark.parametrize("kind", FAILURES)
 def test_no_models_are_listed_while_every_service_is_out(
-    http: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer, kind: ErrorKind
+    http: httpx.Client, embedding: EmbeddingService, reranking: RerankingServer, kind: ErrorKind
 ) -> None:
     for server in (embedding, reranking):
-        server.servicer.failure = TorchlessError(kind, "not now")
-    for path in (*LISTS, "/v1/models/tests/words"):
+        server.error = TorchlessError(kind, "not now")
+    for path in (*LISTS, "/v1/models/testing/words"):
         answer = http.get(path)
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
@@ -165,13 +164,13 @@ def test_no_models_are_listed_while_every_service_is_out(
 
 
 def test_a_service_that_hangs_holds_up_the_list_of_models_no_longer_than_a_check(
-    gateway: Gateway, embedding: EmbeddingServer, reranking: RerankingServer
+    gateway: Gateway, embedding: EmbeddingService, reranking: RerankingServer
 ) -> None:
-    embedding.servicer.delay_s = 60
+    embedding.latency_s = 60
     settings = {"embedding": {"address": embedding.address}, "health": {"timeout_s": 0.2}}
     with gateway(**settings, reranking={"address": reranking.address}) as http:
         answer = http.get("/v1/models")
-        assert [model["id"] for model in answer.json()["data"]] == ["tests/words"]
+        assert [model["id"] for model in answer.json()["data"]] == ["testing/words"]
         assert answer.headers[DEGRADED] == "embedding"
     with gateway(**settings) as http:
         assert http.get("/v1/models").status_code == 503
@@ -180,7 +179,7 @@ def test_a_service_that_hangs_holds_up_the_list_of_models_no_longer_than_a_check
 
 
 def test_a_capability_that_is_out_leaves_the_others_alone(
-    gateway: Gateway, embedding: EmbeddingServer, free_address: str
+    gateway: Gateway, embedding: EmbeddingService, free_address: str
 ) -> None:
     nobody = {"address": free_address, "breaker": {"failures": 2}}
     with gateway(embedding={"address": embedding.address}, reranking=nobody) as http:
@@ -191,81 +190,81 @@ def test_a_capability_that_is_out_leaves_the_others_alone(
             assert http.post("/embed", json={"inputs": "a"}).status_code == 200
 
 
-def test_an_open_breaker_is_shown_and_answers_at_once(gateway: Gateway, embedding: EmbeddingServer) -> None:
+def test_an_open_breaker_is_shown_and_answers_at_once(gateway: Gateway, embedding: EmbeddingService) -> None:
     breaker = {"failures": 3, "open_s": 0.5}
     with gateway(embedding={"address": embedding.address, "breaker": breaker, "retry": {"attempts": 1}}) as http:
-        embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "out of order")
+        embedding.error = TorchlessError(ErrorKind.UNREACHABLE, "out of order")
         for _ in range(3):
             assert http.post("/embed", json={"inputs": "a"}).status_code == 503
-        seen = len(embedding.servicer.requests)
+        seen = len(embedding.messages)
         assert http.post("/embed", json={"inputs": "a"}).status_code == 503
-        assert len(embedding.servicer.requests) == seen, "the service is not asked"
+        assert len(embedding.messages) == seen, "the service is not asked"
         (endpoint,) = http.get("/health/ready").json()["services"]["embedding"]["endpoints"]
         assert (endpoint["breaker"]["state"], endpoint["breaker"]["trips"]) == ("open", 1)
         assert metric(http, "torchless_client_breaker_state{") == 2
         assert metric(http, "torchless_client_breaker_trips_total{") == 1
-        embedding.servicer.failure = None
+        embedding.error = None
         wait_until(lambda: http.post("/embed", json={"inputs": "a"}).status_code == 200)
         assert metric(http, "torchless_client_breaker_state{") == 0
 
 
 def test_a_service_that_is_back_gets_calls_before_the_pause_is_over(
-    gateway: Gateway, embedding: EmbeddingServer
+    gateway: Gateway, embedding: EmbeddingService
 ) -> None:
-    embedding.set_serving(False)
-    embedding.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "the service is still loading its model")
+    embedding.serving = False
+    embedding.error = TorchlessError(ErrorKind.UNREACHABLE, "the service is still loading its model")
     with gateway(embedding={"address": embedding.address, "breaker": {"open_s": 3600}}) as http:
         for _ in range(5):
             assert http.post("/embed", json={"inputs": "a"}).status_code == 503
         assert metric(http, "torchless_client_breaker_state{") == 2
-        embedding.servicer.failure = None
-        embedding.set_serving(True)
+        embedding.error = None
+        embedding.serving = True
         wait_until(lambda: http.post("/embed", json={"inputs": "a"}).status_code == 200)
 
 
 @pytest.mark.parametrize("kind", [ErrorKind.UNREACHABLE, ErrorKind.OVERLOADED, ErrorKind.GPU_UNAVAILABLE])
 def test_a_call_refused_by_one_endpoint_is_answered_by_another(
-    gateway: Gateway, embedding: EmbeddingServer, another: EmbeddingServer, kind: ErrorKind
+    gateway: Gateway, embedding: EmbeddingService, another: EmbeddingService, kind: ErrorKind
 ) -> None:
-    embedding.servicer.failure = TorchlessError(kind, "not here")
+    embedding.error = TorchlessError(kind, "not here")
     with gateway(embedding={"address": f"{embedding.address},{another.address}"}) as http:
         wait_until(lambda: health_of(http) == ["serving", "serving"])
         statuses = {http.post("/embed", json={"inputs": f"a {n}"}).status_code for n in range(20)}
-        refused = len(embedding.servicer.requests)
+        refused = len(embedding.messages)
     assert statuses == {200}
     assert refused
-    assert len(another.servicer.requests) >= 20
+    assert len(another.messages) >= 20
 
 
 def test_without_a_device_the_caller_hears_of_it_and_no_breaker_opens(
-    gateway: Gateway, embedding: EmbeddingServer
+    gateway: Gateway, embedding: EmbeddingService
 ) -> None:
-    embedding.servicer.failure = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "no device")
+    embedding.error = TorchlessError(ErrorKind.GPU_UNAVAILABLE, "no device")
     with gateway(embedding={"address": embedding.address, "breaker": {"failures": 2}}) as http:
         for _ in range(5):
             answer = http.post("/v1/embeddings", json={"input": "a", "model": ""})
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "gpu_unavailable")
-        assert len([each for each in embedding.servicer.requests if getattr(each, "texts", None)]) == 5
+        assert len([each for each in embedding.messages if getattr(each, "texts", None)]) == 5
         assert metric(http, "torchless_client_breaker_state{") == 0
 
 
 @contextmanager
-def held_up(server: RerankingServer | EmbeddingServer, requests: int, send: Callable[[], Any]) -> Iterator[None]:
+def held_up(server: RerankingServer | EmbeddingService, requests: int, send: Callable[[], Any]) -> Iterator[None]:
     """So many requests wait for `server` until the end of the block."""
-    server.servicer.delay_s = 60
+    server.latency_s = 60
     with ThreadPoolExecutor(requests) as threads:
         futures = [threads.submit(send) for _ in range(requests)]
         try:
-            wait_until(lambda: len(server.servicer.requests) >= requests)
+            wait_until(lambda: len(server.messages) >= requests)
             yield
         finally:
-            server.servicer.released.set()
+            server.latency_s = 0
         for future in futures:
             future.result()
 
 
 def test_a_slow_reranker_takes_no_more_than_its_own_share(
-    gateway: Gateway, embedding: EmbeddingServer, reranking: RerankingServer
+    gateway: Gateway, embedding: EmbeddingService, reranking: RerankingServer
 ) -> None:
     limit = {"initial": 4, "min": 4, "max": 4}
     settings = {"address": reranking.address, "concurrency": limit}
@@ -283,26 +282,26 @@ def test_a_slow_reranker_takes_no_more_than_its_own_share(
         assert rerank().status_code == 200
 
 
-def test_small_requests_share_calls_and_a_bad_one_fails_alone(gateway: Gateway, embedding: EmbeddingServer) -> None:
+def test_small_requests_share_calls_and_a_bad_one_fails_alone(gateway: Gateway, embedding: EmbeddingService) -> None:
     too_long = " ".join("word" for _ in range(70))
     with gateway(embedding={"address": embedding.address}) as http:
 
         def embed(text: str) -> int:
             return http.post("/embed", json={"inputs": text, "truncate": False}).status_code
 
-        embedding.servicer.delay_s = 0.3
+        embedding.latency_s = 0.3
         with ThreadPoolExecutor(12) as threads:
             texts = [f"text {n}" for n in range(11)]
             statuses = list(threads.map(embed, [*texts[:6], too_long, *texts[6:]]))
     assert statuses == [200] * 6 + [413] + [200] * 5
-    sizes = [len(each.texts) for each in embedding.servicer.requests]
+    sizes = [len(each.texts) for each in embedding.messages]
     assert max(sizes) > 1, "nothing was joined"
 
 
-def test_callers_of_a_service_that_dies_are_not_left_waiting(gateway: Gateway, another: EmbeddingServer) -> None:
-    another.servicer.delay_s = 30
+def test_callers_of_a_service_that_dies_are_not_left_waiting(gateway: Gateway, another: EmbeddingService) -> None:
+    another.latency_s = 30
     with gateway(embedding={"address": another.address}) as http, ThreadPoolExecutor(8) as threads:
         sent = [threads.submit(http.post, "/embed", json={"inputs": "a"}) for _ in range(8)]
-        wait_until(lambda: len(another.servicer.requests) >= 1)
+        wait_until(lambda: len(another.messages) >= 1)
         another.__exit__()
         assert [each.result().status_code for each in sent] == [503] * 8

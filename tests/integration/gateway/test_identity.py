@@ -11,11 +11,11 @@ import pytest
 from gateway.settings import GatewaySettings
 from gateway.worker import WorkerApp
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.error_bodies import message_of
 from tests.integration.gateway.gpu_server import GPUServer
 from tests.integration.gateway.reranking_server import RerankingServer
 from torchless.clients.call import TENANT_KEY
+from torchless.clients.testing import EmbeddingService
 
 TENANT = "ward-7"
 ALL, EMBED, OBSERVE = "key-with-all-scopes", "key-that-embeds", "key-that-observes"
@@ -45,7 +45,7 @@ REQUESTS: list[tuple[str, str, str, dict[str, Any] | None, str]] = [
 
 @pytest.fixture(scope="module")
 def _locked(
-    _embedding_server: EmbeddingServer, _reranking_server: RerankingServer, _gpu_server: GPUServer, gateway: Gateway
+    _embedding_server: EmbeddingService, _reranking_server: RerankingServer, _gpu_server: GPUServer, gateway: Gateway
 ) -> Iterator[httpx.Client]:
     servers = {"embedding": _embedding_server, "reranking": _reranking_server, "gpu": _gpu_server}
     clients = {name: {"address": server.address} for name, server in servers.items()}
@@ -55,7 +55,7 @@ def _locked(
 
 @pytest.fixture
 def locked(
-    _locked: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer, gpu: GPUServer
+    _locked: httpx.Client, embedding: EmbeddingService, reranking: RerankingServer, gpu: GPUServer
 ) -> httpx.Client:
     """A client of a gateway that requires one of `KEYS`."""
     return _locked
@@ -87,12 +87,12 @@ def test_open_routes_answer_any_key(locked: httpx.Client, path: str) -> None:
 
 @pytest.mark.parametrize(("path", "body"), [(path, body) for _, _, path, body, scope in REQUESTS if scope == "embed"])
 def test_the_tenant_travels_to_the_embedding_service(
-    locked: httpx.Client, embedding: EmbeddingServer, path: str, body: Any
+    locked: httpx.Client, embedding: EmbeddingService, path: str, body: Any
 ) -> None:
     assert send(locked, "POST", path, body, ALL).status_code == 200
-    assert embedding.servicer.metadata[TENANT_KEY] == TENANT
+    assert embedding.requests[-1].metadata[TENANT_KEY] == TENANT
     assert send(locked, "POST", path, body, EMBED).status_code == 200
-    assert TENANT_KEY not in embedding.servicer.metadata
+    assert TENANT_KEY not in embedding.requests[-1].metadata
 
 
 @pytest.mark.parametrize(("path", "body"), [(path, body) for _, _, path, body, scope in REQUESTS if scope == "rerank"])
@@ -100,17 +100,17 @@ def test_the_tenant_travels_to_the_reranking_service(
     locked: httpx.Client, reranking: RerankingServer, path: str, body: Any
 ) -> None:
     assert send(locked, "POST", path, body, ALL).status_code == 200
-    assert reranking.servicer.metadata[TENANT_KEY] == TENANT
+    assert reranking.requests[-1].metadata[TENANT_KEY] == TENANT
 
 
 def test_the_tenant_travels_with_lists_of_models(
-    locked: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer
+    locked: httpx.Client, embedding: EmbeddingService, reranking: RerankingServer
 ) -> None:
     assert send(locked, "GET", "/v1/models", None, ALL).status_code == 200
-    assert embedding.servicer.metadata[TENANT_KEY] == reranking.servicer.metadata[TENANT_KEY] == TENANT
+    assert embedding.requests[-1].metadata[TENANT_KEY] == reranking.requests[-1].metadata[TENANT_KEY] == TENANT
 
 
-def test_tenants_do_not_share_cached_embeddings(gateway: Gateway, embedding: EmbeddingServer) -> None:
+def test_tenants_do_not_share_cached_embeddings(gateway: Gateway, embedding: EmbeddingService) -> None:
     keys = [{"key": f"key-of-{name}", "tenant": name} for name in ("one", "two")]
     with gateway(embedding={"address": embedding.address}, cache={"enabled": True}, auth={"api_keys": keys}) as http:
         found = [

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.embedding_server import MODEL, EmbeddingServer, vector_of
+from torchless.clients.testing import EMBEDDING_MODEL as MODEL
+from torchless.clients.testing import EmbeddingService, vector_of
 
 
 def embed(http: httpx.Client, **body: object) -> httpx.Response:
@@ -56,11 +57,11 @@ def test_token_ids_are_read_as_cl100k(http: httpx.Client) -> None:
     assert [np.float32(v) for v in two["data"][1]["embedding"]] == list(vector_of("hello"))
 
 
-def test_token_ids_of_the_model_are_passed_on(gateway: Gateway, embedding: EmbeddingServer) -> None:
+def test_token_ids_of_the_model_are_passed_on(gateway: Gateway, embedding: EmbeddingService) -> None:
     with gateway(embedding={"address": embedding.address}, openai={"token_id_vocabulary": "model"}) as http:
         answer = embed(http, input=[[5, 6], [7]])
     assert answer.status_code == 200
-    assert [list(one.ids) for one in embedding.servicer.requests[-1].token_ids] == [[5, 6], [7]]
+    assert [list(one.ids) for one in embedding.messages[-1].token_ids] == [[5, 6], [7]]
 
 
 def test_a_token_id_out_of_range_is_named(http: httpx.Client) -> None:
@@ -70,7 +71,7 @@ def test_a_token_id_out_of_range_is_named(http: httpx.Client) -> None:
     assert "cl100k_base" in answer.json()["error"]["message"]
 
 
-def test_models_by_list_id_and_alias(gateway: Gateway, embedding: EmbeddingServer) -> None:
+def test_models_by_list_id_and_alias(gateway: Gateway, embedding: EmbeddingService) -> None:
     aliases = {"text-embedding-3-small": "", "letters": MODEL.id}
     with gateway(embedding={"address": embedding.address}, models={"aliases": aliases}) as http:
         listed = http.get("/v1/models").json()

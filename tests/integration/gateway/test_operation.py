@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.embedding_server import EmbeddingServer
 from tests.integration.gateway.gpu_server import GPUServer
 from tests.integration.gateway.reranking_server import RerankingServer
+from torchless.clients.testing import EmbeddingService
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
@@ -21,7 +21,7 @@ def test_live_calls_no_service(gateway: Gateway, free_address: str) -> None:
         assert http.get("/health/live").json() == {"status": "alive"}
 
 
-def test_ready(http: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer, gpu: GPUServer) -> None:
+def test_ready(http: httpx.Client, embedding: EmbeddingService, reranking: RerankingServer, gpu: GPUServer) -> None:
     answer = http.get("/health/ready")
     assert answer.status_code == 200
     told = answer.json()
@@ -36,15 +36,15 @@ def test_ready(http: httpx.Client, embedding: EmbeddingServer, reranking: Rerank
     assert (http.get("/health").status_code, http.get("/health").json()) == (200, {})
 
 
-def test_not_ready_while_models_load(http: httpx.Client, embedding: EmbeddingServer) -> None:
-    embedding.set_serving(False)
+def test_not_ready_while_models_load(http: httpx.Client, embedding: EmbeddingService) -> None:
+    embedding.serving = False
     answer = http.get("/health/ready")
     assert answer.status_code == 503
     assert answer.json()["ready"] is False
     assert "not ready" in answer.json()["services"]["embedding"]["reason"]
     health = http.get("/health")
     assert (health.status_code, health.json()) == (503, {"error": "unhealthy", "error_type": "Unhealthy"})
-    embedding.set_serving(True)
+    embedding.serving = True
     assert http.get("/health/ready").status_code == 200
 
 
@@ -58,18 +58,18 @@ def test_not_ready_without_the_service(gateway: Gateway, free_address: str) -> N
     assert [endpoint["address"] for endpoint in embedding["endpoints"]] == [free_address]
 
 
-def test_health_answers_head_as_get_without_a_body(http: httpx.Client, embedding: EmbeddingServer) -> None:
+def test_health_answers_head_as_get_without_a_body(http: httpx.Client, embedding: EmbeddingService) -> None:
     for path, status in (("/health/live", 200), ("/health/ready", 503), ("/health", 503)):
         for serving, expected in ((True, 200), (False, status)):
-            embedding.set_serving(serving)
+            embedding.serving = serving
             got, head = http.get(path), http.head(path)
             assert (got.status_code, head.status_code) == (expected, expected)
             assert head.headers["content-length"] == str(len(got.content))
             assert head.content == b""
 
 
-def test_readiness_is_asked_for_no_longer_than_the_caller_waits(gateway: Gateway, embedding: EmbeddingServer) -> None:
-    embedding.delay_health(60)
+def test_readiness_is_asked_for_no_longer_than_the_caller_waits(gateway: Gateway, embedding: EmbeddingService) -> None:
+    embedding.health_latency_s = 60
     # The client of this test gives up after 20 s.
     with gateway(embedding={"address": embedding.address}, health={"timeout_s": 60}) as http:
         answer = http.get("/health/ready", headers={"x-request-timeout-s": "0.2"})
@@ -85,11 +85,11 @@ def test_a_slash_at_the_end_is_another_path(http: httpx.Client) -> None:
         assert "elsewhere" not in answer.text
 
 
-def test_metrics_count_by_route_and_status(gateway: Gateway, embedding: EmbeddingServer) -> None:
+def test_metrics_count_by_route_and_status(gateway: Gateway, embedding: EmbeddingService) -> None:
     with gateway(embedding={"address": embedding.address}) as http:
         http.post("/v1/embeddings", json={"input": "one"})
         http.post("/v1/embeddings", json={"input": ""})
-        http.get("/v1/models/tests/letters")
+        http.get("/v1/models/testing/hashes")
         http.get("/no/such/route/secret")
         answer = http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
@@ -116,7 +116,7 @@ def test_every_request_on_the_docs_page_works(http: httpx.Client) -> None:
 def _status_of(words: list[str], http: httpx.Client) -> int:
     method = words[words.index("-X") + 1] if "-X" in words else "POST" if "-d" in words else "GET"
     body = json.loads(words[words.index("-d") + 1]) if "-d" in words else None
-    url = next(word for word in words if word.startswith("http")).replace("{model_id}", "tests/letters")
+    url = next(word for word in words if word.startswith("http")).replace("{model_id}", "testing/hashes")
     if "{allocation_id}" in url:
         lease = http.post("/v1/gpu/allocations", json={"memory_mb": 1, "holder": "docs"}).json()
         url = url.replace("{allocation_id}", lease["id"])
@@ -131,10 +131,10 @@ def _unescaped(text: str) -> str:
     return unescape(text)
 
 
-def test_a_request_id_is_kept_or_made(http: httpx.Client, embedding: EmbeddingServer) -> None:
+def test_a_request_id_is_kept_or_made(http: httpx.Client, embedding: EmbeddingService) -> None:
     answer = http.post("/embed", json={"inputs": "one"}, headers={"x-request-id": "abc-1"})
     assert answer.headers["x-request-id"] == "abc-1"
-    assert embedding.servicer.metadata["x-request-id"] == "abc-1"
+    assert embedding.requests[-1].metadata["x-request-id"] == "abc-1"
     for unusable in ("", "a b", "x" * 129, 'a"b'):
         made = http.post("/embed", json={"inputs": "one"}, headers={"x-request-id": unusable})
         assert re.fullmatch("[0-9a-f]{32}", made.headers["x-request-id"])
@@ -144,18 +144,18 @@ def test_a_request_id_is_kept_or_made(http: httpx.Client, embedding: EmbeddingSe
     ("sent", "passed_on"),
     [("00-" + "a" * 32 + "-" + "b" * 16 + "-01", True), ("nonsense", False)],
 )
-def test_a_trace_is_passed_on(http: httpx.Client, embedding: EmbeddingServer, sent: str, passed_on: bool) -> None:
+def test_a_trace_is_passed_on(http: httpx.Client, embedding: EmbeddingService, sent: str, passed_on: bool) -> None:
     http.post("/embed", json={"inputs": "one"}, headers={"traceparent": sent})
-    assert embedding.servicer.metadata.get("traceparent") == (sent if passed_on else None)
+    assert embedding.requests[-1].metadata.get("traceparent") == (sent if passed_on else None)
 
 
-def test_the_service_gets_what_is_left_of_the_deadline(http: httpx.Client, embedding: EmbeddingServer) -> None:
+def test_the_service_gets_what_is_left_of_the_deadline(http: httpx.Client, embedding: EmbeddingService) -> None:
     http.post("/embed", json={"inputs": "one"}, headers={"x-request-timeout-s": "7"})
-    assert embedding.servicer.deadline_s is not None
+    assert embedding.requests[-1].deadline_s is not None
     # gRPC rounds deadlines up on the wire.
-    assert 6 < embedding.servicer.deadline_s < 7.1
+    assert 6 < embedding.requests[-1].deadline_s < 7.1
     http.post("/embed", json={"inputs": "one"}, headers={"x-request-timeout-s": "1e9"})
-    assert 55 < embedding.servicer.deadline_s < 61
+    assert 55 < embedding.requests[-1].deadline_s < 61
 
 
 def test_keys_are_accepted_and_ignored(http: httpx.Client) -> None:
@@ -182,9 +182,9 @@ def test_a_defect_is_logged_without_what_the_caller_sent(
 
 
 def test_errors_while_listing_models(
-    http: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer
+    http: httpx.Client, embedding: EmbeddingService, reranking: RerankingServer
 ) -> None:
     for server in (embedding, reranking):
-        server.servicer.failure = TorchlessError(ErrorKind.UNREACHABLE, "not there")
+        server.error = TorchlessError(ErrorKind.UNREACHABLE, "not there")
     for path in ("/v1/models", "/v1/models/x", "/models", "/info"):
         assert http.get(path).status_code == 503

@@ -22,12 +22,11 @@ import pytest
 import yaml
 
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.embedding_server import EmbeddingServer
-from tests.integration.gateway.loop_thread import LoopThread
 from tests.integration.gateway.reranking_server import RerankingServer
 from tests.running_stack import ROOT
 from tests.waiting import wait_until
 from torchless.cli.free_ports import free_port
+from torchless.clients.testing import EmbeddingService
 
 RERANK = {"query": "a", "documents": ["a", "b"]}
 
@@ -53,16 +52,16 @@ class Configured:
 
 
 @pytest.fixture
-def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedding: EmbeddingServer) -> Configured:
+def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedding: EmbeddingService) -> Configured:
     """A file that names `embedding`, and that gateways of the test read."""
     monkeypatch.setenv("TORCHLESS_GATEWAY_CONFIG", str(tmp_path / "gateway.yaml"))
     return Configured(tmp_path / "gateway.yaml", embedding={"address": embedding.address})
 
 
 @pytest.fixture
-def another_embedding(_loop: LoopThread) -> Iterator[EmbeddingServer]:
+def another_embedding() -> Iterator[EmbeddingService]:
     """A second one of the service."""
-    with EmbeddingServer(_loop) as server:
+    with EmbeddingService() as server:
         yield server
 
 
@@ -137,15 +136,15 @@ def test_services_come_and_go_and_requests_at_work_finish(
         until_applied(http, 1)
         assert http.post("/rerank", json=RERANK).status_code == 200
         assert set(http.get("/health/ready").json()["services"]) == {"embedding", "reranking"}
-        reranking.servicer.delay_s = 60
+        reranking.latency_s = 60
         slow = pool.submit(http.post, "/rerank", json=RERANK)
-        assert reranking.servicer.begun.wait(20)
+        wait_until(lambda: reranking.in_flight > 0, within_s=20)
         configured.write(reranking={"address": ""})
         until_applied(http, 2)
         assert not slow.done()
         assert http.post("/rerank", json=RERANK).status_code == 503
         assert set(http.get("/health/ready").json()["services"]) == {"embedding"}
-        reranking.servicer.released.set()
+        reranking.latency_s = 0
         assert slow.result().status_code == 200
 
 
@@ -213,20 +212,20 @@ def steady_load(url: httpx.URL, clients: int = 4) -> Iterator[Counter[str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_endpoints_change_break_and_mend_under_load_and_no_request_fails(
-    configured: Configured, tmp_path: Path, embedding: EmbeddingServer, another_embedding: EmbeddingServer
+    configured: Configured, tmp_path: Path, embedding: EmbeddingService, another_embedding: EmbeddingService
 ) -> None:
     workers, other = 2, another_embedding
     with served(configured, tmp_path, TORCHLESS_GATEWAY_WORKERS=str(workers)) as (http, _, log):
 
-        def until_called(server: EmbeddingServer) -> None:
-            before = len(server.servicer.requests)
-            wait_until(lambda: len(server.servicer.requests) > before + 50)
+        def until_called(server: EmbeddingService) -> None:
+            before = len(server.messages)
+            wait_until(lambda: len(server.messages) > before + 50)
 
         def only_the_other_is_called() -> bool:
             until_called(other)
-            before = len(embedding.servicer.requests)
+            before = len(embedding.messages)
             until_called(other)
-            return len(embedding.servicer.requests) == before
+            return len(embedding.messages) == before
 
         with steady_load(http.base_url) as outcomes:
             until_called(embedding)

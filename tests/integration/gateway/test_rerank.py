@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.embedding_server import MODEL as EMBEDDING_MODEL
-from tests.integration.gateway.embedding_server import EmbeddingServer
-from tests.integration.gateway.reranking_server import MODEL, RerankingServer, tokens_of
+from tests.integration.gateway.reranking_server import RerankingServer, tokens_of
+from torchless.clients.testing import EMBEDDING_MODEL, EmbeddingService
+from torchless.clients.testing import RERANKING_MODEL as MODEL
 from torchless.contracts.reranking.v1 import reranking_pb2 as pb
 
 QUERY = "swifts sleep"
@@ -66,7 +67,7 @@ def test_null_and_unknown_fields_count_as_absent(http: httpx.Client, reranking: 
     ]
     null = rerank(http, path, **dict.fromkeys(names), priority=3, user=None, texts=None)
     assert null["results"] == absent["results"]
-    assert reranking.servicer.requests[-1] == reranking.servicer.requests[-2]
+    assert reranking.messages[-1] == reranking.messages[-2]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -94,7 +95,7 @@ def test_documents_are_answered_where_they_are_wanted(http: httpx.Client, path: 
 def test_documents_that_are_objects(http: httpx.Client, reranking: RerankingServer, path: str) -> None:
     documents = [{"text": "bread", "page": 3, "tags": ["food"]}, "swifts sleep", {"text": "swifts", "title": "Apus"}]
     body = rerank(http, path, documents=documents, return_documents=True)
-    assert list(reranking.servicer.requests[-1].queries[0].documents) == ["bread", "swifts sleep", "swifts"]
+    assert list(reranking.messages[-1].queries[0].documents) == ["bread", "swifts sleep", "swifts"]
     assert documents_of(body) == [{"text": "swifts sleep"}, {"text": "swifts", "title": "Apus"}, {"text": "bread"}]
 
 
@@ -102,7 +103,7 @@ def test_documents_that_are_objects(http: httpx.Client, reranking: RerankingServ
 def test_fields_that_make_the_text(http: httpx.Client, reranking: RerankingServer, path: str) -> None:
     documents = [{"text": "swifts", "title": "sleep"}, {"title": "bread"}, "as it is", {"title": None, "text": "cats"}]
     rerank(http, path, documents=documents, rank_fields=["title", "text"])
-    sent = list(reranking.servicer.requests[-1].queries[0].documents)
+    sent = list(reranking.messages[-1].queries[0].documents)
     assert sent == ["sleep\nswifts", "bread", "as it is", "cats"]
 
 
@@ -123,7 +124,7 @@ def test_forms_of_scores(
 ) -> None:
     body = rerank(http, path, **fields)
     assert order_of(body) == (RAW if form == pb.SCORE_FORM_RAW else ORDER)
-    assert reranking.servicer.requests[-1].score_form == form
+    assert reranking.messages[-1].score_form == form
 
 
 LONG_DOCUMENTS: list[tuple[dict[str, Any], tuple[int, int]]] = [
@@ -142,7 +143,7 @@ def test_options_choose_how_long_documents_are_read(
 ) -> None:
     query = "queries" if path == "/score" else "query"
     assert http.post(path, json={query: QUERY, "documents": DOCUMENTS, **fields}).status_code == 200
-    sent = reranking.servicer.requests[-1]
+    sent = reranking.messages[-1]
     assert (sent.long_documents, sent.max_tokens_per_doc) == expected
 
 
@@ -198,7 +199,7 @@ def test_truncation_of_texts(
     http: httpx.Client, reranking: RerankingServer, fields: dict[str, Any], long_documents: int
 ) -> None:
     assert http.post("/rerank", json={"query": QUERY, "texts": DOCUMENTS, **fields}).status_code == 200
-    assert reranking.servicer.requests[-1].long_documents == long_documents
+    assert reranking.messages[-1].long_documents == long_documents
 
 
 def test_texts_are_not_cut_where_the_gateway_is_told_so(gateway: Gateway, reranking: RerankingServer) -> None:
@@ -238,7 +239,7 @@ def test_scores_of_one_with_each(http: httpx.Client, reranking: RerankingServer,
         scores = [0.0, 1.0, 0.5, 0.5]
         assert body["data"] == [{"index": i, "object": "score", "score": score} for i, score in enumerate(scores)]
         assert (body["object"], body["model"], body["usage"]) == ("list", MODEL.id, USAGE)
-        (sent,) = reranking.servicer.requests[-1].queries
+        (sent,) = reranking.messages[-1].queries
         assert (sent.query, list(sent.documents)) == (QUERY, DOCUMENTS)
 
 
@@ -246,7 +247,7 @@ def test_scores_pair_by_pair_in_one_call(http: httpx.Client, reranking: Rerankin
     body = {"text_1": ["a b", "a b", "c"], "text_2": ["b", "x", "c"]}
     scores = [entry["score"] for entry in http.post("/score", json=body).json()["data"]]
     assert scores == [0.5, 0.0, 1.0]
-    (sent,) = reranking.servicer.requests
+    (sent,) = reranking.messages
     assert [(query.query, list(query.documents)) for query in sent.queries] == [
         ("a b", ["b"]),
         ("a b", ["x"]),
@@ -275,7 +276,7 @@ def test_aliases_and_the_model_of_texts(gateway: Gateway, reranking: RerankingSe
             assert rerank(http, "/v2/rerank", model=name)["model"] == MODEL.id
         assert http.post("/v2/rerank", json={"query": "a", "documents": ["b"], "model": "embeds"}).status_code == 404
         assert http.post("/rerank", json={"query": "a", "texts": ["b"]}).status_code == 200
-        assert reranking.servicer.requests[-1].model == MODEL.id
+        assert reranking.messages[-1].model == MODEL.id
     with gateway(**settings, tei={"rerank_model": "no/such"}) as http:
         answer = http.post("/rerank", json={"query": "a", "texts": ["b"]})
         assert (answer.status_code, answer.json()["error_type"]) == (404, "Validation")
@@ -294,10 +295,10 @@ def test_models_that_rerank_are_listed(http: httpx.Client) -> None:
 
 
 def test_models_that_embed_are_listed_without_the_others(
-    gateway: Gateway, embedding: EmbeddingServer, reranking: RerankingServer, free_address: str
+    gateway: Gateway, embedding: EmbeddingService, reranking: RerankingServer, free_address: str
 ) -> None:
     for address in ("", free_address, reranking.address):
-        reranking.servicer.delay_s = 60
+        reranking.latency_s = 60
         settings = {"embedding": {"address": embedding.address}, "health": {"timeout_s": 0.2}}
         with gateway(**settings, reranking={"address": address}) as http:
             for path in ("/v1/models", "/models"):
@@ -308,35 +309,34 @@ def test_models_that_embed_are_listed_without_the_others(
 
 
 def test_a_model_that_both_services_serve_is_listed_once(
-    gateway: Gateway, embedding: EmbeddingServer, reranking: RerankingServer, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, embedding: EmbeddingService, reranking: RerankingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    same = pb.Model(id=EMBEDDING_MODEL.id, created=5)
-    monkeypatch.setattr("tests.integration.gateway.reranking_server.MODEL", same)
+    monkeypatch.setattr(reranking, "model", replace(MODEL, id=EMBEDDING_MODEL.id, created=5))
     with gateway(embedding={"address": embedding.address}, reranking={"address": reranking.address}) as http:
         (entry,) = http.get("/v1/models").json()["data"]
         assert (entry["id"], entry["capabilities"]) == (EMBEDDING_MODEL.id, ["embed", "rerank"])
 
 
 def test_the_deadline_is_that_of_reranking(
-    gateway: Gateway, http: httpx.Client, embedding: EmbeddingServer, reranking: RerankingServer
+    gateway: Gateway, http: httpx.Client, embedding: EmbeddingService, reranking: RerankingServer
 ) -> None:
     # gRPC rounds deadlines up on the wire, those of about a hundred seconds to whole ones.
     for path in (*PATHS, "/score"):
         sides = {"queries": "a", "documents": ["b"]} if path == "/score" else {"query": "a", "documents": ["b"]}
         http.post(path, json=sides)
-        assert 55 < (reranking.servicer.deadline_s or 0) < 60.1
+        assert 55 < (reranking.requests[-1].deadline_s or 0) < 60.1
         http.post(path, json=sides, headers={"x-request-timeout-s": "7"})
-        assert 5 < (reranking.servicer.deadline_s or 0) < 7.1
+        assert 5 < (reranking.requests[-1].deadline_s or 0) < 7.1
     http.post("/embed", json={"inputs": "one"})
-    assert (embedding.servicer.deadline_s or 99) < 30.1
+    assert (embedding.requests[-1].deadline_s or 99) < 30.1
     settings: dict[str, Any] = {"reranking": {"address": reranking.address, "deadline_s": 200}}
     with gateway(**settings, limits={"max_deadline_s": 100}) as capped:
         capped.post("/rerank", json={"query": "a", "texts": ["b"]})
-        assert 90 < (reranking.servicer.deadline_s or 0) < 101.1
+        assert 90 < (reranking.requests[-1].deadline_s or 0) < 101.1
 
 
 def test_request_id_trace_and_deadline_travel_to_the_service(http: httpx.Client, reranking: RerankingServer) -> None:
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     http.post("/rerank", json={"query": "a", "texts": ["b"]}, headers={"x-request-id": "r-1", "traceparent": trace})
-    assert reranking.servicer.metadata["x-request-id"] == "r-1"
-    assert reranking.servicer.metadata["traceparent"] == trace
+    assert reranking.requests[-1].metadata["x-request-id"] == "r-1"
+    assert reranking.requests[-1].metadata["traceparent"] == trace

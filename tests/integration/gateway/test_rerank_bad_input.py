@@ -15,6 +15,7 @@ import pytest
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.error_bodies import message_of
 from tests.integration.gateway.reranking_server import RerankingServer
+from tests.waiting import wait_until
 from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_large, invalid_input
 
 
@@ -69,15 +70,15 @@ def test_as_many_documents_as_are_taken_and_one_more(
     http: httpx.Client, reranking: RerankingServer, route: Route
 ) -> None:
     assert route.post(http, documents=["b"] * 10_000).status_code == 200
-    assert len(reranking.servicer.requests[-1].queries[0].documents) == 10_000
+    assert len(reranking.messages[-1].queries[0].documents) == 10_000
     refused(route, route.post(http, documents=["b"] * 10_001), 413, f"{route.documents}: holds 10001 texts; ")
-    assert len(reranking.servicer.requests) == 1
+    assert len(reranking.messages) == 1
     assert route.post(http).status_code == 200
 
 
 def test_a_document_of_a_megabyte(http: httpx.Client, reranking: RerankingServer, route: Route) -> None:
     assert route.post(http, documents=["b", "x" * 1_000_000]).status_code == 200
-    assert len(reranking.servicer.requests[-1].queries[0].documents[1]) == 1_000_000
+    assert len(reranking.messages[-1].queries[0].documents[1]) == 1_000_000
     answer = route.post(http, documents=["b", "x" * 1_000_001])
     refused(route, answer, 413, f"{route.documents}[1]: has 1000001 characters; it takes at most 1000000")
     refused(route, route.post(http, query="x" * 100_001), 413, f"{route.query}: has 100001 characters")
@@ -162,10 +163,10 @@ def test_an_unknown_model(http: httpx.Client, route: Route) -> None:
 def test_scores_that_are_no_numbers_are_an_error_and_no_order(
     http: httpx.Client, reranking: RerankingServer, route: Route, broken: float
 ) -> None:
-    reranking.servicer.broken_score = broken
+    reranking.broken_score = broken
     status = 424 if route.family == "tei" else 500
     refused(route, route.post(http), status, "the model returned a score that is not a finite number")
-    reranking.servicer.broken_score = None
+    reranking.broken_score = None
     assert route.post(http).status_code == 200
 
 
@@ -184,13 +185,13 @@ TEI_STATUSES = {**STATUSES, ErrorKind.INTERNAL: 424, ErrorKind.INVALID_INPUT: 41
 @pytest.mark.parametrize("kind", STATUSES)
 def test_errors_of_the_service(http: httpx.Client, reranking: RerankingServer, route: Route, kind: ErrorKind) -> None:
     status = (TEI_STATUSES if route.family == "tei" else STATUSES)[kind]
-    reranking.servicer.failure = TorchlessError(kind, "as the service says", retry_after_s=2.2)
+    reranking.error = TorchlessError(kind, "as the service says", retry_after_s=2.2)
     answer = route.post(http)
     refused(route, answer, status, "as the service says")
     assert answer.headers.get("retry-after") == ("3" if status in {429, 503} else None)
     if route.family in {"shared", "vllm"} and kind is ErrorKind.GPU_UNAVAILABLE:
         assert answer.json()["error"]["code"] == "gpu_unavailable"
-    reranking.servicer.failure = None
+    reranking.error = None
     assert route.post(http).status_code == 200
 
 
@@ -208,7 +209,7 @@ FIELDS: list[tuple[str, Callable[[Route], str]]] = [
 def test_errors_name_the_callers_field(
     http: httpx.Client, reranking: RerankingServer, route: Route, of_service: str, of_caller: Callable[[Route], str]
 ) -> None:
-    reranking.servicer.failure = input_too_large(of_service, "is too much")
+    reranking.error = input_too_large(of_service, "is too much")
     answer = route.post(http, documents=["b", "c"])
     assert message_of(route.family, answer) == f"{of_caller(route)}: is too much"
     if route.family in {"shared", "vllm"}:
@@ -218,7 +219,7 @@ def test_errors_name_the_callers_field(
 def test_errors_about_pairs_name_the_pair(http: httpx.Client, reranking: RerankingServer) -> None:
     body = {"queries": ["a", "b"], "items": ["c", "d"]}
     for of_service, said in (("queries[1].query", "queries[1]"), ("queries[1].documents[0]", "items[1]")):
-        reranking.servicer.failure = invalid_input(of_service, "is wrong")
+        reranking.error = invalid_input(of_service, "is wrong")
         assert http.post("/score", json=body).json()["error"]["message"] == f"{said}: is wrong"
 
 
@@ -236,23 +237,23 @@ def test_without_a_reranking_service(gateway: Gateway, route: Route, free_addres
 
 
 def test_a_deadline_is_kept(http: httpx.Client, reranking: RerankingServer, route: Route) -> None:
-    reranking.servicer.delay_s = 60
+    reranking.latency_s = 60
     answer = route.post(http, headers={"x-request-timeout-s": "0.2"})
     refused(route, answer, 504, "")
-    assert reranking.servicer.cancelled.wait(10)
-    reranking.servicer.reset()
+    wait_until(lambda: reranking.cancelled > 0, within_s=10)
+    reranking.reset()
     assert route.post(http).status_code == 200
 
 
 def test_a_caller_that_hangs_up_is_not_worked_for(http: httpx.Client, reranking: RerankingServer, route: Route) -> None:
     body = json.dumps({route.query: "a", route.documents: ["b"]}).encode()
-    reranking.servicer.delay_s = 60
+    reranking.latency_s = 60
     head = f"POST {route.path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     with socket.create_connection((http.base_url.host, http.base_url.port or 80), timeout=10) as connection:
         connection.sendall(head + body)
-        assert reranking.servicer.begun.wait(10)
-    assert reranking.servicer.cancelled.wait(10)
-    reranking.servicer.reset()
+        wait_until(lambda: reranking.in_flight > 0, within_s=10)
+    wait_until(lambda: reranking.cancelled > 0, within_s=10)
+    reranking.reset()
     assert route.post(http).status_code == 200
 
 

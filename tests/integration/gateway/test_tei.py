@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.embedding_server import MODEL, EmbeddingServer, vector_of
+from torchless.clients.testing import EMBEDDING_MODEL as MODEL
+from torchless.clients.testing import EmbeddingService, vector_of
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 
 LONG = " ".join(["word"] * 100)
@@ -50,12 +51,12 @@ def test_embed_takes_token_ids_of_the_model(http: httpx.Client) -> None:
         ({"truncate": False, "truncation_direction": "Left"}, pb.TRUNCATION_NONE),
     ],
 )
-def test_truncation(http: httpx.Client, embedding: EmbeddingServer, fields: dict[str, Any], truncation: int) -> None:
+def test_truncation(http: httpx.Client, embedding: EmbeddingService, fields: dict[str, Any], truncation: int) -> None:
     assert http.post("/embed", json={"inputs": "one", **fields}).status_code == 200
-    assert embedding.servicer.requests[-1].truncation == truncation
+    assert embedding.messages[-1].truncation == truncation
 
 
-def test_an_over_long_input_is_refused_where_it_may_not_be_cut(gateway: Gateway, embedding: EmbeddingServer) -> None:
+def test_an_over_long_input_is_refused_where_it_may_not_be_cut(gateway: Gateway, embedding: EmbeddingService) -> None:
     with gateway(embedding={"address": embedding.address}, tei={"auto_truncate": False}) as http:
         answer = http.post("/embed", json={"inputs": ["one", LONG]})
         cut = http.post("/embed", json={"inputs": LONG, "truncate": True})
@@ -120,7 +121,7 @@ def test_inputs_outside_the_vocabulary_get_422(http: httpx.Client, path: str, bo
     assert answer.json()["error"].startswith(said)
 
 
-def test_more_than_is_tokenized_or_decoded_at_once(gateway: Gateway, embedding: EmbeddingServer) -> None:
+def test_more_than_is_tokenized_or_decoded_at_once(gateway: Gateway, embedding: EmbeddingService) -> None:
     limits = {"tokenize_characters": 10}
     with gateway(embedding={"address": embedding.address}, limits=limits) as http:
         for path, fits, too_many, said in (
@@ -130,11 +131,11 @@ def test_more_than_is_tokenized_or_decoded_at_once(gateway: Gateway, embedding: 
             ("/decode", {"ids": [1] * 10}, {"ids": [1] * 11}, "ids: has 11 token ids"),
         ):
             assert http.post(path, json=fits).status_code == 200
-            embedding.servicer.requests.clear()
+            embedding.requests.clear()
             refused = http.post(path, json=too_many)
             assert (refused.status_code, refused.json()["error_type"]) == (413, "Validation")
             assert refused.json()["error"].startswith(said)
-            assert embedding.servicer.requests == []
+            assert embedding.messages == []
 
 
 def test_info(http: httpx.Client) -> None:
@@ -146,7 +147,7 @@ def test_info(http: httpx.Client) -> None:
     assert (info["max_client_batch_size"], info["auto_truncate"]) == (2048, True)
 
 
-def test_a_configured_model_that_is_not_served(gateway: Gateway, embedding: EmbeddingServer) -> None:
+def test_a_configured_model_that_is_not_served(gateway: Gateway, embedding: EmbeddingService) -> None:
     with gateway(embedding={"address": embedding.address}, tei={"model": "no/such"}) as http:
         for answer in (http.get("/info"), http.post("/embed", json={"inputs": "one"})):
             assert answer.status_code == 404

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from itertools import chain
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from torchless.contracts.embedding.v1.embedding_pb2_grpc import (
 )
 from torchless.contracts.errors import ResourceType, TorchlessError, input_too_large, invalid_input, not_found
 from torchless.contracts.grpc_status import to_status
+from torchless.contracts.types.v1 import types_pb2
 
 EMBEDDING_MODEL = EmbeddingModelInfo(
     id="testing/hashes",
@@ -57,7 +57,8 @@ class EmbeddingService(InProcessService, EmbeddingServiceServicer):
             answer = await client.embed(["a text"])
             np.testing.assert_array_equal(answer.vectors[0], vector_of("a text"))
 
-    The prompt named `query` is the text `query: `. Token ids stand for texts of numbers.
+    The prompt named `query` is the text `query: `. The ids of a text's words count
+    from 3, and token ids stand for texts of numbers.
 
     Args:
         model: The model that it says it serves; `EMBEDDING_MODEL` with other `dimensions`, for instance.
@@ -137,6 +138,7 @@ class EmbeddingService(InProcessService, EmbeddingServiceServicer):
         return pb.GenerateEmbeddingsResponse(
             model=self.model.id,
             revision=self.model.revision,
+            timings=types_pb2.Timings(**asdict(self.timings)),
             embeddings=matrix.to_message(np.stack(vectors)),
             token_counts=map(len, tokens),
         )
@@ -167,9 +169,8 @@ class EmbeddingService(InProcessService, EmbeddingServiceServicer):
 
     def _words(self, text: str) -> list[pb.Token]:
         tokens, start = [], 0
-        for word in text.split():
+        for token_id, word in enumerate(text.split(), len(_SPECIAL) + 1):
             start = text.index(word, start)
-            token_id = len(_SPECIAL) + 1 + crc32(word.encode()) % (self.model.vocabulary_size - len(_SPECIAL) - 1)
             tokens.append(pb.Token(id=token_id, text=word, start=start, stop=start + len(word)))
             start += len(word)
         return tokens

@@ -14,6 +14,7 @@ from torchless.contracts.reranking.v1.reranking_pb2_grpc import (
     RerankingServiceServicer,
     add_RerankingServiceServicer_to_server,
 )
+from torchless.contracts.types.v1 import types_pb2
 
 RERANKING_MODEL = RerankingModelInfo(
     id="testing/words",
@@ -79,6 +80,7 @@ class RerankingService(InProcessService, RerankingServiceServicer):
         return pb.RerankBatchResponse(
             model=self.model.id,
             revision=self.model.revision,
+            timings=types_pb2.Timings(**asdict(self.timings)),
             queries=[self._scored(query, is_raw) for query in request.queries],
         )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
 import grpc
@@ -17,6 +17,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_status import rpc_status
 
 from torchless.clients.sync import background
+from torchless.clients.timings import NO_TIMINGS
 from torchless.contracts.errors import TorchlessError
 from torchless.contracts.grpc_status import to_status
 
@@ -44,6 +45,16 @@ class ReceivedRequest:
     """Seconds that the caller waits from the arrival; None: no deadline."""
 
 
+class _Health(health_aio.HealthServicer):
+    """Health checks that take `latency_s` seconds."""
+
+    latency_s = 0.0
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await asyncio.sleep(self.latency_s)
+        return await super().Check(request, context)
+
+
 class InProcessService:
     """Base of the services: the server, its health, and what tests control and see.
 
@@ -63,6 +74,8 @@ class InProcessService:
         self.port = port
         self.in_flight = 0
         """Calls and streams being answered now."""
+        self._health = _Health()
+        self._latency_changed = asyncio.Event()
         self._server: grpc.aio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.reset()
@@ -70,20 +83,33 @@ class InProcessService:
     def reset(self) -> None:
         """Restores the behaviour of a new service and forgets all requests."""
         self.latency_s = 0.0
-        """Time before each answer, in seconds."""
         self.error: TorchlessError | None = None
         """Error of every request; None: requests are answered."""
         self.requests: list[ReceivedRequest] = []
         """Requests and frames of streams, in the order of their arrival."""
+        self.timings = NO_TIMINGS
+        """Timings in the responses of services that report them."""
         self.cancelled = 0
         """Calls and streams that their caller cancelled, or that ran out of time."""
         self._next_errors: deque[TorchlessError] = deque()
         self.serving = True
+        self.health_latency_s = 0.0
 
     @property
     def address(self) -> str:
         """The address for a client, `host:port`."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def latency_s(self) -> float:
+        """Time before each answer, in seconds; a change also applies to requests that wait already."""
+        return self._latency_s
+
+    @latency_s.setter
+    def latency_s(self, seconds: float) -> None:
+        self._latency_s = seconds
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake)
 
     @property
     def serving(self) -> bool:
@@ -96,6 +122,20 @@ class InProcessService:
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._report_health(), self._loop)
 
+    @property
+    def health_latency_s(self) -> float:
+        """Time before the answer to a health check, in seconds."""
+        return self._health.latency_s
+
+    @health_latency_s.setter
+    def health_latency_s(self, seconds: float) -> None:
+        self._health.latency_s = seconds
+
+    @property
+    def messages(self) -> list[Any]:
+        """The messages of `requests`."""
+        return [request.message for request in self.requests]
+
     def fail_next(self, error: TorchlessError, times: int = 1) -> None:
         """Answers the next `times` requests with `error`."""
         self._next_errors.extend([error] * times)
@@ -105,7 +145,6 @@ class InProcessService:
         self._loop = asyncio.get_running_loop()
         self._server = grpc.aio.server(options=_OPTIONS)
         type(self).add_to_server(self, self._server)
-        self._health = health_aio.HealthServicer()
         await self._report_health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.port = self._server.add_insecure_port(self.address)
@@ -121,18 +160,14 @@ class InProcessService:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.stop()
 
     def __enter__(self) -> Self:
         background.current().run(self.start())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         background.current().run(self.stop())
 
     async def _report_health(self) -> None:
@@ -160,12 +195,22 @@ class InProcessService:
         finally:
             self.in_flight -= 1
 
+    async def _wait(self) -> None:
+        arrived = time.monotonic()
+        while (remaining_s := arrived + self.latency_s - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(remaining_s):
+                    await self._latency_changed.wait()
+
+    def _wake(self) -> None:
+        self._latency_changed.set()
+        self._latency_changed = asyncio.Event()
+
     async def _receive(self, message: Message, context: Context) -> None:
         """Records a message, waits for the latency, and raises the error that is due."""
         metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
         self.requests.append(ReceivedRequest(message, metadata, context.time_remaining()))
-        if self.latency_s:
-            await asyncio.sleep(self.latency_s)
+        await self._wait()
         error = self._next_errors.popleft() if self._next_errors else self.error
         if error is not None:
             raise error.copy()

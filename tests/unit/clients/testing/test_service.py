@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -65,6 +66,15 @@ async def test_latency_delays_answers_and_expired_calls_are_counted_as_cancelled
         assert await kind_of(client, timeout_s=0.05) is ErrorKind.DEADLINE
         await until(lambda: service.cancelled == 1)  # the service learns of it a moment later
         assert service.in_flight == 0
+
+
+async def test_lower_latency_answers_waiting_requests() -> None:
+    async with EmbeddingService() as service, EmbeddingClient(service.address) as client:
+        service.latency_s = 60
+        call = asyncio.create_task(kind_of(client))
+        await until(lambda: service.in_flight == 1)
+        service.latency_s = 0
+        assert await call is None
 
 
 async def test_serving_sets_the_reported_health() -> None:
