@@ -21,6 +21,7 @@ from torchless.clients.metrics import ClientMetrics
 from torchless.clients.retry import RetryBudget, RetryPlan, plan_retry
 from torchless.clients.settings import ClientSettings
 from torchless.clients.streams.resumable_stream import ResumableStream
+from torchless.clients.translate import out_of_time
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 Request = TypeVar("Request", bound=Message)
@@ -151,7 +152,10 @@ class Caller(Generic[Stub]):
                 try:
                     with endpoint.call(ticket):
                         call: Any = method(endpoint.stub)(request, timeout=deadline.timeout_s, metadata=metadata)
-                        response: Response = await call
+                        response: Response | None = await call
+                        if response is None:
+                            # When a response arrives as the deadline passes, gRPC can report OK without its message.
+                            raise out_of_time(self._capability)
                         return response
                 except TorchlessError as error:
                     failure = error

@@ -19,7 +19,7 @@ from torchless.clients.settings import ClientSettings
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
-Outcome = TorchlessError | pb.ListModelsResponse
+Outcome = TorchlessError | pb.ListModelsResponse | None
 
 
 class Script:
@@ -140,6 +140,13 @@ async def test_the_deadline_shrinks_from_attempt_to_attempt(make: Made) -> None:
     script = Script(failed(ErrorKind.UNREACHABLE), failed(ErrorKind.UNREACHABLE), GOOD)
     await call(make(3), script, deadline_s=5)
     assert 5 >= script.timeouts[0] > script.timeouts[1] > script.timeouts[2] > 0
+
+
+async def test_response_that_grpc_lost_at_the_deadline_is_a_deadline_error(make: Made) -> None:
+    script = Script(None)
+    with pytest.raises(TorchlessError) as caught:
+        await call(make(1), script)
+    assert (caught.value.kind, script.attempts) == (ErrorKind.DEADLINE, 1)
 
 
 async def test_no_retry_pause_outlasts_the_deadline(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
