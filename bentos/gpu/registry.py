@@ -191,7 +191,7 @@ class LeaseRegistry:
             LeaseState.RELEASED: "the allocation was released",
             None: "there is no allocation with this id",
         }
-        raise not_found(ResourceType.LEASE, lease_id[:200], messages[how], reason=how.value if how else "unknown")
+        raise not_found(ResourceType.LEASE, lease_id, messages[how], reason=how.value if how else "unknown")
 
     def _expire(self, now: float) -> list[Event]:
         over = [lease for lease in self._live.values() if lease.expires <= now]

@@ -117,7 +117,7 @@ class ModelPool(Generic[M, L, P, R]):
             served = ", ".join(self._models)
             raise not_found(
                 ResourceType.MODEL,
-                model_id[:200],
+                model_id,
                 f"model: {model_id[:200]!r} is not served; the served models are: {served}",
             )
         return found

@@ -14,6 +14,7 @@ import grpc
 
 from torchless.contracts.field_path import FieldPath, format_path, parse_path
 
+_MAX_RESOURCE_NAME = 200
 ERROR_DOMAIN = "torchless"
 """Domain of the `google.rpc.ErrorInfo` that carries a kind."""
 TOO_LATE = "too_late"
@@ -291,8 +292,10 @@ def input_too_large(path: FieldPath | str, description: str, **metadata: str) ->
 
 
 def not_found(type: ResourceType, name: str, message: str, **metadata: str) -> TorchlessError:  # noqa: A002
-    """A NOT_FOUND about one resource."""
-    return TorchlessError(ErrorKind.NOT_FOUND, message, metadata=metadata, resource=Resource(type, name))
+    """A NOT_FOUND about one resource; of a long name, only the beginning is kept."""
+    # gRPC trailers are small, and the name is whatever the caller sent.
+    resource = Resource(type, name[:_MAX_RESOURCE_NAME])
+    return TorchlessError(ErrorKind.NOT_FOUND, message, metadata=metadata, resource=resource)
 
 
 def _about_field(

@@ -20,6 +20,7 @@ from torchless.contracts.errors import (
     Retry,
     TorchlessError,
     invalid_input,
+    not_found,
 )
 from torchless.contracts.grpc_status import from_status, to_status
 
@@ -134,3 +135,7 @@ def test_a_copy_is_another_exception_that_says_the_same() -> None:
     copy = error.copy()
     assert copy is not error
     assert vars(copy) == vars(error)
+
+
+def test_the_name_of_a_resource_is_cut_to_fit_a_trailer() -> None:
+    assert not_found(ResourceType.LEASE, "x" * 100_000, "m").resource == Resource(ResourceType.LEASE, "x" * 200)
