@@ -85,7 +85,7 @@ def answers(python: str, installed: list[str], folder: Path, stack: RunningStack
     program = str(folder / "bin/python")
     pip("--python", program, "install", "--quiet", "--prefer-binary", *installed)
     (closed,) = free_ports(1)
-    addresses = [stack.embedding_address, stack.reranking_address, f"127.0.0.1:{closed}"]
+    addresses = [stack.addresses["embedding"], stack.addresses["reranking"], f"127.0.0.1:{closed}"]
     command = [program, "-W", "error", "-I", str(PROGRAM), *addresses]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -99,7 +99,7 @@ def check(found: dict[str, Any]) -> None:
     assert found["ready"] == [True, True]
     assert found["shape"] == [2, 384]
     assert found["order"] == [1, 0]
-    assert found["refusal"] == {"kind": "INVALID_INPUT", "violations": {"texts[1]": "is empty"}}
+    assert found["refusal"] == {"kind": "INVALID_INPUT", "violations": {"texts[1]": "must not be empty"}}
     assert found["breaker"] == ["UNREACHABLE", "CIRCUIT_OPEN"]
 
 
