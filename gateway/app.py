@@ -7,12 +7,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Scope
 
 from gateway.apis.families import FAMILIES, family_of
 from gateway.apis.operation.routes import METRICS, PAGES
 from gateway.http.exceptions import GatewayDefectError, MethodNotAllowedError, unknown_route
-from gateway.http.identity import Authenticator, IdentityMiddleware
+from gateway.http.identity import IdentityMiddleware
 from gateway.http.middleware import RequestMiddleware
 from gateway.http.openapi import OpenAPI
 from gateway.services import Services
@@ -30,7 +29,7 @@ def compose(services: Services) -> Starlette:
         routes=[*(route for family in FAMILIES for route in family.routes), *PAGES],
         middleware=[
             Middleware(RequestMiddleware, metrics=services.instruments, draining=services.draining),
-            Middleware(IdentityMiddleware, authenticator=_authenticator),
+            Middleware(IdentityMiddleware),
         ],
         exception_handlers={HTTPException: _answer_without_route, Exception: _answer_defect},
     )
@@ -47,11 +46,6 @@ async def close(app: Starlette) -> None:
     services: Services = app.state.services
     services.instruments.close()
     await services.close()
-
-
-def _authenticator(scope: Scope) -> Authenticator:
-    services: Services = scope["app"].state.services
-    return services.authenticator
 
 
 async def _answer_without_route(request: Request, error: Exception) -> Response:

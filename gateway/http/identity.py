@@ -6,7 +6,6 @@ reads credentials.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,21 +60,22 @@ class IdentityMiddleware:
     open to everyone, and each API answers errors in its own body: `require_scope` refuses it. A WebSocket is closed
     before it is accepted, which servers answer with 403.
 
+    The authenticator is that of `app.state.services`, which a reload replaces.
+
     Args:
         app: The application behind it.
-        authenticator: Gives the authenticator that is in force for a request.
     """
 
-    def __init__(self, app: ASGIApp, authenticator: Callable[[Scope], Authenticator]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request (https://asgi.readthedocs.io)."""
         if scope["type"] in {"http", "websocket"}:
             state = scope["state"] = dict(scope.get("state", {}))
+            authenticator: Authenticator = scope["app"].state.services.authenticator
             try:
-                state["principal"] = await self._authenticator(scope).authenticate(scope)
+                state["principal"] = await authenticator.authenticate(scope)
             except TorchlessError as error:
                 if scope["type"] == "websocket":
                     await receive()
