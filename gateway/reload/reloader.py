@@ -111,19 +111,26 @@ class Reloader:
     async def _watch(self) -> None:
         """Wakes `run` when something changes in a folder on the way to the file, and every `check_s`."""
         timeout_ms = int(self._check_s * 1000)
+        loop = asyncio.get_running_loop()
         reported = False
         while True:
-            folders = watched_folders(self._path)
-            changes = awatch(
-                *folders, watch_filter=None, recursive=False, rust_timeout=timeout_ms, yield_on_timeout=True
-            )
             try:
+                # Begun again after each change: a watch does not follow a path to the folder that replaces another.
+                changes = awatch(
+                    *watched_folders(self._path),
+                    watch_filter=None,
+                    recursive=False,
+                    rust_timeout=timeout_ms,
+                    yield_on_timeout=True,
+                )
+                loop.call_soon(self._wake_if_wanted)  # once the watch has begun; what changed before is not reported
                 async with aclosing(changes):
-                    async for _ in changes:
-                        self._wake_if_wanted()
-                        if watched_folders(self._path) != folders:
-                            break
-            except OSError as error:  # a folder that has just gone, or no inotify watch left
+                    await anext(changes)
+                self._wake_if_wanted()
+            except (
+                OSError,
+                RuntimeError,
+            ) as error:  # a folder that has just gone, no inotify watch left, a failed watch
                 if not reported:
                     how = "the settings file cannot be watched (%s); checking it every %g s"
                     logger.warning(how, type(error).__name__, self._check_s)

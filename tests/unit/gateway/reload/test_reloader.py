@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from gateway.http.draining import Draining
 from gateway.http.metrics import Instruments
@@ -322,11 +325,48 @@ async def test_a_missing_folder_and_its_return_are_noticed(tmp_path: Path, monke
     await watched.close()
 
 
+def by_rename(folder: Path, content: str) -> None:
+    """Puts another folder in the place of `folder`, as deployments do."""
+    new = folder.with_suffix(".new")
+    new.mkdir()
+    (new / "gateway.yaml").write_text(content)
+    folder.rename(folder.with_suffix(f".{time.monotonic_ns()}"))
+    new.rename(folder)
+
+
+def by_removal(folder: Path, content: str) -> None:
+    """Removes `folder` and makes it again, mostly with the same inode number."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "gateway.yaml").write_text(content)
+
+
+@pytest.mark.parametrize("put", [by_rename, by_removal])
+async def test_the_file_in_a_folder_that_replaced_another_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: Callable[[Path, str], None]
+) -> None:
+    folder = tmp_path / "config"
+    folder.mkdir()
+    monkeypatch.setenv("TORCHLESS_GATEWAY_CONFIG", str(folder / "gateway.yaml"))
+    watched = Watched(folder / "gateway.yaml")
+    async with watched.running():
+        await until(lambda: watched.counted() == {"unchanged": 1})
+        for items in (4, 6):
+            put(folder, START.replace("3", str(items)))
+            await until(lambda items=items: watched.services.settings.limits.items == items)
+            watched.path.write_text(START.replace("3", str(items + 1)))
+            await until(lambda items=items: watched.services.settings.limits.items == items + 1)
+    await watched.close()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("OS file watch limit reached"), WatchfilesRustInternalError("error in underlying watcher")]
+)
 async def test_a_file_system_that_reports_no_changes_is_checked_now_and_then(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     async def refuse(*folders: Path, **options: object) -> AsyncIterator[None]:
-        raise OSError("OS file watch limit reached")
+        raise error
         yield
 
     monkeypatch.setattr(reloader, "awatch", refuse)
@@ -335,7 +375,7 @@ async def test_a_file_system_that_reports_no_changes_is_checked_now_and_then(
         await until(lambda: slow.counted() == {"unchanged": 1})
         watched.path.write_text(START.replace("3", "5"))
         await until(lambda: slow.services.settings.limits.items == 5)
-    assert caplog.text.count("cannot be watched (OSError); checking it every 0.05 s") == 1
+    assert caplog.text.count(f"cannot be watched ({type(error).__name__}); checking it every 0.05 s") == 1
     await slow.close()
 
 
