@@ -139,13 +139,8 @@ class Routes:
     ) -> None:
         """Registers handlers for POST requests to paths that several APIs share.
 
-        Args:
-            paths: The paths, the canonical one first.
-            scope: The scope that a caller needs.
-            bulkhead: Whose share of the worker's capacity a request takes.
-            variants: Each API's body, by the name of a field that only this body has.
-            about: Its name and docstring describe the route.
-            deadline: Seconds that a request may take when its caller sets no deadline.
+        Arguments are those of `post`, and `variants`, each API's body by the name of a field that only this body has;
+        `about`, whose name and docstring describe the route.
         """
         rules = _Rules(self.family, scope, bulkhead, deadline)
         self._add_post(paths, about, rules, by_field(variants), list(variants.values()))
@@ -162,14 +157,8 @@ class Routes:
     ) -> Callable[[StreamHandler], StreamHandler]:
         """Registers a handler for POST requests whose body is read piece by piece, such as uploads.
 
-        Args:
-            paths: The paths, the canonical one first.
-            scope: The scope that a caller needs.
-            bulkhead: Whose share of the worker's capacity a request takes.
-            media_type: The body's media type, for the OpenAPI document.
-            answer: The answer's type, for the OpenAPI document.
-            deadline: Seconds that a request may take when its caller sets no deadline.
-            body_mib: Largest body, in MiB.
+        Arguments are those of `post`, and `media_type`, the body's, for the OpenAPI document; `body_mib`, the largest
+        body in MiB.
         """
 
         def register(handler: StreamHandler) -> StreamHandler:
