@@ -20,7 +20,7 @@ def leave_with_parent() -> None:
     try:
         prctl = ctypes.CDLL(None, use_errno=True).prctl
     except (AttributeError, TypeError, OSError):
-        logger.warning("this platform cannot stop a process with its parent: if the supervisor is killed, workers stay")
+        logger.warning("this platform cannot end a process with its parent: workers outlive a killed supervisor")
         return
     if prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
         logger.warning("the kernel refused to tie this process to its parent: errno %d", ctypes.get_errno())

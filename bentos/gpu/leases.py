@@ -215,7 +215,7 @@ def _fitting(request: LeaseRequest, candidates: Sequence[DeviceReading], reserve
     if len(fitting) < request.device_count:
         raise input_too_large(
             "device_count",
-            f"{request.device_count} devices with {request.memory_mb} MiB do not exist; the maximum is {len(fitting)}",
+            f"must be at most {len(fitting)}, the number of devices that can hold {request.memory_mb} MiB",
             devices=str(len(fitting)),
         )
     return fitting

@@ -38,7 +38,7 @@ class WeightsSettings(SettingsGroup):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if self.path and self.package:
-            raise ValueError("give `path` or `package`, not both")
+            raise ValueError("set `path` or `package`, not both")
         return self
 
 

@@ -58,19 +58,19 @@ class InputLimits:
         total, most = sum(map(len, inputs)), self._limits.tokenize_characters
         if total > most:
             unit = "characters" if isinstance(inputs[0], str) else "token ids"
-            raise input_too_large(path, f"has {total} {unit} in all; one request takes at most {most}")
+            raise input_too_large(path, f"has {total} {unit} in total; the maximum per request is {most}")
 
     def _checked(self, inputs: Sequence[I], path_of: PathOfInput, path: FieldPath, unit: str) -> Sequence[I]:
         if not inputs:
             raise EmptyInputError(path, "is empty; send at least one input")
         if len(inputs) > self._limits.items:
-            raise input_too_large(path, f"holds {len(inputs)} inputs; one request takes at most {self._limits.items}")
+            raise input_too_large(path, f"holds {len(inputs)} inputs; the maximum is {self._limits.items}")
         most = self._limits.characters
         for index, each in enumerate(inputs):
             if not each:
                 raise EmptyInputError(path_of(index), f"has no {unit}; an input must not be empty")
             if len(each) > most:
-                raise input_too_large(path_of(index), f"has {len(each)} {unit}; an input takes at most {most}")
+                raise input_too_large(path_of(index), f"has {len(each)} {unit}; the maximum is {most}")
         return inputs
 
 

@@ -146,8 +146,8 @@ class RerankingUseCase:
         self._check_number(asked.texts, asked.path)
         self._check_number(read.texts, read.path)
         if len(asked.texts) not in {1, len(read.texts)}:
-            other = f"{format_path(read.path)} {len(read.texts)}"
-            raise invalid_input(asked.path, f"holds {len(asked.texts)} texts and {other}; send one, or as many of both")
+            other = f"{format_path(read.path)} holds {len(read.texts)}"
+            raise invalid_input(asked.path, f"holds {len(asked.texts)} texts but {other}; send one, or the same number")
         for index, query in enumerate(asked.texts):
             self._check_query(query, asked.path_of(index))
         for index, document in enumerate(read.texts):
@@ -178,7 +178,7 @@ class RerankingUseCase:
             raise EmptyInputError(path, "is empty; send at least one text")
         most = self._limits.documents
         if len(given) > most:
-            raise input_too_large(path, f"holds {len(given)} texts; one request takes at most {most}")
+            raise input_too_large(path, f"holds {len(given)} texts; the maximum is {most}")
 
     def _check_query(self, query: str, path: FieldPath) -> None:
         _check_length(query, path, self._limits.characters)
@@ -191,13 +191,13 @@ def _check_length(text: str, path: FieldPath, most: int) -> None:
     if not text:
         raise EmptyInputError(path, "has no characters; a text must not be empty")
     if len(text) > most:
-        raise input_too_large(path, f"has {len(text)} characters; it takes at most {most}")
+        raise input_too_large(path, f"has {len(text)} characters; the maximum is {most}")
 
 
 def _check_finite(given: DocumentScores) -> None:
     # An order of such scores would mean nothing.
     if not np.isfinite(given.scores).all():
-        raise TorchlessError(ErrorKind.INTERNAL, "the model returned a score that is not a finite number")
+        raise TorchlessError(ErrorKind.INTERNAL, "the model returned scores that are not finite")
 
 
 def _ranking(answer: Reranking, top_n: int) -> Ranking:

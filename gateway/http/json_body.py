@@ -73,7 +73,7 @@ def by_field(variants: Mapping[str, BodyVariant]) -> Callable[[bytes], ParsedBod
             variant = variants[found[0]]
             return ParsedBody(variant, partial(_validate, variant.body, content))
         answers = "; ".join(f"{name} gets the answer of {variant.family.name}" for name, variant in variants.items())
-        description = f"give one of {' and '.join(variants)}: {answers}"
+        description = f"send exactly one of {' and '.join(variants)}: {answers}"
         violations = tuple(FieldViolation((name,), description) for name in variants)
         raise MalformedRequestError(violations, f"{', '.join(variants)}: {description}")
 

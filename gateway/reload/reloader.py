@@ -97,7 +97,7 @@ class Reloader:
         if found == BLANK:
             wanted = SettingsError(*_EMPTY)
         if isinstance(wanted, SettingsError):
-            logger.error("the changed settings are refused, the previous ones stay in force: %s", wanted)
+            logger.error("the changed settings are refused; the previous ones stay in force: %s", wanted)
             self._refuse("; ".join(dict.fromkeys(wanted.faults)) or "see the gateway's log")
         else:
             await self._take(wanted)
@@ -148,7 +148,7 @@ class Reloader:
         except Exception as error:
             # The message may hold values.
             where = "".join(traceback.format_tb(error.__traceback__))
-            logger.error("a change of the settings failed: %s\n%s", type(error).__name__, where)
+            logger.error("the changed settings could not be applied: %s\n%s", type(error).__name__, where)
             self._refuse("a defect of the gateway; see its log")
 
     async def _take(self, wanted: GatewaySettings) -> None:
@@ -161,7 +161,7 @@ class Reloader:
             # A warning, so that it is seen where only warnings are logged.
             logger.warning("changed settings are in force: %s", ", ".join(names))
             if of_new := connection_settings(names):
-                logger.warning("of these, open connections keep the previous values of: %s", ", ".join(of_new))
+                logger.warning("open connections keep their previous values of: %s", ", ".join(of_new))
         self._services.reload_state.refused = None
         self._instruments.record_reload("applied" if names else "unchanged")
 

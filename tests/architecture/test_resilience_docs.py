@@ -30,7 +30,7 @@ from torchless.clients.endpoints.breaker import Breaker
 from torchless.clients.request_joining import JoiningSettings
 from torchless.clients.retry import plan_retry
 from torchless.clients.settings import BreakerSettings, ClientSettings, RetrySettings
-from torchless.contracts.errors import HTTP_STATUS, ErrorKind, TorchlessError
+from torchless.contracts.errors import ErrorKind, TorchlessError
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "resilience.md").read_text()
@@ -137,7 +137,7 @@ def test_error_table_agrees_with_the_behaviour() -> None:
     actual = [
         [
             kind.value,
-            str(HTTP_STATUS[kind]),
+            str(kind.policy.http_status),
             _retried(kind),
             _counts(kind),
             _yes(truth=kind.policy.resumes_stream),

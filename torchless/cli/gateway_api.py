@@ -97,7 +97,7 @@ class GatewayClient:
     def __init__(self, url: str, *, key: str = "", timeout_s: float = 60.0) -> None:
         if not key.isascii() or not key.isprintable() or key != key.strip():
             raise GatewayError(
-                "the API key is not valid: it must be printable ASCII characters, without spaces at its ends"
+                "the API key is not valid: it must be printable ASCII characters, without spaces at its start or end"
             )
         self._url = url
         self._keyed = bool(key)

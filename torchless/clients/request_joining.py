@@ -134,7 +134,7 @@ class Joining(Generic[Key, Answer]):
                 return await member.answer
         except TimeoutError:
             raise TorchlessError(
-                ErrorKind.DEADLINE, "the request waited for earlier calls until its deadline"
+                ErrorKind.DEADLINE, "the deadline passed while the request waited for earlier calls"
             ) from None
         finally:
             member.answer.cancel()

@@ -12,7 +12,7 @@ from enum import Enum, StrEnum
 
 import grpc
 
-from torchless.contracts.field_path import FieldPath, format_path, parse_path
+from torchless.contracts.field_path import FieldPath, format_path
 
 _MAX_RESOURCE_NAME = 200
 ERROR_DOMAIN = "torchless"
@@ -175,10 +175,6 @@ KIND_OF_GRPC_STATUS: Mapping[grpc.StatusCode, ErrorKind] = {
 }
 """The kind of a status that came without `ErrorInfo`; total except for OK, which is no error."""
 
-GRPC_STATUS: Mapping[ErrorKind, grpc.StatusCode] = {kind: kind.policy.grpc_status for kind in ErrorKind}
-HTTP_STATUS: Mapping[ErrorKind, int] = {kind: kind.policy.http_status for kind in ErrorKind}
-CALLERS_FAULT = frozenset(kind for kind in ErrorKind if kind.policy.callers_fault)
-
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
@@ -301,5 +297,5 @@ def not_found(type: ResourceType, name: str, message: str, **metadata: str) -> T
 def _about_field(
     kind: ErrorKind, path: FieldPath | str, description: str, metadata: Mapping[str, str]
 ) -> TorchlessError:
-    violations = (FieldViolation(parse_path(path) if isinstance(path, str) else path, description),)
+    violations = (FieldViolation((path,) if isinstance(path, str) else path, description),)
     return TorchlessError(kind, describe(violations), violations=violations, metadata=metadata)

@@ -157,7 +157,7 @@ class Admission:
         seconds = self.drain_rate.seconds_for(excess)
         return TorchlessError(
             ErrorKind.OVERLOADED,
-            "the service is overloaded; retry after the delay given",
+            "the service is overloaded; retry after the suggested delay",
             retry_after_s=min(max(seconds, _SHORTEST_HINT_S), _LONGEST_HINT_S),
             metadata=metadata,
         )

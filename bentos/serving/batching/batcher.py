@@ -249,7 +249,7 @@ class Batcher(Generic[P, R]):
     def _checked(self, key: Hashable, payloads: list[P]) -> Sequence[R]:
         results = self._run(key, payloads)
         if len(results) != len(payloads):
-            raise RuntimeError(f"the model answered {len(results)} results for {len(payloads)} items")
+            raise RuntimeError(f"the model returned {len(results)} results for {len(payloads)} items")
         return results
 
     def _deliver(self, callback: Callable[..., None], *arguments: object) -> None:

@@ -147,7 +147,7 @@ class TestElsewhere:
         client = connect(*services)
         await all_known(client)
         for service in services:
-            service.servicer.failure = invalid_input("texts[0]", "is strange")
+            service.servicer.failure = invalid_input(("texts", 0), "is strange")
         assert [await kind_of(client.embed(["a"])) for _ in range(20)] == [ErrorKind.INVALID_INPUT] * 20
         assert sum(service.servicer.calls for service in services) == 20
         assert [each.breaker for each in client.states()] == [BreakerState.CLOSED] * 2

@@ -59,7 +59,7 @@ def test_too_many_inputs(gateway: Gateway, embedding: EmbeddingService, family: 
     with gateway(embedding={"address": embedding.address}, limits={"items": 3}) as http:
         answer = post(http, family, ["one"] * 4)
         assert answer.status_code == TOO_LARGE[family]
-        assert "at most 3" in message_of(family, answer)
+        assert "the maximum is 3" in message_of(family, answer)
         assert post(http, family, ["one"] * 3).status_code == 200
 
 

@@ -214,9 +214,9 @@ def test_texts_are_not_cut_where_the_gateway_is_told_so(gateway: Gateway, rerank
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"query": QUERY}, "texts, documents: give one of texts and documents"),
-        ({"query": QUERY, "texts": None, "documents": None}, "texts, documents: give one"),
-        ({"query": QUERY, "texts": DOCUMENTS, "documents": DOCUMENTS}, "texts, documents: give one"),
+        ({"query": QUERY}, "texts, documents: send exactly one of texts and documents"),
+        ({"query": QUERY, "texts": None, "documents": None}, "texts, documents: send exactly one"),
+        ({"query": QUERY, "texts": DOCUMENTS, "documents": DOCUMENTS}, "texts, documents: send exactly one"),
         ([], "should be"),
         ("text", "should be"),
     ],

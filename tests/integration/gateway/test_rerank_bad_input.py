@@ -80,7 +80,7 @@ def test_a_document_of_a_megabyte(http: httpx.Client, reranking: RerankingServer
     assert route.post(http, documents=["b", "x" * 1_000_000]).status_code == 200
     assert len(reranking.messages[-1].queries[0].documents[1]) == 1_000_000
     answer = route.post(http, documents=["b", "x" * 1_000_001])
-    refused(route, answer, 413, f"{route.documents}[1]: has 1000001 characters; it takes at most 1000000")
+    refused(route, answer, 413, f"{route.documents}[1]: has 1000001 characters; the maximum is 1000000")
     refused(route, route.post(http, query="x" * 100_001), 413, f"{route.query}: has 100001 characters")
     assert route.post(http).status_code == 200
 
@@ -133,8 +133,8 @@ def test_a_body_that_is_no_request(http: httpx.Client, route: Route, body: bytes
         ("texts", {"top_n": -1}, "top_n"),
         ("texts", {"truncation_direction": "Up"}, "truncation_direction"),
         ("texts", {"texts": [{"text": "b"}]}, "texts[0]"),
-        ("pairs", {"text_1": ["a", "b"]}, "text_1: holds 2 texts and text_2 1"),
-        ("pairs", {"text_1": ["a", "b"], "text_2": ["a", "b", "c"]}, "text_1: holds 2 texts and text_2 3"),
+        ("pairs", {"text_1": ["a", "b"]}, "text_1: holds 2 texts but text_2 holds 1"),
+        ("pairs", {"text_1": ["a", "b"], "text_2": ["a", "b", "c"]}, "text_1: holds 2 texts but text_2 holds 3"),
         ("pairs", {"text_1": []}, "text_1: is empty"),
         ("pairs", {"text_1": None}, "text_2: give exactly two sides"),
         ("pairs", {"queries": "c"}, "queries, text_1, text_2: give exactly two sides"),
@@ -165,7 +165,7 @@ def test_scores_that_are_no_numbers_are_an_error_and_no_order(
 ) -> None:
     reranking.broken_score = broken
     status = 424 if route.family == "tei" else 500
-    refused(route, route.post(http), status, "the model returned a score that is not a finite number")
+    refused(route, route.post(http), status, "the model returned scores that are not finite")
     reranking.broken_score = None
     assert route.post(http).status_code == 200
 

@@ -36,7 +36,7 @@ class Service:
         if self.failure is not None:
             raise self.failure
         if "bad" in texts:
-            raise invalid_input(f"texts[{list(texts).index('bad')}]", "is bad")
+            raise invalid_input(("texts", list(texts).index("bad")), "is bad")
         return [text.upper() for text in texts]
 
 

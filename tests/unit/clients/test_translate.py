@@ -61,7 +61,7 @@ async def error_of(behaviour: Behaviour, context: CallContext = CallContext(), *
 
 async def test_our_own_error_keeps_all_its_parts() -> None:
     async def refuse(request: pb.GenerateEmbeddingsRequest, context: Context) -> Any:
-        sent = invalid_input("texts[0]", "is strange", index="0")
+        sent = invalid_input(("texts", 0), "is strange", index="0")
         trailer = (("grpc-status-details-bin", to_status(sent).SerializeToString()),)
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, sent.message, trailer)
 

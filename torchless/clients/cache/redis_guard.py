@@ -154,7 +154,7 @@ class RedisGuard:
         logged = False
         while True:
             if await self._answers():
-                _logger.info("cache: Redis answers")
+                _logger.info("cache: Redis answers again")
                 self._failed.clear()
                 self._up.set()
                 self._metrics.redis_up.set(1)

@@ -211,7 +211,7 @@ class EndpointPool(Generic[Stub]):
         wait_s = min(endpoint.breaker.next_probe_s for endpoint in endpoints)
         return TorchlessError(
             ErrorKind.CIRCUIT_OPEN,
-            f"recent calls to the {self._capability} service failed, so it is not called for now; retry shortly",
+            f"the circuit breaker of the {self._capability} service is open after failed calls; retry shortly",
             retry_after_s=max(wait_s, 0.1),
         )
 

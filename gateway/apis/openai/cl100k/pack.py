@@ -25,7 +25,7 @@ def pack(published: bytes) -> bytes:
         ValueError: It is not that file.
     """
     if hashlib.sha256(published).hexdigest() != PUBLISHED_SHA256:
-        raise ValueError("this is not the cl100k_base file that OpenAI publishes: its sha256 is another")
+        raise ValueError("this is not the cl100k_base file that OpenAI publishes: its SHA-256 differs")
     tokens = [base64.b64decode(line.split()[0]) for line in published.splitlines()]
     packed = bytes(len(token) for token in tokens) + b"".join(tokens)
     return lzma.compress(packed, preset=9 | lzma.PRESET_EXTREME)

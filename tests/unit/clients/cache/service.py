@@ -58,7 +58,7 @@ class HashService:
             raise self.failure
         for index, each in enumerate(inputs):
             if each == TOO_LONG:
-                raise input_too_large(f"texts[{index}]", "is too long", index=str(index))
+                raise input_too_large(("texts", index), "is too long", index=str(index))
             if each == POISON:
                 raise TorchlessError(ErrorKind.INTERNAL, "the model failed on this request")
         return answer_of(inputs, options, revision, model)

@@ -22,7 +22,7 @@ from torchless.contracts.field_path import parse_path
     ],
 )
 def test_field_gets_its_index_in_the_whole_request(field: str, expected: str) -> None:
-    error = with_request_indices(invalid_input(field, "is wrong"), [3, 5])
+    error = with_request_indices(invalid_input(parse_path(field), "is wrong"), [3, 5])
     assert error.message == f"{expected}: is wrong"
     assert error.violations == (FieldViolation(parse_path(expected), "is wrong"),)
 
@@ -39,7 +39,7 @@ def test_several_fields_are_renamed_once_each() -> None:
 
 
 def test_metadata_index_is_that_of_the_whole_request() -> None:
-    error = with_request_indices(invalid_input("texts[1]", "is empty", index="1", other="1"), [3, 5])
+    error = with_request_indices(invalid_input(("texts", 1), "is empty", index="1", other="1"), [3, 5])
     assert error.metadata == {"index": "5", "other": "1"}
 
 

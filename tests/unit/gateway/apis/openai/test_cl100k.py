@@ -19,7 +19,7 @@ def test_the_table_is_the_published_one() -> None:
 
 
 def test_packing_refuses_another_file() -> None:
-    with pytest.raises(ValueError, match="sha256"):
+    with pytest.raises(ValueError, match="SHA-256"):
         pack(b"IQ== 0\n")
 
 
