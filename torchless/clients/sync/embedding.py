@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 
 from torchless.clients.call import CallContext
-from torchless.clients.embedding import EmbeddingClient, EmbeddingModelInfo, Embeddings, EmbedOptions, Token
+from torchless.clients.embedding import EmbeddingClient
+from torchless.clients.embedding_types import EmbeddingModelInfo, Embeddings, EmbedOptions, Token
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.request_joining import JoiningSettings
 from torchless.clients.settings import ClientSettings
