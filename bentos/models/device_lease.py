@@ -24,7 +24,6 @@ from torchless.settings import SettingsGroup
 logger = logging.getLogger(__name__)
 
 _VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
-_WORTH_WAITING = frozenset({ErrorKind.UNREACHABLE, ErrorKind.OVERLOADED, ErrorKind.DEADLINE})
 _LONGEST_PAUSE_S = 5.0
 _RELEASE_TIMEOUT_S = 5.0
 
@@ -81,8 +80,7 @@ class DeviceLease:
         Call it before torch is imported, because CUDA reads `CUDA_VISIBLE_DEVICES` once, at its first use.
 
         Raises:
-            TorchlessError: GPU_UNAVAILABLE, or an error of the settings, at once; UNREACHABLE, OVERLOADED or DEADLINE
-                when there is no lease after `wait_s`.
+            TorchlessError: At once, if waiting does not help, such as GPU_UNAVAILABLE; else after `wait_s`.
         """
         if not self._settings.address:
             return
@@ -122,7 +120,7 @@ class DeviceLease:
                 return await self._allocate(client, key)
             except TorchlessError as error:
                 left_s = until - time.monotonic()
-                if error.kind not in _WORTH_WAITING or left_s <= 0:
+                if not error.kind.policy.transient or left_s <= 0:
                     raise
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 logger.info("no lease yet, retrying: %s", error.message)

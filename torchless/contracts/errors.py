@@ -81,6 +81,8 @@ class ErrorPolicy:
     """Whether the same call fails wherever it goes."""
     retry: Retry = Retry.NOWHERE
     """Where the call may be tried again."""
+    transient: bool = False
+    """Whether the same call may succeed later, so that a program without a deadline can wait."""
     not_started: bool = False
     """Whether the service did nothing, so that even a call that must not run twice may be retried."""
     counts_for_breaker: bool = False
@@ -114,13 +116,14 @@ _POLICIES: Mapping[ErrorKind, ErrorPolicy] = {
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         429,
         retry=Retry.ELSEWHERE,
+        transient=True,
         not_started=True,
         resumes_stream=True,
         shared=True,
         degrades=True,
     ),
     ErrorKind.RATE_LIMITED: ErrorPolicy(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, 429, retry=Retry.ELSEWHERE, not_started=True
+        grpc.StatusCode.RESOURCE_EXHAUSTED, 429, retry=Retry.ELSEWHERE, transient=True, not_started=True
     ),
     ErrorKind.GPU_UNAVAILABLE: ErrorPolicy(
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -136,6 +139,7 @@ _POLICIES: Mapping[ErrorKind, ErrorPolicy] = {
         grpc.StatusCode.UNAVAILABLE,
         503,
         retry=Retry.ANYWHERE,
+        transient=True,
         counts_for_breaker=True,
         endpoint_fault=True,
         resumes_stream=True,
@@ -145,9 +149,17 @@ _POLICIES: Mapping[ErrorKind, ErrorPolicy] = {
     ),
     # A client's own state; the gRPC status is for a service that reports another service's state.
     ErrorKind.CIRCUIT_OPEN: ErrorPolicy(
-        grpc.StatusCode.UNAVAILABLE, 503, resumes_stream=True, shared=True, degrades=True, service_down=True
+        grpc.StatusCode.UNAVAILABLE,
+        503,
+        transient=True,
+        resumes_stream=True,
+        shared=True,
+        degrades=True,
+        service_down=True,
     ),
-    ErrorKind.DEADLINE: ErrorPolicy(grpc.StatusCode.DEADLINE_EXCEEDED, 504, counts_for_breaker=True, degrades=True),
+    ErrorKind.DEADLINE: ErrorPolicy(
+        grpc.StatusCode.DEADLINE_EXCEEDED, 504, transient=True, counts_for_breaker=True, degrades=True
+    ),
     ErrorKind.INTERNAL: ErrorPolicy(
         grpc.StatusCode.INTERNAL, 500, endpoint_fault=True, from_one_input=True, shared=True, degrades=True
     ),

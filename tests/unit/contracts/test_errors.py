@@ -74,6 +74,16 @@ def test_only_unreachable_and_deadline_count_for_the_breaker() -> None:
     assert policies(counts_for_breaker=True) == {ErrorKind.UNREACHABLE, ErrorKind.DEADLINE}
 
 
+def test_errors_that_may_pass_later_are_transient() -> None:
+    assert policies(transient=True) == {
+        ErrorKind.OVERLOADED,
+        ErrorKind.RATE_LIMITED,
+        ErrorKind.UNREACHABLE,
+        ErrorKind.CIRCUIT_OPEN,
+        ErrorKind.DEADLINE,
+    }
+
+
 errors = st.builds(
     TorchlessError,
     st.sampled_from(ErrorKind),
