@@ -28,7 +28,7 @@ def compose(services: Services) -> Starlette:
     app = Starlette(
         routes=[*(route for family in FAMILIES for route in family.routes), *PAGES],
         middleware=[
-            Middleware(RequestMiddleware, metrics=services.instruments, draining=services.draining),
+            Middleware(RequestMiddleware, metrics=services.metrics, draining=services.draining),
             Middleware(IdentityMiddleware),
         ],
         exception_handlers={HTTPException: _answer_without_route, Exception: _answer_defect},
@@ -44,7 +44,7 @@ def compose(services: Services) -> Starlette:
 async def close(app: Starlette) -> None:
     """Closes the services of an application that `compose` made, also after a reload."""
     services: Services = app.state.services
-    services.instruments.close()
+    services.metrics.close()
     await services.close()
 
 

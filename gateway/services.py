@@ -21,7 +21,7 @@ from gateway.http.bodies import BodyLimit
 from gateway.http.bulkheads import Admission
 from gateway.http.draining import Draining
 from gateway.http.identity import Authenticator
-from gateway.http.metrics import Instruments
+from gateway.http.metrics import GatewayMetrics
 from gateway.settings import EmbeddingClientSettings, GatewaySettings, ModelSettings
 from torchless.clients.base import CapabilityClient
 from torchless.clients.cache.embedding import EmbeddingCache
@@ -122,7 +122,7 @@ class Services:
     """Whether the worker is shutting down."""
     reload_state: ReloadState
     """The outcome of the newest settings."""
-    instruments: Instruments
+    metrics: GatewayMetrics
     """The gateway's metrics."""
     by_name: Mapping[str, CapabilityClient]
     """The clients of the configured services, by the capability's name."""
@@ -138,9 +138,9 @@ class Services:
     @classmethod
     def open(cls, settings: GatewaySettings, draining: Draining) -> Self:
         """Opens the clients; called inside the running event loop."""
-        instruments = Instruments()
+        metrics = GatewayMetrics()
         by_name = {
-            each.name: each.open(each.settings(settings), instruments.clients)
+            each.name: each.open(each.settings(settings), metrics.clients)
             for each in CAPABILITIES
             if each.settings(settings).address
         }
@@ -149,9 +149,9 @@ class Services:
             settings=settings,
             draining=draining,
             reload_state=ReloadState(),
-            instruments=instruments,
+            metrics=metrics,
             by_name=by_name,
-            cache=_cache(by_name, settings, instruments),
+            cache=_cache(by_name, settings, metrics),
             authenticator=authenticator(settings.auth.api_keys),
             body_limit=BodyLimit(settings.limits.body_mib, settings.limits.bodies_mib),
             admission=Admission(settings.limits.concurrent_requests),
@@ -176,7 +176,7 @@ class Services:
                 if each.settings(settings).address:
                     by_name[each.name] = await self._reopen(each, settings, known, undo)
             is_same = settings.cache == self.settings.cache
-            cache = self.cache if is_same else _cache(by_name, settings, self.instruments)
+            cache = self.cache if is_same else _cache(by_name, settings, self.metrics)
             undo.pop_all()
         _configure(by_name, settings)
         self.body_limit.reconfigure(limits.body_mib, limits.bodies_mib)
@@ -242,7 +242,7 @@ class Services:
         before, after = capability.settings(self.settings), capability.settings(settings)
         client = next((each for each in known if isinstance(each, capability.client)), None)
         if client is None:
-            client = capability.open(after, self.instruments.clients)
+            client = capability.open(after, self.metrics.clients)
             undo.push_async_callback(client.close)
         elif before != after:
             undo.push_async_callback(client.reconfigure, before)
@@ -257,9 +257,9 @@ def _configure(by_name: Mapping[str, CapabilityClient], settings: GatewaySetting
 
 
 def _cache(
-    by_name: Mapping[str, CapabilityClient], settings: GatewaySettings, instruments: Instruments
+    by_name: Mapping[str, CapabilityClient], settings: GatewaySettings, metrics: GatewayMetrics
 ) -> EmbeddingCache:
     client = by_name[EMBEDDING.name]
     if not isinstance(client, EmbeddingClient):
         raise TypeError("the embedding service is not optional")
-    return EmbeddingCache(client, settings.cache, metrics=instruments.cache, is_down=client.is_down)
+    return EmbeddingCache(client, settings.cache, metrics=metrics.cache, is_down=client.is_down)

@@ -76,7 +76,7 @@ class WorkerApp:
         path = GatewaySettings.file()
         if path is None:
             return
-        self._reloader = Reloader(path, services, swap, services.instruments)
+        self._reloader = Reloader(path, services, swap, services.metrics)
         self._reloading = asyncio.create_task(self._reloader.run())
         # Only the main thread receives signals; BentoML serves in it.
         if threading.current_thread() is threading.main_thread():

@@ -21,7 +21,7 @@ _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
-class Instruments:
+class GatewayMetrics:
     """The metrics of one gateway process."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.draining import Draining
-from gateway.http.metrics import Instruments
+from gateway.http.metrics import GatewayMetrics
 from torchless.clients.call import REQUEST_ID_KEY
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -28,7 +28,7 @@ class RequestMiddleware:
         draining: Whether the worker drains.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Instruments, draining: Draining) -> None:
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics, draining: Draining) -> None:
         self._app = app
         self._metrics = metrics
         self._draining = draining

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from gateway.http.metrics import Instruments
+from gateway.http.metrics import GatewayMetrics
 from gateway.reload.changes import changed, connection_settings, reloadable_part
 from gateway.services import Closable, Services
 from gateway.settings import GatewaySettings
@@ -37,7 +37,7 @@ class Reloader:
         path: The file.
         services: What requests use at first; its settings are those of the start.
         swap: Gives other services to the requests that begin from then on.
-        instruments: Where outcomes are counted.
+        metrics: Where outcomes are counted.
         settle_s: Time for which the file must stay the same before it is read, in seconds: it may be half-written.
         check_s: Longest time between two checks of the file, in seconds. Changes are noticed at once, except on file
             systems that do not report them, and while the file's folder does not exist.
@@ -48,7 +48,7 @@ class Reloader:
         path: Path,
         services: Services,
         swap: Callable[[Services], None],
-        instruments: Instruments,
+        metrics: GatewayMetrics,
         *,
         settle_s: float = 0.25,
         check_s: float = 10.0,
@@ -56,7 +56,7 @@ class Reloader:
         self._path = path
         self._services = services
         self._swap = swap
-        self._instruments = instruments
+        self._metrics = metrics
         self._settle_s = settle_s
         self._check_s = check_s
         self._started = services.settings
@@ -163,7 +163,7 @@ class Reloader:
             if of_new := connection_settings(names):
                 logger.warning("open connections keep their previous values of: %s", ", ".join(of_new))
         self._services.reload_state.refused = None
-        self._instruments.record_reload("applied" if names else "unchanged")
+        self._metrics.record_reload("applied" if names else "unchanged")
 
     async def _apply(self, settings: GatewaySettings) -> None:
         before, leaving = self._services, self._reclaim()
@@ -176,7 +176,7 @@ class Reloader:
 
     def _refuse(self, reason: str) -> None:
         self._services.reload_state.refused = reason
-        self._instruments.record_reload("refused")
+        self._metrics.record_reload("refused")
 
     def _close_later(self, connected: Closable) -> None:
         """Closes a client, or a cache, once no request that began with it can still wait for it."""

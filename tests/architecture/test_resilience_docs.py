@@ -169,7 +169,7 @@ async def app() -> Any:
 
 def _shown(app: Starlette) -> set[str]:
     """Names of the metrics, as in a query, of a gateway that has just started."""
-    exposition = app.state.services.instruments.exposition().decode()
+    exposition = app.state.services.metrics.exposition().decode()
     families = text_string_to_metric_families(exposition)
     return {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
 
@@ -185,9 +185,9 @@ async def test_metric_names_are_those_of_the_gateway(app: Starlette) -> None:
 
 
 async def test_metric_labels_are_those_of_the_gateway(app: Starlette) -> None:
-    instruments = app.state.services.instruments
+    metrics = app.state.services.metrics
     known: dict[str, tuple[str, ...]] = {}
-    for each in (*vars(instruments.clients).values(), *vars(instruments.cache).values(), *vars(instruments).values()):
+    for each in (*vars(metrics.clients).values(), *vars(metrics.cache).values(), *vars(metrics).values()):
         if hasattr(each, "_labelnames"):
             known[each._name] = each._labelnames
     # The cache keeps only the children of its labelled metrics, so their labels are not known here.

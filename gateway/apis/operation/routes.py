@@ -93,7 +93,7 @@ async def metrics(request: Request) -> Response:
 
     Requests, their durations and the requests in flight, of all workers.
     """
-    return Response(_services(request).instruments.exposition(), media_type=CONTENT_TYPE)
+    return Response(_services(request).metrics.exposition(), media_type=CONTENT_TYPE)
 
 
 async def openapi(request: Request) -> Response:

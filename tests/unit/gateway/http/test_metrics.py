@@ -9,15 +9,15 @@ from pathlib import Path
 
 _KILLED = """
 import os, signal
-from gateway.http.metrics import Instruments
-Instruments().in_flight.inc(21)
+from gateway.http.metrics import GatewayMetrics
+GatewayMetrics().in_flight.inc(21)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 _NEXT = """
-from gateway.http.metrics import Instruments
-instruments = Instruments()
-instruments.in_flight.inc(2)
-lines = instruments.exposition().decode().splitlines()
+from gateway.http.metrics import GatewayMetrics
+metrics = GatewayMetrics()
+metrics.in_flight.inc(2)
+lines = metrics.exposition().decode().splitlines()
 print([line.split()[-1] for line in lines if line.startswith("torchless_gateway_requests_in_flight")])
 """
 

@@ -19,7 +19,7 @@ import pytest_asyncio
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from gateway.http.draining import Draining
-from gateway.http.metrics import Instruments
+from gateway.http.metrics import GatewayMetrics
 from gateway.reload import reloader
 from gateway.reload.reloader import Reloader, fingerprint
 from gateway.services import EMBEDDING, GPU, RERANKING, Services
@@ -41,10 +41,8 @@ class Watched:
         path.write_text(START)
         self.first = Services.open(GatewaySettings.load(), Draining())
         self.swapped: list[Services] = []
-        self.instruments = Instruments()
-        self.reloader = Reloader(
-            path, self.first, self.swapped.append, self.instruments, settle_s=0.02, check_s=check_s
-        )
+        self.metrics = GatewayMetrics()
+        self.reloader = Reloader(path, self.first, self.swapped.append, self.metrics, settle_s=0.02, check_s=check_s)
 
     @property
     def services(self) -> Services:
@@ -70,7 +68,7 @@ class Watched:
         await self.reloader.check()
 
     def counted(self) -> dict[str, float]:
-        lines = self.instruments.exposition().decode().splitlines()
+        lines = self.metrics.exposition().decode().splitlines()
         found = (line.rsplit(" ", 1) for line in lines if line.startswith("torchless_gateway_settings_reloads_total"))
         return {name.split('"')[1]: float(value) for name, value in found}
 
@@ -137,12 +135,12 @@ async def test_invalid_settings_are_refused_until_they_are_fixed(
     assert [record.levelno for record in of_reload(caplog)] == [logging.ERROR]
     assert named.partition(":")[0].removeprefix("the file ") in caplog.text
     assert SECRET not in caplog.text + str(watched.services.reload_state.refused)
-    assert b"torchless_gateway_settings_refused 1.0" in watched.instruments.exposition()
+    assert b"torchless_gateway_settings_refused 1.0" in watched.metrics.exposition()
     await watched.write(START.replace("3", "8"))
     assert watched.services.settings.limits.items == 8
     assert watched.services.reload_state.refused is None
     assert watched.counted() == {"refused": 1, "applied": 1}
-    assert b"torchless_gateway_settings_refused 0.0" in watched.instruments.exposition()
+    assert b"torchless_gateway_settings_refused 0.0" in watched.metrics.exposition()
 
 
 async def test_equal_faults_are_reported_once(watched: Watched) -> None:
@@ -237,7 +235,7 @@ async def test_the_client_of_a_removed_service_is_closed_in_the_end(watched: Wat
     client = services.find(RERANKING)
     assert client is not None
 
-    one = Reloader(watched.path, services, swapped.append, watched.instruments, settle_s=0.02)
+    one = Reloader(watched.path, services, swapped.append, watched.metrics, settle_s=0.02)
     watched.path.write_text(START)
     await one.check()
     await until(lambda: client.states() == [])
