@@ -21,7 +21,7 @@ def device(
 
 @dataclass
 class FakeGPUDriver:
-    """Finds devices when it is opened, as NVML does; reads those that are still present."""
+    """Finds devices when it is opened, as NVML does; reads the devices that are still present."""
 
     devices: list[DeviceReading] = field(default_factory=list)
     missing: str = ""

@@ -118,7 +118,7 @@ class FakeRerankingModel:
     """Words are tokens, a query and a document are read together, and `pair_score` is the score of what is read.
 
     One special token stands before each of the two. Windows have one word in common. A query takes at most half of the
-    room, except where what is too long is to be refused.
+    tokens, except where what is too long is to be refused.
     """
 
     id: str = "fake"

@@ -1,1 +1,1 @@
-"""One file an API family; handlers translate and call, and nothing else."""
+"""One folder for each API family; handlers only translate and call."""

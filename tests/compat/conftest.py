@@ -36,7 +36,7 @@ THEIR_WARNINGS = (
     r"ignore::pydantic.warnings.PydanticDeprecatedSince211:cohere\.",
     # litellm reads base64 into openai's type for numbers.
     "ignore:Pydantic serializer warnings:UserWarning:pydantic.main",
-    # litellm logs after its asynchronous calls in tasks of their own, which may outlive the event loop of a test.
+    # litellm logs after its asynchronous calls in separate tasks, which may outlive the event loop of a test.
     "ignore:coroutine 'Logging.async_success_handler' was never awaited:RuntimeWarning",
     # litellm makes an event loop where there is none, and never closes it; nor the pair of sockets that belongs to it.
     "ignore:unclosed event loop:ResourceWarning",
@@ -115,7 +115,7 @@ def cl100k(_cl100k_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """tiktoken reads cl100k_base from disk; it checks the sha256 itself, and would else download."""
     import tiktoken.registry
 
-    # litellm and llama-index point tiktoken at copies of their own when they are imported.
+    # litellm and llama-index point tiktoken at separate copies when they are imported.
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", _cl100k_folder)
     monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
 

@@ -23,7 +23,7 @@ STOPS_WITHIN_S = 30.0
 
 @contextmanager
 def keyed_gateway(stack: RunningStack, folder: Path) -> Iterator[str]:
-    """Base URL of a gateway of its own process, whose only key is `KEY`; its log goes to `folder`."""
+    """Base URL of a gateway in a separate process, whose only key is `KEY`; its log goes to `folder`."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [str(GATEWAY_PYTHON), "-m", "bentoml", "serve", "gateway.service:Gateway"]

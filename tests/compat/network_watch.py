@@ -10,15 +10,15 @@ _HOST = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
 
 
 class NetworkWatch:
-    """Hears of every connection and every look-up of a name that Python code makes, in any thread.
+    """Records every connection and every name lookup that Python code makes, in any thread.
 
-    Clients swallow errors of their telemetry, so a refusal alone proves nothing: `strangers` is for a test to look at.
+    Clients swallow errors of their telemetry, so a refusal alone proves nothing: a test checks `strangers`.
     An audit hook cannot be taken away again, so there is one watch for a process.
     """
 
     def __init__(self) -> None:
         self.strangers: list[str] = []
-        """Hosts that were asked for and are not this machine, in order."""
+        """Hosts other than this machine that were looked up or connected to, in order."""
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:

@@ -43,25 +43,25 @@ class PlainHTTP:
             return json.load(answer)
 
     def vector(self, text: str) -> NDArray[np.float32]:
-        """The vector of one text, shape (dimensions,), asked for alone and once."""
+        """The vector of one text, shape (dimensions,), from a request of its text alone."""
         if text not in self._vectors:
             answer = self.post("/v1/embeddings", {"input": text})
             self._vectors[text] = np.array(answer["data"][0]["embedding"], dtype=np.float32)
         return self._vectors[text]
 
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """The vectors of texts, shape (texts, dimensions), each text asked for alone."""
+        """The vectors of texts, shape (texts, dimensions), each from a separate request."""
         return np.stack([self.vector(text) for text in texts])
 
     def score(self, query: str, passage: str) -> float:
-        """The score from 0 to 1 of one passage for a query, asked for alone and once."""
+        """The score from 0 to 1 of one passage for a query, from a request of its text alone."""
         if (query, passage) not in self._scores:
             answer = self.post("/v2/rerank", {"query": query, "documents": [passage]})
             self._scores[query, passage] = answer["results"][0]["relevance_score"]
         return self._scores[query, passage]
 
     def scores(self, query: str, passages: Sequence[str]) -> NDArray[np.float64]:
-        """The scores of passages for a query, shape (passages,), each passage asked for alone."""
+        """The scores of passages for a query, shape (passages,), each from a separate request."""
         return np.array([self.score(query, passage) for passage in passages])
 
     def tokens(self, texts: Sequence[str]) -> int:

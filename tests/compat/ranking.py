@@ -27,8 +27,8 @@ def assert_ranked(found: Iterable[tuple[int, float]], scores: NDArray[np.float64
 
     Args:
         found: Index and score of each passage that the client answers, in the order in which it does.
-        scores: The score of every passage, asked for alone; shape (passages,).
-        top_n: How many were asked for; None: all.
+        scores: The score of every passage, each from a separate request; shape (passages,).
+        top_n: Number of requested results; None: all.
     """
     indices, given = zip(*found, strict=True)
     assert indices[0] == BEST

@@ -103,7 +103,7 @@ def test_dimensions_that_the_model_does_not_have(client: cohere.ClientV2) -> Non
 
 
 @pytest.mark.parametrize("texts", [[], ["x", ""]], ids=repr)
-def test_nothing_to_embed(client: cohere.ClientV2, texts: list[str]) -> None:
+def test_empty_input_is_refused(client: cohere.ClientV2, texts: list[str]) -> None:
     with pytest.raises(cohere.BadRequestError):
         embed(client, texts=texts)
 

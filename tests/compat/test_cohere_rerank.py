@@ -108,7 +108,7 @@ def test_an_unknown_model(client: cohere.ClientV2, version_1: Any) -> None:
 
 
 @pytest.mark.parametrize("documents", [[], ["x", ""]], ids=repr)
-def test_nothing_to_rank(client: cohere.ClientV2, version_1: Any, documents: list[str]) -> None:
+def test_empty_documents_are_refused(client: cohere.ClientV2, version_1: Any, documents: list[str]) -> None:
     with pytest.raises(cohere.BadRequestError) as raised:
         client.rerank(model=MODEL, query=QUERY, documents=documents)
     with pytest.raises(cohere.BadRequestError):

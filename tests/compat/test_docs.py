@@ -1,4 +1,4 @@
-"""docs/clients.md says what is true: its examples run, and its versions are those that are installed."""
+"""The examples in docs/clients.md run, and its versions are the installed ones."""
 
 from __future__ import annotations
 

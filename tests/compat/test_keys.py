@@ -1,4 +1,4 @@
-"""A gateway that asks for a key lets each client in with the key that its user gave it, and nobody with another."""
+"""A gateway that requires a key accepts each client with its user's key, and refuses any other key."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ CLIENTS: dict[str, tuple[Callable[[str, str], Index], type[Exception]]] = {
         lambda url, key: with_llama_index(JinaRerank(model=MODEL, base_url=url, api_key=key)),
         RuntimeError,
     ),
-    # It sends the key as it is, without a scheme, and looks at no status: what it reads is not as long as its texts.
+    # It sends the key without a scheme and checks no status: the error body is shorter than its list of texts.
     "llama-index, TEI": (
         lambda url, key: with_llama_index(TextEmbeddingInference(base_url=url, auth_token=key)),
         AssertionError,

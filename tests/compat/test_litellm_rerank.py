@@ -132,7 +132,7 @@ def test_an_unknown_model(provider: Provider, url: str) -> None:
 
 
 @by(*PROVIDERS)
-def test_nothing_to_rank(provider: Provider, url: str) -> None:
+def test_empty_documents_are_refused(provider: Provider, url: str) -> None:
     with pytest.raises(litellm.exceptions.APIConnectionError, match=r"(documents|texts)\b"):
         litellm.rerank(**asked(provider, url, documents=[]))
     with pytest.raises(litellm.exceptions.APIConnectionError, match=r"\[1\]"):

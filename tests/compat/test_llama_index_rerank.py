@@ -79,6 +79,6 @@ def test_errors_of_jinas(kind: str, url: str) -> None:
 
 
 def test_an_error_of_text_embeddings_inferences_is_no_order(url: str) -> None:
-    # It looks at no status: the body of an error is not as long as the list of its nodes.
+    # It checks no status: the error body is shorter than its list of nodes.
     with pytest.raises(AssertionError):
         KINDS["tei"](url).postprocess_nodes(nodes(""), query_str=QUERY)

@@ -93,7 +93,7 @@ def test_all_dimensions_may_be_asked_for(client: openai.OpenAI, plain: PlainHTTP
 
 
 @pytest.mark.parametrize("nothing", ["", [], ["x", ""]], ids=repr)
-def test_nothing_to_embed(client: openai.OpenAI, nothing: str | list[str]) -> None:
+def test_empty_input_is_refused(client: openai.OpenAI, nothing: str | list[str]) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
         client.embeddings.create(model=MODEL, input=nothing)
 

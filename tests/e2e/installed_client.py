@@ -42,7 +42,7 @@ async def refusal(embedding: EmbeddingClient) -> dict[str, Any]:
 
 
 async def opened_breaker(address: str) -> list[str]:
-    """Kinds of the errors of two calls to an endpoint that nobody listens on, whose breaker opens after the first."""
+    """Kinds of the errors of two calls to an endpoint without a listener, whose breaker opens after the first."""
     settings = ClientSettings(
         address=address, breaker=BreakerSettings(failures=1), retry=RetrySettings(attempts=1), deadline_s=5
     )

@@ -1,4 +1,4 @@
-"""A model bento and the GPU service, both as operators start them: room is leased before the model is loaded."""
+"""A model bento and the GPU service, both as operators start them: memory is leased before the model is loaded."""
 
 from __future__ import annotations
 

@@ -38,11 +38,11 @@ class Scale:
     rate: float
     """Arrivals a second that the whole stack carries easily."""
     clients: int
-    """Clients that send one request after another beside them."""
+    """Clients that send one request after another at the same time."""
     phase_s: float
     """Time that each phase of a case takes, in seconds."""
     hang_ups: int
-    """Requests whose caller hangs up."""
+    """Requests whose caller disconnects."""
     soak_s: float
     """Time of the soak, in seconds."""
 

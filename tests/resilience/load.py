@@ -174,7 +174,7 @@ class GrpcTarget:
 
 
 class Load:
-    """Asks a target until it is told to stop.
+    """Sends requests to a target until it is stopped.
 
     Args:
         target: Whom.

@@ -1,4 +1,4 @@
-"""What became of each request of a case, and the rows that are told of it."""
+"""The outcome of each request of a case, and the rows that report it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Tally:
         return self.where(lambda record: start <= record.sent_at < end)
 
     def seconds(self, share: float, *outcomes: Outcome) -> float:
-        """Quantile of the time to the outcome, in seconds; of answers unless others are asked for. NaN of none."""
+        """Quantile of the time to the outcome, in seconds; of answers unless other outcomes are given. NaN of none."""
         wanted = outcomes or (Outcome.ANSWERED, Outcome.DEGRADED)
         return quantile((record.seconds for record in self.records if record.outcome in wanted), share)
 

@@ -1,4 +1,4 @@
-"""The programs of the suite in processes of their own: started, stopped, frozen, killed and started again."""
+"""The programs of the suite in separate processes: started, stopped, frozen, killed and started again."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Process:
             time.sleep(_LOOK_S / 10)
 
     def freeze(self) -> None:
-        """SIGSTOP: its ports stay open, and nobody answers on them."""
+        """SIGSTOP: its ports stay open, but nothing answers on them."""
         self._signal(signal.SIGSTOP)
         self._frozen = True
 
@@ -156,7 +156,7 @@ class Process:
         return int(sum(each.num_fds() for each in self.family()))
 
     def _signal(self, number: signal.Signals) -> list[psutil.Process]:
-        """To the supervisor first; its workers are in groups of their own."""
+        """To the supervisor first; its workers are in separate groups."""
         family = self.family()
         for each in family:
             with suppress(psutil.NoSuchProcess):  # gone meanwhile
@@ -238,7 +238,7 @@ class RealBento(_Bento):
 
 
 class Gateway(Process):
-    """The gateway as `torchless up` starts it, with its settings in a file that may be written anew while it runs.
+    """The gateway as `torchless up` starts it, with its settings in a file that may be rewritten while it runs.
 
     Args:
         folder: Where it writes.
@@ -323,7 +323,7 @@ class Redis(Process):
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Whether it is more than an entry that nobody has collected yet."""
+    """Whether it runs, and is not a zombie."""
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -344,7 +344,7 @@ async def fetch(url: str, *, errors_too: bool = False) -> str:
     """Body at `url`.
 
     Raises:
-        OSError: Nobody answers; or unless `errors_too`, the answer is an error.
+        OSError: Nothing answers; or unless `errors_too`, the answer is an error.
     """
 
     def body() -> str:

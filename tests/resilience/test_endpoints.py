@@ -30,7 +30,7 @@ MARGIN_S = 0.5
 P99_S = 1.0
 """Bound of the 99th percentile while endpoints come and go, in seconds; tens of milliseconds on a quiet machine."""
 QUICK_S = 0.05
-"""Within this a caller is to hear of it when nobody can answer, in seconds."""
+"""Time in which a caller gets an error when no endpoint can answer, in seconds."""
 CLOSED, OPEN = 0.0, 2.0
 BAD = (Outcome.FAILED, Outcome.LOST)
 
@@ -124,7 +124,7 @@ async def test_all_endpoints_go_down_and_come_back(
     case.figure(f"503 in {fast_s * 1000:.1f} ms (p90 {slowest_s * 1000:.1f})")
     case.figure(f"answers again {max(recovered_s, 0):.2f} s after all serve, probes every {open_s:g} s")
     case.none(*BAD)
-    # Those that were under way when the last of the three was killed may be refused.
+    # Requests in flight when the last of the three was killed may be refused.
     before = case.tally.where(lambda record: record.sent_at + record.seconds <= whole_until)
     assert before.count(Outcome.REFUSED) == 0 < before.sent
     assert while_open.count(Outcome.REFUSED) == while_open.sent > 0
@@ -196,7 +196,7 @@ async def test_endpoint_accepts_calls_and_never_answers(
         await asyncio.sleep(scale.phase_s)
         frozen_at = time.monotonic()
         frozen.freeze()
-        # Those that met it have met their deadline; by then it gets no calls, be it for its health or its breaker.
+        # Requests that met it missed their deadline; by then its health or its breaker keeps calls away.
         settled_at = frozen_at + 2 * HANGS_S
         await asyncio.sleep(2 * HANGS_S + max(scale.phase_s, OPEN_S))
         thawed_at = time.monotonic()
@@ -208,7 +208,7 @@ async def test_endpoint_accepts_calls_and_never_answers(
     case.figure(f"{met.count(Outcome.FAILED)} met their deadline of {HANGS_S:g} s, {after.count(Outcome.FAILED)} later")
     case.figure(f"p99 after that {after.seconds(0.99) * 1000:.0f} ms; calls again {took:.1f} s after SIGCONT")
     case.none(Outcome.LOST, Outcome.REFUSED)
-    # It answers nobody, and a call that has met its deadline has no time left for another endpoint.
+    # It answers no caller, and a call past its deadline has no time left for another endpoint.
     assert set(case.tally.reasons(Outcome.FAILED)) <= {"504 timeout", "gRPC DEADLINE"}
     assert case.tally.between(0, frozen_at - HANGS_S).count(Outcome.FAILED) == 0
     # Two callers' breakers, and what was on its way as each opened: at most what two of them have in flight.

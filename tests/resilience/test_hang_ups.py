@@ -1,4 +1,4 @@
-"""Case 11: callers that hang up, a thousand times: nothing of them stays."""
+"""Case 11: callers disconnect a thousand times, and nothing of them stays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torchless.clients.settings import ClientSettings
 
 AT_ONCE = 20
 PERMITS = 32
-"""Requests to embed that the gateway works on at once in this case, half of all: fewer than callers hang up."""
+"""Requests to embed that the gateway works on at once in this case, half of all: fewer than callers that disconnect."""
 LONGEST_S = 0.05
 GROWTH_MIB = 8.0
 DESCRIPTORS = 10
@@ -57,7 +57,7 @@ async def test_callers_of_the_gateway_disconnect(
     assert after_idle == idle
     assert max(memory) < GROWTH_MIB
     assert max(descriptors) <= DESCRIPTORS
-    # Every permit was given back, or as many clients as there are permits could not all be let in.
+    # Every permit was released; otherwise not all of as many clients as permits would get in.
     case.none(Outcome.FAILED, Outcome.LOST, Outcome.REFUSED)
 
 

@@ -43,7 +43,7 @@ def vector_answer(text: str, *headers: str) -> bytes:
 
 @asynccontextmanager
 async def answering(how: Answer) -> AsyncIterator[int]:
-    """An HTTP server that answers each request for a text with `how(text)`; an empty answer hangs up."""
+    """An HTTP server that answers each request for a text with `how(text)`; an empty answer disconnects."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

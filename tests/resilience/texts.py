@@ -43,7 +43,7 @@ class FreshTexts:
 
 
 class KnownTexts:
-    """Texts that come again and again, whose vectors were asked for before.
+    """Texts that come again and again, whose vectors were requested before.
 
     Args:
         vectors: Vector of each text, shape (dimensions,).

@@ -30,7 +30,7 @@ class Traffic:
     deadline_s: float = 5.0
     """Deadline of each request, in seconds."""
     outage: bool = False
-    """Whether the case makes the service unavailable, so that to be told so at once counts as refused."""
+    """Whether the case makes the service unavailable, so that an immediate error counts as refused."""
 
     @asynccontextmanager
     async def flowing(
@@ -42,7 +42,7 @@ class Traffic:
             tally: Where each request is counted.
             gateway_port: The gateway's.
             embedding: The gateway's settings of the embedding service, which hold for the typed client as well.
-            texts: What is asked for; unless given, new texts all the time.
+            texts: The requested texts; unless given, new texts all the time.
         """
         refused = _OUT if self.outage else REFUSALS
         async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Retries: after which errors, after which pause, and how many in all."""
+"""Retries: after which errors, after which pause, and how many in total."""
 
 from __future__ import annotations
 

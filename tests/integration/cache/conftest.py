@@ -22,7 +22,7 @@ from torchless.clients.cache.settings import CacheSettings
 
 @dataclass
 class Cache:
-    """A cache and what tests look at."""
+    """A cache and what tests check."""
 
     cache: EmbeddingCache
     registry: CollectorRegistry
@@ -60,7 +60,7 @@ def redis_server(_program: str, tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
-    """A client of its own."""
+    """A separate client."""
     async with Redis.from_url(redis_server.url) as client:
         yield client
 

@@ -1,4 +1,4 @@
-"""A real Redis in a process of its own, which a test stops, starts and halts."""
+"""A real Redis in a separate process, which a test stops, starts and halts."""
 
 from __future__ import annotations
 

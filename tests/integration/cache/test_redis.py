@@ -77,7 +77,7 @@ async def test_entries_have_a_time_to_live(make_cache: MakeCache, redis: Redis) 
     await redis.set(key, pack(entry._replace(made_at=entry.made_at - 2), key))
     shorter = make_cache(ttl_s=1, warm_mib=0)
     await shorter.is_up()
-    assert (await shorter.cache.embed(["a"])).hits == 0, "an entry's age counts, whoever wrote it"
+    assert (await shorter.cache.embed(["a"])).hits == 0, "an entry's age counts, whichever process wrote it"
 
 
 async def test_invalid_values_are_misses(make_cache: MakeCache, redis: Redis) -> None:
@@ -109,7 +109,7 @@ async def test_invalid_values_are_misses(make_cache: MakeCache, redis: Redis) ->
     assert reader.value("redis_corrupt_values_total") == 4
     assert reader.value("redis_up") == 1
     await reader.has_written(5)
-    assert (await make_and_embed(make_cache, texts)) == len(texts), "they were written anew"
+    assert (await make_and_embed(make_cache, texts)) == len(texts), "they were written again"
 
 
 async def make_and_embed(make_cache: MakeCache, texts: list[str]) -> int:
@@ -138,7 +138,7 @@ async def test_killed_redis_fails_no_request_and_is_used_again_after_its_return(
     await cache.cache.embed(["after"])
     await cache.has_written(2)
     assert PASSWORD not in caplog.text
-    assert caplog.text.count("Redis failed") == 1, "a change of state is told once"
+    assert caplog.text.count("Redis failed") == 1, "a change of state is logged once"
     assert caplog.text.count("Redis answers") == 2
 
 

@@ -47,7 +47,7 @@ def serve(_stack: AsyncExitStack) -> Serve:
 
 @pytest.fixture
 def connect(_stack: AsyncExitStack, registry: CollectorRegistry) -> Connect:
-    """Makes clients: `client = connect(a, b, retry={"attempts": 1})`. Nobody starts slowly."""
+    """Makes clients: `client = connect(a, b, retry={"attempts": 1})`. Without slow start."""
     metrics = ClientMetrics(registry)
 
     def connected(*places: Service | str, **settings: Any) -> EmbeddingClient:

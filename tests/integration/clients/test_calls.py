@@ -198,7 +198,7 @@ class TestDeadlines:
         kinds = await asyncio.gather(*(kind_of(client.embed(["a"], context=within(0.1))) for _ in range(12)))
         assert set(kinds) == {ErrorKind.DEADLINE}
         assert client.states()[0].breaker is BreakerState.CLOSED
-        await until(lambda: service.servicer.cancelled == 12)  # the service works for nobody
+        await until(lambda: service.servicer.cancelled == 12)  # no service works any more
 
 
 class TestSilence:
@@ -214,7 +214,7 @@ class TestSilence:
             before = good.servicer.calls
             assert {await kind_of(client.embed(["a"], context=within(0.3))) for _ in range(20)} == {None}
             assert good.servicer.calls == before + 20
-            # What is lost in a black hole is lost: the connection has to be made anew.
+            # Packets in the black hole are lost: the client has to connect again.
             proxy.black_hole = False
             proxy.reset_all()
             await until(lambda: client.states()[0].health is Health.SERVING)
@@ -239,7 +239,7 @@ class TestSilence:
 
 
 class TestCallersThatHangUp:
-    """Wherever a call is cancelled, it gives back what it had."""
+    """Wherever a call is cancelled, it releases what it holds."""
 
     async def _hung_up(self, client: EmbeddingClient, turns: int) -> None:
         call = asyncio.ensure_future(client.embed(["a"]))

@@ -66,7 +66,7 @@ async def test_vectors_of_one_request_equal_the_direct_call(
 async def test_vectors_batched_with_other_callers_equal_the_direct_call(
     client: EmbeddingClient, direct: SentenceTransformer
 ) -> None:
-    """A batch must not change a vector beyond float noise, whoever else is in it."""
+    """A batch must not change a vector beyond float noise, whatever else is in it."""
     alone = {text: (await client.embed([text])).vectors for text in TEXTS.values()}
 
     async def one(text: str) -> float:

@@ -305,7 +305,7 @@ async def test_failed_model_load_is_reported_without_a_path() -> None:
 
 
 async def test_the_default_model_needs_no_network() -> None:
-    """In a network namespace of its own, where only loopback exists, the bento gets ready and answers."""
+    """In a separate network namespace, where only loopback exists, the bento gets ready and answers."""
     script = (
         "import fcntl, socket, struct, subprocess, sys;"
         "s = socket.socket();"

@@ -69,7 +69,7 @@ def gpu(_gpu_server: GPUServer) -> Iterator[GPUServer]:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn on a port of its own, which opens and closes the application as the BentoML service does."""
+    """Uvicorn on a free port, which opens and closes the application as the BentoML service does."""
 
     def __init__(self, settings: GatewaySettings, routes: Sequence[Route] = ()) -> None:
         self._routes = routes
@@ -148,5 +148,5 @@ def http(
 
 @pytest.fixture
 def free_address() -> str:
-    """An address on which nobody listens."""
+    """An address without a listener."""
     return f"127.0.0.1:{free_port()}"

@@ -1,4 +1,4 @@
-"""The real GPU service on a port of its own, in this process; only the driver below it is arranged by tests."""
+"""The real GPU service on a free port, in this process; tests arrange only the driver below it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def post(http: httpx.Client, family: str, value: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize("value", [[], ["one", ""], [""]])
-def test_nothing_to_embed(http: httpx.Client, family: str, value: Any) -> None:
+def test_empty_input_is_refused(http: httpx.Client, family: str, value: Any) -> None:
     answer = post(http, family, value)
     assert answer.status_code == EMPTY[family]
     assert FAMILIES[family][1] in message_of(family, answer)

@@ -1,4 +1,4 @@
-"""The gateway as BentoML builds and serves it, in processes of its own."""
+"""The gateway as BentoML builds and serves it, in separate processes."""
 
 from __future__ import annotations
 

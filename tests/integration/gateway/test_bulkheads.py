@@ -1,4 +1,4 @@
-"""A capability that hangs takes no places, and no room for bodies, that the others need."""
+"""A capability that hangs takes no slots and no body memory that the others need."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def services(
 def under_way(
     http: httpx.Client, server: InProcessService, count: int, route: str, body: bytes = b""
 ) -> Iterator[None]:
-    """So many requests that `server` does not answer, until the end of the block, when their callers hang up."""
+    """So many requests that `server` does not answer, until the end of the block, when their callers disconnect."""
     server.latency_s = HUNG_S
     before = len(server.messages)
     head = f"{route} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
@@ -100,8 +100,8 @@ def test_gpu_requests_without_a_body_take_places_and_leave_some(
             for path in ("/v1/models", "/models", "/v1/models/testing/hashes", "/info"):
                 assert http.get(path).status_code == 200, path
         if "DELETE" in route:
-            return  # what is given back is waited for
-        # Callers that have hung up hold no places, and their calls are not waited for.
+            return  # wait until the capacity is released
+        # Callers that disconnected hold no slots, and the gateway does not wait for their calls.
         wait_until(lambda: hung_gpus.cancelled > 0, within_s=10)
         hung_gpus.reset()
         wait_until(lambda: http.get("/v1/gpu/status").status_code == 200)
@@ -133,7 +133,7 @@ def test_with_every_capability_hanging_models_health_metrics_and_docs_are_answer
         held.enter_context(under_way(http, hung_gpus, PLACES // 4, "GET /v1/gpu/status"))
         for answer in (embed(http), rerank(http), http.get("/v1/gpu/status")):
             assert refused(answer)
-        assert http.get("/v1/models").status_code == 503, "there is a place, and nobody to ask"
+        assert http.get("/v1/models").status_code == 503, "a slot is free, but no service answers"
         for path in ("/health/live", "/health", "/health/ready", "/metrics", "/docs"):
             assert http.get(path).status_code == 200, path
 

@@ -20,7 +20,7 @@ SHORT_S = 5.0
 
 
 def no_unexplained_server_error(context: Any, response: Any, case: Any) -> None:
-    """No 5xx, but for a deadline that the case asked for; within a short one nothing may be found to be ready."""
+    """No 5xx, except for a deadline that the case sets; within a short one, no service may be ready."""
     late = 503 if case.path.startswith("/health") else 504
     if response.status_code == late and float(case.headers["x-request-timeout-s"]) < SHORT_S:
         return

@@ -1,4 +1,4 @@
-"""Health, metrics, the API's description, and what travels beside a request."""
+"""Health, metrics, the API's description, and the headers that travel with a request."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_documents_are_answered_where_they_are_wanted(http: httpx.Client, path: 
     as_objects = [{"text": DOCUMENTS[index]} for index, _ in ORDER]
     assert documents_of(rerank(http, path, return_documents=True)) == as_objects
     assert documents_of(rerank(http, path, return_documents=False)) == [None] * 4
-    # Cohere answers none unless it is asked for them; vLLM, whose requests cannot ask, always does.
+    # Cohere returns documents only on request; vLLM, whose requests have no such field, always does.
     assert documents_of(rerank(http, path)) == (as_objects if path == "/rerank" else [None] * 4)
 
 

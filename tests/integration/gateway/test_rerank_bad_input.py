@@ -58,7 +58,7 @@ def refused(route: Route, answer: httpx.Response, status: int, said: str) -> Non
     ("query", "documents", "at"),
     [("a", [], "{documents}"), ("a", ["b", ""], "{documents}[1]"), ("", ["b"], "{query}")],
 )
-def test_nothing_to_rerank(http: httpx.Client, route: Route, query: str, documents: list[str], at: str) -> None:
+def test_empty_texts_are_refused(http: httpx.Client, route: Route, query: str, documents: list[str], at: str) -> None:
     answer = route.post(http, query, documents)
     refused(route, answer, 400, at.format(query=route.query, documents=route.documents) + ":")
     if route.family == "tei":
@@ -101,7 +101,7 @@ def test_queries_of_wrong_types(http: httpx.Client, route: Route, query: Any) ->
 )
 def test_a_body_that_is_no_request(http: httpx.Client, route: Route, body: bytes) -> None:
     answer = http.post(route.path, content=body)
-    # What no form can be told from is answered as text-embeddings-inference does, with Jina's `detail`.
+    # A body of no known form gets text-embeddings-inference's error, with Jina's `detail`.
     family, status = ("undecided", 422) if route.path == "/rerank" else (route.family, route.malformed)
     assert answer.status_code == status
     assert message_of(family, answer)
@@ -152,7 +152,7 @@ def test_fields_that_are_refused(http: httpx.Client, name: str, fields: dict[str
 def test_an_unknown_model(http: httpx.Client, route: Route) -> None:
     answer = route.post(http, model="no/such")
     if route.family == "tei":
-        # Its requests name no model, so this is a field that nobody reads.
+        # Its requests name no model, so no API reads this field.
         assert answer.status_code == 200
         return
     refused(route, answer, 404, "no/such")

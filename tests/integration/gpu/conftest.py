@@ -117,7 +117,7 @@ def bento(shared_machine: Machine) -> Iterator[Bento]:
 
 @pytest.fixture
 async def client(bento: Bento) -> AsyncIterator[GPUClient]:
-    """A client of that bento; whatever leases the test leaves are given back."""
+    """A client of that bento; leases that the test leaves are released."""
     async with client_of(bento) as one:
         yield one
         for allocation in (await one.status()).allocations:

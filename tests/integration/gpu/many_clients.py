@@ -1,4 +1,4 @@
-"""Run as a program: many clients at once, each with a connection of its own, asking one GPU service for a lease.
+"""Run as a program: many clients at once, each with a separate connection, asking one GPU service for a lease.
 
     python -m tests.integration.gpu.many_clients ADDRESS CLIENTS MEMORY_MB IDEMPOTENCY_KEY
 

@@ -18,7 +18,7 @@ DRIVER_NOT_LOADED = 9
 
 @dataclass
 class GPU:
-    """A card of the stand-in; -1 for what it does not tell."""
+    """A GPU of the fake driver; -1 for what it does not report."""
 
     uuid: str
     total_mb: int = 10_000

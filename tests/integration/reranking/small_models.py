@@ -57,7 +57,7 @@ def save_cross_encoder(
 
     Args:
         folder: Where to.
-        family: BERT is told which token is of which text. RoBERTa is not, and counts positions from its padding's id.
+        family: BERT gets the text of each token. RoBERTa does not, and counts positions from its padding's id.
             Llama takes its last token that is not padding, on whichever side that is.
         labels: How many scores it gives.
         activation: Import path of the activation over its logit; empty: it names none.
@@ -84,7 +84,7 @@ def save_cross_encoder(
 
 
 def save_language_model(folder: Path) -> str:
-    """Saves a language model that could be asked for yes or no."""
+    """Saves a language model that could be asked to answer yes or no."""
     fast_tokenizer("bert", "right", LONGEST).save_pretrained(folder)
     ids: Any = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
     LlamaForCausalLM(LlamaConfig(vocab_size=_VOCABULARY, **_SIZE, **ids)).save_pretrained(folder)

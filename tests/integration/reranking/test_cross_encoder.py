@@ -56,7 +56,7 @@ QUERIES = [
     Query("a query " * 10, DOCUMENTS),
     Query("a query " * 40, ["a b c", "the sea freezes early", LETTERS * 2]),
 ]
-"""Short, cut, and with a query that leaves its documents half of the room."""
+"""Short, cut, and with a query that leaves its documents half of the tokens."""
 
 
 def model(folder: str, **how: Any) -> ModelSettings:

@@ -1,4 +1,4 @@
-"""Faults that are switched while the bento runs: a small file that its device looks at before every batch."""
+"""Faults that are switched while the bento runs: a small file that its device reads before every batch."""
 
 from __future__ import annotations
 

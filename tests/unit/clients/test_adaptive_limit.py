@@ -133,7 +133,7 @@ def test_many_refusals_in_one_round_trip_count_once() -> None:
     together = scene.enter(20)
     scene.leave(together, OVERLOADED)
     assert scene.limit.value == 40
-    for _ in range(9):  # and those that begin afterwards are refused in no time
+    for _ in range(9):  # and calls that begin afterwards are refused at once
         scene.round_trip(1, OVERLOADED, seconds=0.1)
     assert scene.limit.value == 40
     scene.round_trip(1, OVERLOADED, seconds=0.2)
@@ -289,7 +289,7 @@ class Second:
 
 
 class Simulation:
-    """Calls that arrive at random and wait for nobody (open loop), through one limit or several, to one service."""
+    """Calls that arrive at random (open loop), through one limit or several, to one service."""
 
     def __init__(self, limits: int = 1, deadline_s: float = 5.0, impatient: float = 0.0) -> None:
         self.clock = Clock()
@@ -426,7 +426,7 @@ def test_limit_falls_when_the_service_stops_and_recovers_with_it() -> None:
     before = simulation.limits[0].value
     simulation.run(20, load=2, speed=0.001)
     assert simulation.limits[0].value < before / 4
-    # The pass that was under way when it stopped takes its time.
+    # The batch in progress when it stopped takes its time.
     simulation.service.busy = False
     simulation.service.queue.clear()
     simulation._events = [event for event in simulation._events if "pass" not in event[2].__qualname__]

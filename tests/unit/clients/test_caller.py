@@ -63,7 +63,7 @@ async def make() -> AsyncIterator[Made]:
         address = ",".join(f"127.0.0.1:{port}" for port in range(1, number + 1))
         options = {"retry": {"base_s": 0}, **settings}
         client = EmbeddingClient(ClientSettings(address=address, **options), ClientMetrics(CollectorRegistry()))
-        client._pool._started = True  # nobody is asked how he is
+        client._pool._started = True  # no endpoint gets health checks
         for endpoint in client._pool.endpoints():
             endpoint.watch._become(Health.SERVING)
         clients.append(client)

@@ -1,4 +1,4 @@
-"""Joining of small requests: who shares a call, and that nobody pays for another."""
+"""Joining of small requests: which ones share a call, and that none fails because of another."""
 
 from __future__ import annotations
 

@@ -309,7 +309,7 @@ def test_program_exits_without_closing_its_clients(code: str, service: Service) 
     process = program(code + "print('done')", service.address)
     printed, complaints = process.communicate(timeout=60)
     assert (printed, process.returncode) == ("done\n", 0), complaints
-    # The thread that streams is told so, unless the program is gone first; nothing else complains.
+    # The streaming thread gets the error, unless the program ends first; nothing else is logged.
     assert complaints.count("Traceback") <= ("thread" in code)
     assert "Warning" not in complaints
 

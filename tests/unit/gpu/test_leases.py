@@ -95,7 +95,7 @@ def test_process_with_unknown_memory_counts_as_a_stranger() -> None:
     holders=st.lists(st.tuples(st.integers(1, 400), st.integers(0, 500)), max_size=4),
 )
 def test_all_leased_memory_can_be_used_at_once(total: int, strangers: int, holders: list[tuple[int, int]]) -> None:
-    """Everybody takes all that they leased: strangers keep theirs, and the reserve is still free."""
+    """Every holder uses its whole lease: other processes keep their memory, and the reserve is still free."""
     in_use = strangers + sum(used for _, used in holders)
     if in_use > total:
         return

@@ -36,7 +36,7 @@ def request(memory_mb: int = 400, **more: Any) -> LeaseRequest:
 
 @dataclass
 class Desk:
-    """A book, with a clock that a test sets and what it published."""
+    """A registry, with a clock that a test sets and what it published."""
 
     path: Path
     settings: GPUSettings = field(default_factory=lambda: GPUSettings(reserve_mb=100))

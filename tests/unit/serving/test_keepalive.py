@@ -27,7 +27,7 @@ PINGING = [
 
 @asynccontextmanager
 async def watched(options: Any) -> AsyncIterator[tuple[Any, Readiness]]:
-    """Somebody watches a server that has `options`, pinging, and has heard the first status."""
+    """A client watches a server that has `options`, pinging, and has received the first status."""
     readiness = Readiness()
     server = grpc.aio.server(interceptors=[HealthInterceptor("any", readiness)], options=options)
     health_pb2_grpc.add_HealthServicer_to_server(health_pb2_grpc.HealthServicer(), server)

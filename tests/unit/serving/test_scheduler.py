@@ -93,7 +93,7 @@ def test_no_request_starves_however_many_arrive(incoming: Incoming, mine: list[i
     bound = before * (turns + 1) * (turns + 2) // 2
     batches = 0
     while patient.waiting:
-        subject.add(work("a", [BUDGET]))  # as long as a batch holds, so it can share with nobody
+        subject.add(work("a", [BUDGET]))  # as long as a batch holds, so it shares a batch with no other
         subject.next_batch()
         batches += 1
         assert batches <= bound

@@ -39,7 +39,7 @@ async def test_window_limits_how_much_is_read() -> None:
     gate.set()
     assert await first == 0
     await asyncio.sleep(0.02)
-    assert taken == [0, 1, 2]  # the first is out only when the next is asked for
+    assert taken == [0, 1, 2]  # the first is sent only when the next is requested
     assert await anext(answers) == 1
     await asyncio.sleep(0.02)
     assert taken == [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""What a request gets from the cache, and what the service is asked for."""
+"""What a request gets from the cache, and what it gets from the service."""
 
 from __future__ import annotations
 

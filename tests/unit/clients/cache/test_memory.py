@@ -39,7 +39,7 @@ class Told(MemoryLevel):
 
 
 class AgainstAModel(RuleBasedStateMachine):
-    """A plain list of what is held, used longest ago first, and the rules as they are told."""
+    """A plain list of what is held, used longest ago first, and the documented rules."""
 
     def __init__(self) -> None:
         super().__init__()

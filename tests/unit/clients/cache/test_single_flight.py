@@ -1,4 +1,4 @@
-"""Equal inputs in the air are computed once, and nobody pays for another's fate."""
+"""Equal inputs in flight are computed once, and no request fails because of another."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ async def test_callers_fault_costs_a_bounded_number_of_rounds(
     gate(service).set()
     errors = await asyncio.gather(*asked, return_exceptions=True)
     assert [each.kind for each in errors if isinstance(each, TorchlessError)] == [kind] * 10
-    # Two who led, and the others each for themselves, all at once.
+    # The two first callers, and each of the others by itself, all at once.
     assert len(service.calls) == 10
 
 

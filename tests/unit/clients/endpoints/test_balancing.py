@@ -203,7 +203,7 @@ async def test_endpoint_that_fails_fast_attracts_no_calls_and_recovers(endpoints
     three = endpoints(*[Health.SERVING] * 3)
 
     def to_bad_one(calls: int, error: TorchlessError | None) -> int:
-        """Of calls one after another, those that go to the first, while each of the others has many more."""
+        """Calls to the first of calls one after another, while each of the others has many more."""
         for each in three[1:]:
             each.calls_in_flight = 600
         met = 0

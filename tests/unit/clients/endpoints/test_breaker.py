@@ -128,7 +128,7 @@ def test_half_open_breaker_admits_one_probe_at_a_time(clock: Clock) -> None:
     probe.answered()
     assert breaker.state is BreakerState.CLOSED
     fail(breaker, 4)
-    assert breaker.state is BreakerState.CLOSED  # it began anew
+    assert breaker.state is BreakerState.CLOSED  # it began again
 
 
 def test_failed_probe_opens_the_breaker_again(clock: Clock) -> None:

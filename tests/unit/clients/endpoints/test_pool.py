@@ -31,7 +31,7 @@ class Names:
         self.under_way = 0
 
     def set(self, name: str, *ports: int) -> None:
-        """`name` stands for loopback addresses that end in `ports`, on which nobody listens."""
+        """`name` stands for loopback addresses that end in `ports`, without listeners."""
         self.known[name] = [f"127.0.0.{port}" for port in ports]
 
     async def getaddrinfo(self, host: str, port: int, **options: Any) -> list[Any]:

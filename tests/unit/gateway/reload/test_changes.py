@@ -1,4 +1,4 @@
-"""Changed settings: their names, and those that need a restart or a new connection."""
+"""Changed settings: their names, and which of them need a restart or a new connection."""
 
 from __future__ import annotations
 
