@@ -24,7 +24,7 @@ def embed(client: cohere.ClientV2, **more: Any) -> Any:
     return client.embed(**{"model": MODEL, "input_type": "search_document", "embedding_types": ["float"], **more})
 
 
-def test_version_2(client: cohere.ClientV2, plain: PlainHTTP) -> None:
+def test_version_2_embeds_texts(client: cohere.ClientV2, plain: PlainHTTP) -> None:
     answer = embed(client, texts=list(TEXTS))
 
     assert_same(answer.embeddings.float_, plain.vectors(TEXTS))
@@ -32,7 +32,7 @@ def test_version_2(client: cohere.ClientV2, plain: PlainHTTP) -> None:
     assert answer.meta.billed_units.input_tokens == plain.tokens(TEXTS)
 
 
-def test_every_type(client: cohere.ClientV2, plain: PlainHTTP) -> None:
+def test_every_embedding_type_matches_the_floats(client: cohere.ClientV2, plain: PlainHTTP) -> None:
     answer = embed(client, texts=list(TEXTS), embedding_types=EVERY_TYPE)
     expected, vectors = plain.vectors(TEXTS), answer.embeddings
     bits = np.packbits(np.array(vectors.float_) > 0, axis=1)
@@ -47,7 +47,7 @@ def test_every_type(client: cohere.ClientV2, plain: PlainHTTP) -> None:
     assert np.shape(vectors.ubinary) == (len(TEXTS), DIMENSIONS // 8)
 
 
-def test_mixed_inputs(client: cohere.ClientV2, plain: PlainHTTP) -> None:
+def test_mixed_inputs_embed_as_their_texts(client: cohere.ClientV2, plain: PlainHTTP) -> None:
     answer = embed(client, inputs=[{"content": [{"type": "text", "text": text}]} for text in TEXTS])
 
     assert_same(answer.embeddings.float_, plain.vectors(TEXTS))
@@ -62,7 +62,7 @@ def test_more_texts_than_cohere_takes_at_once_keep_their_order(client: cohere.Cl
     assert_same(vectors[[0, 95, 96, 99]], plain.vectors([texts[i] for i in (0, 95, 96, 99)]))
 
 
-def test_version_1(url: str, plain: PlainHTTP) -> None:
+def test_version_1_embeds_texts(url: str, plain: PlainHTTP) -> None:
     client: Any = cohere.Client(api_key="unused", base_url=url)
 
     floats = client.embed(texts=list(TEXTS), model=MODEL, input_type="search_query")
@@ -77,7 +77,7 @@ def test_version_1(url: str, plain: PlainHTTP) -> None:
     assert np.array_equal(by_type.embeddings.ubinary, np.packbits(np.array(by_type.embeddings.float_) > 0, axis=1))
 
 
-async def test_async(url: str, plain: PlainHTTP) -> None:
+async def test_async_client_embeds_and_raises(url: str, plain: PlainHTTP) -> None:
     async with cohere.AsyncClientV2(api_key="unused", base_url=url) as client:
         answer = await client.embed(
             texts=list(TEXTS), model=MODEL, input_type="search_query", embedding_types=["float"]
@@ -88,7 +88,7 @@ async def test_async(url: str, plain: PlainHTTP) -> None:
     assert_same(answer.embeddings.float_, plain.vectors(TEXTS))
 
 
-def test_an_unknown_model(client: cohere.ClientV2) -> None:
+def test_unknown_model_is_not_found(client: cohere.ClientV2) -> None:
     with pytest.raises(cohere.NotFoundError) as raised:
         embed(client, texts=["x"], model="no-such-model")
 

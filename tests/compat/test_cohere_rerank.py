@@ -26,7 +26,7 @@ def pairs(answer: Any) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("top_n", NUMBERS_OF_BEST)
-def test_version_2(client: cohere.ClientV2, plain: PlainHTTP, top_n: int) -> None:
+def test_version_2_ranks_documents(client: cohere.ClientV2, plain: PlainHTTP, top_n: int) -> None:
     answer = client.rerank(model=MODEL, query=QUERY, documents=list(PASSAGES), top_n=top_n)
 
     assert_ranked(pairs(answer), plain.scores(QUERY, PASSAGES), top_n)
@@ -52,7 +52,7 @@ def test_a_document_is_read_up_to_max_tokens_per_doc(client: cohere.ClientV2, pl
 
 
 @pytest.mark.parametrize("top_n", NUMBERS_OF_BEST)
-def test_version_1(version_1: Any, plain: PlainHTTP, top_n: int) -> None:
+def test_version_1_ranks_documents(version_1: Any, plain: PlainHTTP, top_n: int) -> None:
     answer = version_1.rerank(
         model=MODEL, query=QUERY, documents=list(PASSAGES), top_n=top_n, return_documents=True, max_chunks_per_doc=10
     )
@@ -89,7 +89,7 @@ def test_version_1_with_rank_fields(version_1: Any, plain: PlainHTTP) -> None:
     assert_ranked(pairs(answer), plain.scores(QUERY, [f"Sleep\n{passage}" for passage in PASSAGES]))
 
 
-async def test_async(url: str, plain: PlainHTTP) -> None:
+async def test_async_client_ranks_and_raises(url: str, plain: PlainHTTP) -> None:
     async with cohere.AsyncClientV2(api_key="unused", base_url=url) as client:
         answer = await client.rerank(model=MODEL, query=QUERY, documents=list(PASSAGES))
         with pytest.raises(cohere.NotFoundError):
@@ -98,7 +98,7 @@ async def test_async(url: str, plain: PlainHTTP) -> None:
     assert_ranked(pairs(answer), plain.scores(QUERY, PASSAGES))
 
 
-def test_an_unknown_model(client: cohere.ClientV2, version_1: Any) -> None:
+def test_unknown_model_is_not_found(client: cohere.ClientV2, version_1: Any) -> None:
     with pytest.raises(cohere.NotFoundError) as raised:
         client.rerank(model="no-such-model", query=QUERY, documents=list(PASSAGES))
     with pytest.raises(cohere.NotFoundError):
@@ -117,7 +117,7 @@ def test_empty_documents_are_refused(client: cohere.ClientV2, version_1: Any, do
     assert raised.value.body["message"].startswith("documents")
 
 
-def test_an_empty_query(client: cohere.ClientV2) -> None:
+def test_empty_query_is_refused(client: cohere.ClientV2) -> None:
     with pytest.raises(cohere.BadRequestError) as raised:
         client.rerank(model=MODEL, query="", documents=list(PASSAGES))
 

@@ -45,18 +45,18 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_a_text(kind: str, url: str, plain: PlainHTTP) -> None:
+def test_text_embedder_embeds_a_text(kind: str, url: str, plain: PlainHTTP) -> None:
     assert_same(text_embedder(kind, url).run(text=TEXTS[0])["embedding"], plain.vector(TEXTS[0]))
 
 
-def test_documents_in_batches(kind: str, url: str, plain: PlainHTTP) -> None:
+def test_document_embedder_embeds_in_batches(kind: str, url: str, plain: PlainHTTP) -> None:
     answer = document_embedder(kind, url).run(documents=DOCUMENTS)
 
     assert [document.content for document in answer["documents"]] == list(TEXTS)
     assert_same([document.embedding for document in answer["documents"]], plain.vectors(TEXTS))
 
 
-async def test_async(kind: str, url: str, plain: PlainHTTP) -> None:
+async def test_async_embedders_embed(kind: str, url: str, plain: PlainHTTP) -> None:
     text = await text_embedder(kind, url).run_async(text=TEXTS[0])
     documents = await document_embedder(kind, url).run_async(documents=DOCUMENTS)
 
@@ -64,7 +64,7 @@ async def test_async(kind: str, url: str, plain: PlainHTTP) -> None:
     assert_same([document.embedding for document in documents["documents"]], plain.vectors(TEXTS))
 
 
-def test_in_a_pipeline(kind: str, url: str, plain: PlainHTTP) -> None:
+def test_embedder_runs_in_a_pipeline(kind: str, url: str, plain: PlainHTTP) -> None:
     pipeline = Pipeline()
     pipeline.add_component("embedder", document_embedder(kind, url))
 

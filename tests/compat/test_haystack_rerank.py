@@ -42,24 +42,24 @@ def pairs(answer: Any) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("top_k", NUMBERS_OF_BEST)
-def test_documents(make: Make, url: str, plain: PlainHTTP, top_k: int) -> None:
+def test_ranker_returns_the_best_documents(make: Make, url: str, plain: PlainHTTP, top_k: int) -> None:
     answer = make(url).run(query=QUERY, documents=DOCUMENTS, top_k=top_k)
 
     assert_ranked(pairs(answer), plain.scores(QUERY, PASSAGES), top_k)
 
 
-def test_as_they_come(make: Make, url: str, plain: PlainHTTP) -> None:
+def test_ranker_returns_all_documents_by_default(make: Make, url: str, plain: PlainHTTP) -> None:
     assert_ranked(pairs(make(url).run(query=QUERY, documents=DOCUMENTS)), plain.scores(QUERY, PASSAGES))
 
 
 @pytest.mark.parametrize("kind", ["cohere", "tei"])
-async def test_async(kind: str, url: str, plain: PlainHTTP) -> None:
+async def test_async_ranker_ranks(kind: str, url: str, plain: PlainHTTP) -> None:
     answer = await KINDS[kind](url).run_async(query=QUERY, documents=DOCUMENTS, top_k=3)
 
     assert_ranked(pairs(answer), plain.scores(QUERY, PASSAGES), 3)
 
 
-def test_in_a_pipeline(make: Make, url: str, plain: PlainHTTP) -> None:
+def test_ranker_runs_in_a_pipeline(make: Make, url: str, plain: PlainHTTP) -> None:
     pipeline = Pipeline()
     pipeline.add_component("ranker", make(url))
 
@@ -112,7 +112,7 @@ def test_text_embeddings_inferences_cuts_either_end(url: str, plain: PlainHTTP) 
     assert score(TruncationDirection.LEFT) > score(TruncationDirection.RIGHT) + 0.05
 
 
-def test_no_documents(url: str) -> None:
+def test_empty_documents_are_not_sent_or_are_refused(url: str) -> None:
     nowhere = f"{url}/nothing-is-here"
 
     assert KINDS["jina"](nowhere).run(query=QUERY, documents=[])["documents"] == []
@@ -121,7 +121,7 @@ def test_no_documents(url: str) -> None:
         KINDS["cohere"](url).run(query=QUERY, documents=[])
 
 
-def test_errors_of_coheres(url: str) -> None:
+def test_errors_have_coheres_classes(url: str) -> None:
     with pytest.raises(cohere.NotFoundError):
         KINDS["cohere"](url, model="no-such-model").run(query=QUERY, documents=DOCUMENTS)
     with pytest.raises(cohere.BadRequestError):
@@ -129,7 +129,7 @@ def test_errors_of_coheres(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jina", "jina /v1"])
-def test_errors_of_jinas(kind: str, url: str) -> None:
+def test_errors_of_jinas_ranker_name_the_fault(kind: str, url: str) -> None:
     with pytest.raises(RuntimeError, match="no-such-model"):
         KINDS[kind](url, model="no-such-model").run(query=QUERY, documents=DOCUMENTS)
     with pytest.raises(RuntimeError, match=r"documents\[5\]"):

@@ -13,14 +13,14 @@ from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 from tests.compat.plain_http import DIMENSIONS, TEXTS, PlainHTTP, assert_same
 
 
-def test_single_text(url: str, plain: PlainHTTP) -> None:
+def test_single_text_is_embedded(url: str, plain: PlainHTTP) -> None:
     client = InferenceClient(model=url)
 
     for text in TEXTS:
         assert_same(client.feature_extraction(text), plain.vectors([text]))
 
 
-def test_a_batch(url: str, plain: PlainHTTP) -> None:
+def test_batch_is_embedded(url: str, plain: PlainHTTP) -> None:
     vectors = InferenceClient(base_url=url).feature_extraction(list(TEXTS))
 
     assert vectors.dtype == np.float32
@@ -31,7 +31,7 @@ def test_the_path_of_the_route(url: str, plain: PlainHTTP) -> None:
     assert_same(InferenceClient().feature_extraction(TEXTS[0], model=f"{url}/embed"), plain.vectors(TEXTS[:1]))
 
 
-def test_options(url: str, plain: PlainHTTP) -> None:
+def test_options_of_feature_extraction_apply(url: str, plain: PlainHTTP) -> None:
     client = InferenceClient(model=url)
     raw = client.feature_extraction(TEXTS[0], normalize=False)
     scaled = client.feature_extraction(TEXTS[0], normalize=True)
@@ -45,20 +45,20 @@ def test_options(url: str, plain: PlainHTTP) -> None:
     assert_same(end, client.feature_extraction(TEXTS[-1], truncation_direction="left"))
 
 
-def test_similarity(url: str, plain: PlainHTTP) -> None:
+def test_similarity_is_the_cosine_of_the_vectors(url: str, plain: PlainHTTP) -> None:
     answer = InferenceClient().sentence_similarity(TEXTS[0], list(TEXTS[1:]), model=f"{url}/similarity")
 
     assert answer == pytest.approx((plain.vectors(TEXTS[1:]) @ plain.vector(TEXTS[0])).tolist(), abs=1e-5)
 
 
-async def test_async(url: str, plain: PlainHTTP) -> None:
+async def test_async_client_embeds_and_raises(url: str, plain: PlainHTTP) -> None:
     async with AsyncInferenceClient(model=url) as client:
         assert_same(await client.feature_extraction(TEXTS[0]), plain.vectors(TEXTS[:1]))
         with pytest.raises(BadRequestError):
             await client.feature_extraction("")
 
 
-def test_an_empty_text(url: str) -> None:
+def test_empty_text_is_refused(url: str) -> None:
     with pytest.raises(BadRequestError, match="empty") as raised:
         InferenceClient(model=url).feature_extraction("")
 

@@ -41,7 +41,7 @@ def test_single_text_with_a_model(client: Client, plain: PlainHTTP) -> None:
     assert_same([row.embedding for row in answer.data], plain.vectors(TEXTS[:1]))
 
 
-async def test_async(url: str, plain: PlainHTTP) -> None:
+async def test_async_client_embeds(url: str, plain: PlainHTTP) -> None:
     async with Client(base_url=url) as client:
         answer = await embeddings.asyncio(client=client, body=OpenAIEmbeddingInputText(input_=list(TEXTS)))
 
@@ -49,7 +49,7 @@ async def test_async(url: str, plain: PlainHTTP) -> None:
     assert_same([row.embedding for row in answer.data], plain.vectors(TEXTS))
 
 
-def test_models_and_health(client: Client) -> None:
+def test_models_and_health_are_answered(client: Client) -> None:
     served = models.sync(client=client)
 
     assert isinstance(served, OpenAIModelInfo)

@@ -36,7 +36,7 @@ def test_with_no_model_named(client: Client, plain: PlainHTTP) -> None:
 
 
 @pytest.mark.parametrize("top_n", NUMBERS_OF_BEST)
-def test_with_documents(client: Client, plain: PlainHTTP, top_n: int) -> None:
+def test_documents_are_ranked_and_returned(client: Client, plain: PlainHTTP, top_n: int) -> None:
     body = RerankInput(query=QUERY, documents=list(PASSAGES), model=MODEL, return_documents=True, top_n=top_n)
 
     answer = rerank.sync(client=client, body=body)
@@ -56,7 +56,7 @@ def test_with_nulls_and_raw_scores(client: Client, plain: PlainHTTP) -> None:
     assert_ranked([(index, (1 + score) / 2) for index, score in pairs(answer)], plain.scores(QUERY, PASSAGES))
 
 
-async def test_async(url: str, plain: PlainHTTP) -> None:
+async def test_async_client_ranks(url: str, plain: PlainHTTP) -> None:
     async with Client(base_url=url) as client:
         answer = await rerank.asyncio(client=client, body=RerankInput(query=QUERY, documents=list(PASSAGES)))
 

@@ -145,13 +145,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.usefixtures("litellm_has_asked_huggingface")
-def test_with_the_key(name: str, keyed_url: str) -> None:
+def test_client_with_the_key_is_accepted(name: str, keyed_url: str) -> None:
     asks, _ = CLIENTS[name]
 
     assert asks(keyed_url, KEY) == 1
 
 
-def test_with_another_key(name: str, keyed_url: str) -> None:
+def test_client_with_another_key_is_refused(name: str, keyed_url: str) -> None:
     asks, error = CLIENTS[name]
 
     with pytest.raises(error):

@@ -21,20 +21,20 @@ def embeddings(url: str) -> CohereEmbeddings:
     return cohere_embeddings(url)
 
 
-def test_documents(embeddings: CohereEmbeddings, plain: PlainHTTP) -> None:
+def test_documents_are_embedded(embeddings: CohereEmbeddings, plain: PlainHTTP) -> None:
     assert_same(embeddings.embed_documents(list(TEXTS)), plain.vectors(TEXTS))
 
 
-def test_a_query(embeddings: CohereEmbeddings, plain: PlainHTTP) -> None:
+def test_query_is_embedded(embeddings: CohereEmbeddings, plain: PlainHTTP) -> None:
     assert_same(embeddings.embed_query(TEXTS[0]), plain.vector(TEXTS[0]))
 
 
-async def test_async(embeddings: CohereEmbeddings, plain: PlainHTTP) -> None:
+async def test_async_calls_embed(embeddings: CohereEmbeddings, plain: PlainHTTP) -> None:
     assert_same(await embeddings.aembed_documents(list(TEXTS)), plain.vectors(TEXTS))
     assert_same(await embeddings.aembed_query(TEXTS[0]), plain.vector(TEXTS[0]))
 
 
-def test_errors_are_coheres(url: str) -> None:
+def test_errors_have_coheres_classes(url: str) -> None:
     # It tries again whatever the error is, four seconds later.
     unknown = cohere_embeddings(url, model="no-such-model", max_retries=1)
     uncut = cohere_embeddings(url, truncate="NONE", max_retries=1)

@@ -24,20 +24,20 @@ def pairs(documents: Any) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("top_n", [*NUMBERS_OF_BEST, None])
-def test_documents(url: str, plain: PlainHTTP, top_n: int | None) -> None:
+def test_documents_are_ranked(url: str, plain: PlainHTTP, top_n: int | None) -> None:
     found = reranker(url, top_n=top_n).compress_documents(DOCUMENTS, QUERY)
 
     assert_ranked(pairs(found), plain.scores(QUERY, PASSAGES), top_n)
     assert [document.page_content for document in found] == [PASSAGES[index] for index, _ in pairs(found)]
 
 
-async def test_async(url: str, plain: PlainHTTP) -> None:
+async def test_async_calls_rank(url: str, plain: PlainHTTP) -> None:
     found = await reranker(url).acompress_documents(DOCUMENTS, QUERY)
 
     assert_ranked(pairs(found), plain.scores(QUERY, PASSAGES), 3)  # its own top_n
 
 
-def test_fields_of_objects(url: str, plain: PlainHTTP) -> None:
+def test_fields_of_objects_are_ranked(url: str, plain: PlainHTTP) -> None:
     documents = [{"body": passage, "note": "Bread."} for passage in PASSAGES]
 
     found = reranker(url).rerank(documents, QUERY, rank_fields=["body"], top_n=None, max_tokens_per_doc=4000)
@@ -47,7 +47,7 @@ def test_fields_of_objects(url: str, plain: PlainHTTP) -> None:
     assert sorted(result["index"] for result in found) == list(range(len(PASSAGES)))
 
 
-def test_errors_are_coheres(url: str) -> None:
+def test_errors_have_coheres_classes(url: str) -> None:
     with pytest.raises(cohere.NotFoundError):
         reranker(url, model="no-such-model").compress_documents(DOCUMENTS, QUERY)
     with pytest.raises(cohere.BadRequestError):

@@ -23,26 +23,26 @@ def embeddings(request: pytest.FixtureRequest, url: str) -> HuggingFaceEndpointE
     return embeddings
 
 
-def test_documents(embeddings: HuggingFaceEndpointEmbeddings, plain: PlainHTTP) -> None:
+def test_documents_are_embedded(embeddings: HuggingFaceEndpointEmbeddings, plain: PlainHTTP) -> None:
     assert_same(embeddings.embed_documents(list(TEXTS)), plain.vectors(TEXTS))
 
 
-def test_a_query(embeddings: HuggingFaceEndpointEmbeddings, plain: PlainHTTP) -> None:
+def test_query_is_embedded(embeddings: HuggingFaceEndpointEmbeddings, plain: PlainHTTP) -> None:
     assert_same(embeddings.embed_query(TEXTS[0]), plain.vector(TEXTS[0]))
 
 
-async def test_async(embeddings: HuggingFaceEndpointEmbeddings, plain: PlainHTTP) -> None:
+async def test_async_calls_embed(embeddings: HuggingFaceEndpointEmbeddings, plain: PlainHTTP) -> None:
     async with embeddings.async_client:
         assert_same(await embeddings.aembed_documents(list(TEXTS)), plain.vectors(TEXTS))
         assert_same(await embeddings.aembed_query(TEXTS[0]), plain.vector(TEXTS[0]))
 
 
-def test_options(url: str, plain: PlainHTTP) -> None:
+def test_options_are_accepted(url: str, plain: PlainHTTP) -> None:
     embeddings = HuggingFaceEndpointEmbeddings(model=url, model_kwargs={"normalize": True, "truncate": True})
 
     assert_same(embeddings.embed_documents(list(TEXTS)), plain.vectors(TEXTS))
 
 
-def test_an_empty_text(embeddings: HuggingFaceEndpointEmbeddings) -> None:
+def test_empty_text_is_refused(embeddings: HuggingFaceEndpointEmbeddings) -> None:
     with pytest.raises(BadRequestError, match="empty"):
         embeddings.embed_documents(["x", ""])

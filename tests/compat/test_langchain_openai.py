@@ -25,16 +25,16 @@ def embeddings(url: str) -> OpenAIEmbeddings:
     return openai_embeddings(url)
 
 
-def test_documents(embeddings: OpenAIEmbeddings, plain: PlainHTTP) -> None:
+def test_documents_are_embedded(embeddings: OpenAIEmbeddings, plain: PlainHTTP) -> None:
     assert embeddings.check_embedding_ctx_length
     assert_same(embeddings.embed_documents(list(TEXTS)), plain.vectors(TEXTS))
 
 
-def test_a_query(embeddings: OpenAIEmbeddings, plain: PlainHTTP) -> None:
+def test_query_is_embedded(embeddings: OpenAIEmbeddings, plain: PlainHTTP) -> None:
     assert_same(embeddings.embed_query(TEXTS[2]), plain.vector(TEXTS[2]))
 
 
-async def test_async(embeddings: OpenAIEmbeddings, plain: PlainHTTP) -> None:
+async def test_async_calls_embed(embeddings: OpenAIEmbeddings, plain: PlainHTTP) -> None:
     assert_same(await embeddings.aembed_documents(list(TEXTS)), plain.vectors(TEXTS))
     assert_same(await embeddings.aembed_query(TEXTS[0]), plain.vector(TEXTS[0]))
 
@@ -72,7 +72,7 @@ def test_openais_own_name_of_a_model(url: str, plain: PlainHTTP) -> None:
     assert_same(embeddings.embed_query(TEXTS[0]), plain.vector(TEXTS[0]))
 
 
-def test_errors_are_openais(url: str) -> None:
+def test_errors_have_openais_classes(url: str) -> None:
     unknown = openai_embeddings(url, model="no-such-model")
     short = openai_embeddings(url, dimensions=100)
 

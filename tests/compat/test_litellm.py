@@ -14,14 +14,14 @@ def rows(answer: Any) -> list[Any]:
     return [row["embedding"] for row in sorted(answer.data, key=lambda row: row["index"])]
 
 
-def test_openai(url: str, plain: PlainHTTP) -> None:
+def test_openai_provider_embeds(url: str, plain: PlainHTTP) -> None:
     answer: Any = litellm.embedding(f"openai/{MODEL}", input=list(TEXTS), api_base=f"{url}/v1", api_key="unused")
 
     assert_same(rows(answer), plain.vectors(TEXTS))
     assert answer.usage.total_tokens == plain.tokens(TEXTS)
 
 
-def test_openai_as_base64(url: str, plain: PlainHTTP) -> None:
+def test_openai_provider_embeds_as_base64(url: str, plain: PlainHTTP) -> None:
     answer: Any = litellm.embedding(
         f"openai/{MODEL}", input=list(TEXTS), api_base=f"{url}/v1", api_key="unused", encoding_format="base64"
     )
@@ -31,13 +31,13 @@ def test_openai_as_base64(url: str, plain: PlainHTTP) -> None:
     assert answer.usage.total_tokens == plain.tokens(TEXTS)
 
 
-async def test_openai_async(url: str, plain: PlainHTTP) -> None:
+async def test_openai_provider_embeds_asynchronously(url: str, plain: PlainHTTP) -> None:
     answer = await litellm.aembedding(f"openai/{MODEL}", input=list(TEXTS), api_base=f"{url}/v1", api_key="unused")
 
     assert_same(rows(answer), plain.vectors(TEXTS))
 
 
-def test_cohere(url: str, plain: PlainHTTP) -> None:
+def test_cohere_provider_embeds(url: str, plain: PlainHTTP) -> None:
     answer: Any = litellm.embedding(
         f"cohere/{MODEL}",
         input=list(TEXTS),
@@ -49,14 +49,14 @@ def test_cohere(url: str, plain: PlainHTTP) -> None:
     assert_same(rows(answer), plain.vectors(TEXTS))
 
 
-def test_infinity(url: str, plain: PlainHTTP) -> None:
+def test_infinity_provider_embeds(url: str, plain: PlainHTTP) -> None:
     answer: Any = litellm.embedding(f"infinity/{MODEL}", input=list(TEXTS), api_base=url, api_key="unused")
 
     assert_same(rows(answer), plain.vectors(TEXTS))
     assert answer.usage.total_tokens == plain.tokens(TEXTS)
 
 
-def test_an_unknown_model(url: str) -> None:
+def test_unknown_model_is_not_found(url: str) -> None:
     with pytest.raises(litellm.exceptions.NotFoundError):
         litellm.embedding("openai/no-such-model", input=["x"], api_base=f"{url}/v1", api_key="unused")
 

@@ -66,7 +66,7 @@ def pairs(answer: Any) -> list[tuple[int, float]]:
 
 @by(*PROVIDERS)
 @pytest.mark.parametrize("top_n", NUMBERS_OF_BEST)
-def test_documents(provider: Provider, url: str, plain: PlainHTTP, top_n: int) -> None:
+def test_documents_are_ranked(provider: Provider, url: str, plain: PlainHTTP, top_n: int) -> None:
     answer: Any = litellm.rerank(**asked(provider, url, top_n=top_n))
 
     assert_ranked(pairs(answer), plain.scores(QUERY, provider.passages), top_n)
@@ -76,7 +76,7 @@ def test_documents(provider: Provider, url: str, plain: PlainHTTP, top_n: int) -
 
 
 @by(*PROVIDERS)
-async def test_async(provider: Provider, url: str, plain: PlainHTTP) -> None:
+async def test_async_calls_rank(provider: Provider, url: str, plain: PlainHTTP) -> None:
     asked_for: Any = await litellm.arerank(**asked(provider, url, return_documents=True))
     as_it_comes: Any = await litellm.arerank(**asked(provider, url))
 
@@ -85,7 +85,7 @@ async def test_async(provider: Provider, url: str, plain: PlainHTTP) -> None:
 
 
 @by(*PROVIDERS)
-def test_without_documents(provider: Provider, url: str, plain: PlainHTTP) -> None:
+def test_documents_are_not_returned_on_request(provider: Provider, url: str, plain: PlainHTTP) -> None:
     answer: Any = litellm.rerank(**asked(provider, url, return_documents=False))
 
     assert_ranked(pairs(answer), plain.scores(QUERY, provider.passages))
@@ -93,7 +93,7 @@ def test_without_documents(provider: Provider, url: str, plain: PlainHTTP) -> No
 
 
 @by(*NAMING)
-def test_objects(provider: Provider, url: str, plain: PlainHTTP) -> None:
+def test_documents_as_objects_are_ranked(provider: Provider, url: str, plain: PlainHTTP) -> None:
     documents = [{"text": passage} for passage in PASSAGES]
 
     answer: Any = litellm.rerank(**asked(provider, url, documents=documents))
@@ -102,7 +102,7 @@ def test_objects(provider: Provider, url: str, plain: PlainHTTP) -> None:
 
 
 @by(COHERE_2, COHERE_1)
-def test_coheres_fields(provider: Provider, url: str, plain: PlainHTTP) -> None:
+def test_fields_of_objects_are_ranked(provider: Provider, url: str, plain: PlainHTTP) -> None:
     documents = [{"title": "Sleep", "body": passage} for passage in PASSAGES]
 
     answer: Any = litellm.rerank(
@@ -125,7 +125,7 @@ def test_a_long_passage_is_an_error_with_huggingface(url: str) -> None:
 
 
 @by(*NAMING)
-def test_an_unknown_model(provider: Provider, url: str) -> None:
+def test_unknown_model_is_named_in_the_error(provider: Provider, url: str) -> None:
     # litellm turns the errors of rerank into this one, whatever the status, unless the provider is named by itself.
     with pytest.raises(litellm.exceptions.APIConnectionError, match="no-such-model"):
         litellm.rerank(**asked(provider, url, model=f"{provider.name}/no-such-model"))

@@ -25,7 +25,7 @@ def embedding(request: pytest.FixtureRequest, url: str) -> Any:
     return TextEmbeddingsInference(model_name=MODEL, base_url=url)
 
 
-def test_texts(embedding: BaseEmbedding, plain: PlainHTTP) -> None:
+def test_texts_are_embedded(embedding: BaseEmbedding, plain: PlainHTTP) -> None:
     assert_same(embedding.get_text_embedding_batch(list(TEXTS)), plain.vectors(TEXTS))
 
 
@@ -35,12 +35,12 @@ def test_batches_keep_their_order(embedding: BaseEmbedding, plain: PlainHTTP) ->
     assert_same(embedding.get_text_embedding_batch(list(TEXTS)), plain.vectors(TEXTS))
 
 
-def test_a_query(embedding: BaseEmbedding, plain: PlainHTTP) -> None:
+def test_query_is_embedded(embedding: BaseEmbedding, plain: PlainHTTP) -> None:
     assert_same(embedding.get_query_embedding(TEXTS[0]), plain.vector(TEXTS[0]))
     assert_same(embedding.get_text_embedding(TEXTS[0]), plain.vector(TEXTS[0]))
 
 
-async def test_async(embedding: BaseEmbedding, plain: PlainHTTP) -> None:
+async def test_async_calls_embed(embedding: BaseEmbedding, plain: PlainHTTP) -> None:
     assert_same(await embedding.aget_text_embedding_batch(list(TEXTS)), plain.vectors(TEXTS))
     assert_same(await embedding.aget_query_embedding(TEXTS[0]), plain.vector(TEXTS[0]))
 
@@ -51,7 +51,7 @@ def test_openais_own_name_of_a_model(url: str, plain: PlainHTTP) -> None:
     assert_same(embedding.get_text_embedding(TEXTS[0]), plain.vector(TEXTS[0]))
 
 
-def test_errors_are_openais(url: str) -> None:
+def test_errors_have_openais_classes(url: str) -> None:
     unknown = OpenAIEmbedding(model_name="no-such-model", api_base=f"{url}/v1", api_key="unused")
     short = OpenAIEmbedding(model_name=MODEL, api_base=f"{url}/v1", api_key="unused", dimensions=100)
 

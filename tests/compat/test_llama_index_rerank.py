@@ -47,13 +47,13 @@ def pairs(found: list[NodeWithScore]) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("top_n", NUMBERS_OF_BEST)
-def test_nodes(make: Make, url: str, plain: PlainHTTP, top_n: int) -> None:
+def test_nodes_are_ranked(make: Make, url: str, plain: PlainHTTP, top_n: int) -> None:
     found = make(url, top_n=top_n).postprocess_nodes(nodes(), query_str=QUERY)
 
     assert_ranked(pairs(found), plain.scores(QUERY, PASSAGES), top_n)
 
 
-async def test_async(make: Make, url: str, plain: PlainHTTP) -> None:
+async def test_async_calls_rank(make: Make, url: str, plain: PlainHTTP) -> None:
     found = await make(url, top_n=3).apostprocess_nodes(nodes(), QueryBundle(QUERY))
 
     assert_ranked(pairs(found), plain.scores(QUERY, PASSAGES), 3)
@@ -63,7 +63,7 @@ def test_no_nodes_are_no_request(make: Make, url: str) -> None:
     assert make(f"{url}/nothing-is-here").postprocess_nodes([], query_str=QUERY) == []
 
 
-def test_errors_of_coheres(url: str) -> None:
+def test_errors_have_coheres_classes(url: str) -> None:
     with pytest.raises(cohere.NotFoundError):
         KINDS["cohere"](url, model="no-such-model").postprocess_nodes(nodes(), query_str=QUERY)
     with pytest.raises(cohere.BadRequestError):
@@ -71,7 +71,7 @@ def test_errors_of_coheres(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jina", "jina /v1"])
-def test_errors_of_jinas(kind: str, url: str) -> None:
+def test_errors_of_jinas_ranker_name_the_fault(kind: str, url: str) -> None:
     with pytest.raises(RuntimeError, match="no-such-model"):
         KINDS[kind](url, model="no-such-model").postprocess_nodes(nodes(), query_str=QUERY)
     with pytest.raises(RuntimeError, match=r"documents\[5\]"):

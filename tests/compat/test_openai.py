@@ -19,7 +19,7 @@ def client(url: str) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def test_a_batch(client: openai.OpenAI, plain: PlainHTTP) -> None:
+def test_batch_is_embedded(client: openai.OpenAI, plain: PlainHTTP) -> None:
     answer = client.embeddings.create(model=MODEL, input=list(TEXTS))
 
     assert_same([row.embedding for row in answer.data], plain.vectors(TEXTS))
@@ -28,7 +28,7 @@ def test_a_batch(client: openai.OpenAI, plain: PlainHTTP) -> None:
     assert answer.usage.prompt_tokens == answer.usage.total_tokens == plain.tokens(TEXTS)
 
 
-def test_single_text(client: openai.OpenAI, plain: PlainHTTP) -> None:
+def test_single_text_is_embedded(client: openai.OpenAI, plain: PlainHTTP) -> None:
     answer = client.embeddings.create(model=MODEL, input=TEXTS[0])
 
     assert_same([row.embedding for row in answer.data], plain.vectors(TEXTS[:1]))
@@ -63,14 +63,14 @@ def test_a_name_of_openais_stands_for_the_model(client: openai.OpenAI, plain: Pl
     assert answer.model == MODEL
 
 
-def test_models(client: openai.OpenAI) -> None:
+def test_models_are_listed_and_retrieved(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [MODEL]
     assert client.models.retrieve(MODEL).id == MODEL
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("no-such-model")
 
 
-def test_an_unknown_model(client: openai.OpenAI) -> None:
+def test_unknown_model_is_not_found(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as raised:
         client.embeddings.create(model="no-such-model", input="x")
 
@@ -100,7 +100,7 @@ def test_empty_input_is_refused(client: openai.OpenAI, nothing: str | list[str])
     assert str(raised.value.param).startswith("input")
 
 
-async def test_async(url: str, plain: PlainHTTP) -> None:
+async def test_async_client_embeds_and_raises(url: str, plain: PlainHTTP) -> None:
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="unused") as client:
         answer = await client.embeddings.create(model=MODEL, input=list(TEXTS))
         with pytest.raises(openai.NotFoundError):

@@ -56,15 +56,15 @@ def worst_cosine(got: object, wanted: NDArray[np.float32]) -> float:
     return float(((vectors * wanted).sum(axis=1) / lengths).min())
 
 
-def test_all_in_one_request(running: RunningStack, wanted: NDArray[np.float32]) -> None:
+def test_vectors_of_one_request_equal_the_models(running: RunningStack, wanted: NDArray[np.float32]) -> None:
     assert worst_cosine(openai(running, TEXTS), wanted) >= 0.99999
 
 
-def test_each_alone(running: RunningStack, wanted: NDArray[np.float32]) -> None:
+def test_vector_of_a_text_alone_equals_the_models(running: RunningStack, wanted: NDArray[np.float32]) -> None:
     assert worst_cosine([openai(running, [text])[0] for text in TEXTS], wanted) >= 0.99999
 
 
-def test_each_among_strangers(running: RunningStack, wanted: NDArray[np.float32]) -> None:
+def test_vector_of_a_text_in_a_batch_equals_the_models(running: RunningStack, wanted: NDArray[np.float32]) -> None:
     with ThreadPoolExecutor(24) as callers:
         got = list(callers.map(lambda text: openai(running, [text])[0], TEXTS * 4))
     assert worst_cosine(got, np.tile(wanted, (4, 1))) >= 0.99999

@@ -32,7 +32,7 @@ def run(program: list[str], code: str, stack: RunningStack) -> str:
 
 
 @pytest.mark.parametrize("code", [block for block in blocks("bash") if "curl" in block])
-def test_curl_example(code: str, running: RunningStack) -> None:
+def test_curl_example_answers(code: str, running: RunningStack) -> None:
     require_program("curl", "curl")
     answer = json.loads(run(["bash", "-c"], code, running))
     if "/embeddings" in code:
@@ -52,14 +52,14 @@ def test_curl_example(code: str, running: RunningStack) -> None:
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_example(code: str, running: RunningStack) -> None:
+def test_python_example_prints_its_results(code: str, running: RunningStack) -> None:
     embedded, reranked = run([sys.executable, "-c"], code, running).splitlines()
     assert embedded.startswith("Yeast makes dough rise. (2, 384)")
     assert reranked == "Yeast makes dough rise."
 
 
 @pytest.mark.parametrize("code", [block for block in blocks("bash") if "torchless" in block])
-def test_command_line_example(code: str, running: RunningStack) -> None:
+def test_command_line_example_prints_its_results(code: str, running: RunningStack) -> None:
     code = code.replace(".venv/gateway/bin/torchless", f"{sys.executable} -m torchless.cli")
     printed = run(["bash", "-c"], f"export TORCHLESS_GATEWAY_URL={running.url}\n{code}", running)
     assert "384" in printed

@@ -55,7 +55,7 @@ def test_a_text_too_long(http: httpx.Client, family: str) -> None:
     assert post(http, family, ["x" * 100_000]).status_code == 200
 
 
-def test_too_many_inputs(gateway: Gateway, embedding: EmbeddingService, family: str) -> None:
+def test_too_many_inputs_are_refused(gateway: Gateway, embedding: EmbeddingService, family: str) -> None:
     with gateway(embedding={"address": embedding.address}, limits={"items": 3}) as http:
         answer = post(http, family, ["one"] * 4)
         assert answer.status_code == TOO_LARGE[family]
@@ -64,7 +64,7 @@ def test_too_many_inputs(gateway: Gateway, embedding: EmbeddingService, family: 
 
 
 @pytest.mark.parametrize("value", [1, 1.5, True, None, {}, [1.5], ["one", 1], [["one"]], [None], [[1], "one"], [-1]])
-def test_wrong_types(http: httpx.Client, family: str, value: Any) -> None:
+def test_wrong_types_are_refused(http: httpx.Client, family: str, value: Any) -> None:
     answer = post(http, family, value)
     assert answer.status_code == MALFORMED[family]
     assert FAMILIES[family][1] in message_of(family, answer)

@@ -82,7 +82,7 @@ def _wait_until_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> 
     raise AssertionError("not live after 60 s")
 
 
-def test_a_bento_serves(bento: Path, home: Path, embedding: EmbeddingService) -> None:
+def test_built_bento_serves_embeddings(bento: Path, home: Path, embedding: EmbeddingService) -> None:
     with served(".", bento, embedding.address, home) as (http, _):
         answer = http.post("/v1/embeddings", json={"input": ["one"]})
         assert answer.status_code == 200

@@ -27,7 +27,7 @@ def test_version_1_answers_a_list_of_floats(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/embed", "/v2/embed"])
-def test_every_type(http: httpx.Client, path: str) -> None:
+def test_every_embedding_type_is_answered(http: httpx.Client, path: str) -> None:
     types = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
     body = http.post(path, json={"texts": TEXTS, "embedding_types": types}).json()
     expected = np.stack([vector_of(t) for t in TEXTS])

@@ -39,7 +39,7 @@ def events(answer: httpx.Response) -> Iterator[tuple[str, Any]]:
             yield name, json.loads(value)
 
 
-def test_status_and_devices(http: httpx.Client) -> None:
+def test_status_and_devices_are_answered(http: httpx.Client) -> None:
     status = http.get("/v1/gpu/status")
     assert status.status_code == 200
     assert (status.json()["available"], status.json()["unavailable_reason"]) == (True, "")
@@ -67,7 +67,7 @@ def test_a_lease_is_made_renewed_and_released(http: httpx.Client) -> None:
     assert http.get("/v1/gpu/status").json()["allocations"] == []
 
 
-def test_several_devices_exclusively(http: httpx.Client) -> None:
+def test_exclusive_lease_takes_several_devices(http: httpx.Client) -> None:
     lease = allocate(http, device_count=2, exclusive=True).json()
     assert {each["uuid"] for each in lease["devices"]} == {"GPU-a", "GPU-b"}
     full = allocate(http, memory_mb=1)
@@ -207,7 +207,7 @@ def test_watch_ends_at_the_service_when_the_caller_leaves(http: httpx.Client) ->
             next(events(answer))
 
 
-def test_without_the_service(gateway: Gateway, free_address: str) -> None:
+def test_routes_answer_503_without_the_service(gateway: Gateway, free_address: str) -> None:
     with gateway(gpu={"address": free_address}) as http:
         for path in ("/v1/gpu/status", "/v1/gpu/devices", "/v1/gpu/watch"):
             answer = http.get(path)

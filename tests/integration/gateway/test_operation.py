@@ -21,7 +21,9 @@ def test_live_calls_no_service(gateway: Gateway, free_address: str) -> None:
         assert http.get("/health/live").json() == {"status": "alive"}
 
 
-def test_ready(http: httpx.Client, embedding: EmbeddingService, reranking: RerankingServer, gpu: GPUServer) -> None:
+def test_readiness_lists_services_and_endpoints(
+    http: httpx.Client, embedding: EmbeddingService, reranking: RerankingServer, gpu: GPUServer
+) -> None:
     answer = http.get("/health/ready")
     assert answer.status_code == 200
     told = answer.json()

@@ -41,7 +41,7 @@ def documents_of(body: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("path", COHERE_PATHS)
-def test_cohere(http: httpx.Client, path: str) -> None:
+def test_coheres_routes_rank_documents(http: httpx.Client, path: str) -> None:
     body = rerank(http, path, model=MODEL.id)
     assert list(body) == ["id", "results", "meta", "model", "usage"]
     assert order_of(body) == ORDER
@@ -71,7 +71,7 @@ def test_null_and_unknown_fields_count_as_absent(http: httpx.Client, reranking: 
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_the_best_few(http: httpx.Client, path: str) -> None:
+def test_top_n_limits_the_results(http: httpx.Client, path: str) -> None:
     assert order_of(rerank(http, path, top_n=1)) == ORDER[:1]
     assert order_of(rerank(http, path, top_n=3)) == ORDER[:3]
     assert order_of(rerank(http, path, top_n=2_000_000_000)) == ORDER
@@ -119,7 +119,7 @@ def test_fields_that_make_the_text(http: httpx.Client, reranking: RerankingServe
         ({"softmax": False}, pb.SCORE_FORM_RAW),
     ],
 )
-def test_forms_of_scores(
+def test_form_of_scores_follows_the_request(
     http: httpx.Client, reranking: RerankingServer, path: str, fields: dict[str, bool], form: int
 ) -> None:
     body = rerank(http, path, **fields)
@@ -147,7 +147,7 @@ def test_options_choose_how_long_documents_are_read(
     assert (sent.long_documents, sent.max_tokens_per_doc) == expected
 
 
-def test_rerank_with_documents(http: httpx.Client) -> None:
+def test_rerank_with_documents_answers_as_jina(http: httpx.Client) -> None:
     before = int(time.time())
     body = rerank(http, "/rerank", model=MODEL.id, top_n=0)
     assert list(body) == ["object", "id", "created", "model", "results", "usage"]
@@ -172,7 +172,7 @@ def test_litellm_gets_an_answer_that_both_of_its_readings_take(http: httpx.Clien
         assert all(("document" in result) is documents for result in body["results"])
 
 
-def test_rerank_with_texts(http: httpx.Client) -> None:
+def test_rerank_with_texts_answers_as_tei(http: httpx.Client) -> None:
     sent = {"query": QUERY, "texts": DOCUMENTS}
     answer = http.post("/rerank", json=sent)
     assert answer.json() == [{"index": index, "score": score} for index, score in ORDER]
@@ -195,7 +195,7 @@ def test_rerank_with_texts(http: httpx.Client) -> None:
         ({"truncate": False, "truncation_direction": "Right"}, pb.LONG_DOCUMENTS_REFUSE),
     ],
 )
-def test_truncation_of_texts(
+def test_truncation_of_texts_follows_the_request(
     http: httpx.Client, reranking: RerankingServer, fields: dict[str, Any], long_documents: int
 ) -> None:
     assert http.post("/rerank", json={"query": QUERY, "texts": DOCUMENTS, **fields}).status_code == 200

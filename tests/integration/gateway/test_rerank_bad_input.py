@@ -149,7 +149,7 @@ def test_fields_that_are_refused(http: httpx.Client, name: str, fields: dict[str
     assert route.post(http).status_code == 200
 
 
-def test_an_unknown_model(http: httpx.Client, route: Route) -> None:
+def test_unknown_model_is_not_found(http: httpx.Client, route: Route) -> None:
     answer = route.post(http, model="no/such")
     if route.family == "tei":
         # Its requests name no model, so no API reads this field.

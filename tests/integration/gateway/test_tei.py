@@ -29,7 +29,7 @@ def test_embed_answers_a_list_of_vectors(http: httpx.Client, path: str) -> None:
     assert several.headers["x-compute-tokens"] == "6"
 
 
-def test_embed_options(http: httpx.Client) -> None:
+def test_embed_options_apply(http: httpx.Client) -> None:
     raw = http.post("/embed", json={"inputs": "one", "normalize": False})
     assert np.array_equal(vectors(raw), [vector_of("one", normalize=False)])
     prompted = http.post("/embed", json={"inputs": "one", "prompt_name": "query", "dimensions": 8})
@@ -51,7 +51,9 @@ def test_embed_takes_token_ids_of_the_model(http: httpx.Client) -> None:
         ({"truncate": False, "truncation_direction": "Left"}, pb.TRUNCATION_NONE),
     ],
 )
-def test_truncation(http: httpx.Client, embedding: EmbeddingService, fields: dict[str, Any], truncation: int) -> None:
+def test_truncation_follows_the_request(
+    http: httpx.Client, embedding: EmbeddingService, fields: dict[str, Any], truncation: int
+) -> None:
     assert http.post("/embed", json={"inputs": "one", **fields}).status_code == 200
     assert embedding.messages[-1].truncation == truncation
 
@@ -91,7 +93,7 @@ def test_similarity_names_the_sentence_at_fault(http: httpx.Client) -> None:
     assert "inputs.source_sentence:" in http.post("/similarity", json=body).json()["error"]
 
 
-def test_tokenize_and_decode(http: httpx.Client) -> None:
+def test_tokenize_and_decode_are_answered(http: httpx.Client) -> None:
     assert http.post("/tokenize", json={"inputs": "one two"}).json() == [
         [
             {"id": 1, "text": "[CLS]", "special": True, "start": None, "stop": None},
@@ -138,7 +140,7 @@ def test_more_than_is_tokenized_or_decoded_at_once(gateway: Gateway, embedding: 
             assert embedding.messages == []
 
 
-def test_info(http: httpx.Client) -> None:
+def test_info_describes_the_model(http: httpx.Client) -> None:
     info = http.get("/info").json()
     assert info["model_id"] == MODEL.id
     assert info["model_sha"] == MODEL.revision
