@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
@@ -185,11 +186,13 @@ class APIKey(SettingsGroup):
     def _can_be_metadata(cls, given: str) -> str:
         if not (given.isascii() and given.isprintable()):
             raise ValueError("a tenant must consist of printable ASCII characters")
+        if given != given.strip():
+            raise ValueError("a tenant must have no space at its ends")
         return given
 
 
 def _key_alone(given: Any) -> Any:
-    return {"key": given} if isinstance(given, str | SecretStr) else given
+    return given if isinstance(given, Mapping | APIKey) else {"key": given}
 
 
 class AuthSettings(SettingsGroup):

@@ -114,6 +114,7 @@ def test_keys_may_have_a_name_a_tenant_and_scopes(monkeypatch: pytest.MonkeyPatc
     [
         ({"scopes": ["embed", "fly"]}, "embed"),
         ({"tenant": "größe"}, "a tenant must consist of printable ASCII"),
+        ({"tenant": "ward-7 "}, "a tenant must have no space at its ends"),
         ({"key": "another-one"}, "two entries have the same key"),
         ({"key": "short"}, "at least 8 characters"),
         ({"roles": []}, "roles"),
@@ -127,3 +128,9 @@ def test_api_keys_that_are_not_valid_are_refused_and_not_shown(
         GatewaySettings.load()
     assert said in str(raised.value)
     assert KEY not in str(raised.value)
+
+
+def test_a_key_that_is_a_number_is_refused_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLESS_GATEWAY_AUTH__API_KEYS", "[12345678]")
+    with pytest.raises(SettingsError, match=r"key.*: Input should be a valid string"):
+        GatewaySettings.load()
