@@ -7,6 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import ClassVar
 
+_CENTURY_S = 100 * 366 * 24 * 3600.0
+"""gRPC counts nanoseconds in 64 bits: a timeout of three centuries would have passed at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -20,7 +23,13 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """The deadline `seconds` from now."""
+        """The deadline `seconds` from now.
+
+        Raises:
+            ValueError: It is not a number.
+        """
+        if math.isnan(seconds):
+            raise ValueError("a deadline must be a number of seconds, not NaN")
         return cls(time.monotonic() + seconds)
 
     @property
@@ -30,8 +39,9 @@ class Deadline:
 
     @property
     def timeout_s(self) -> float | None:
-        """Seconds that are left, as timeouts take them: at least 0, and None for no limit."""
-        return None if self.expires_at == math.inf else max(0.0, self.remaining_s)
+        """Seconds that are left, as timeouts take them: at least 0, and None for no limit or more than a century."""
+        left_s = self.remaining_s
+        return None if left_s > _CENTURY_S else max(0.0, left_s)
 
     @property
     def expired(self) -> bool:

@@ -32,3 +32,13 @@ def test_the_earlier_of_two_deadlines_is_chosen() -> None:
     assert soon.earlier_of(late) is soon
     assert late.earlier_of(soon) is soon
     assert Deadline.NEVER.earlier_of(late) is late
+
+
+@pytest.mark.parametrize("seconds", [1e10, 1e308, math.inf])
+def test_more_than_a_century_is_no_limit(seconds: float) -> None:
+    assert Deadline.after(seconds).timeout_s is None
+
+
+def test_a_deadline_is_a_number() -> None:
+    with pytest.raises(ValueError, match="not NaN"):
+        Deadline.after(math.nan)
