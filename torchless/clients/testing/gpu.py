@@ -74,7 +74,7 @@ class GPUService(InProcessService, GPUServiceServicer):
         self.devices = self._given
         self._leases: dict[str, pb.Allocation] = {}
         self._ttls: dict[str, float] = {}
-        self._keys: dict[str, tuple[pb.AllocateGPURequest, str]] = {}
+        self._keys: dict[tuple[str, str], tuple[pb.AllocateGPURequest, str]] = {}
         self._events: list[pb.Event] = []
         self._ids = count(1)
         self._changed = asyncio.Event()
@@ -148,7 +148,8 @@ class GPUService(InProcessService, GPUServiceServicer):
         self._expire()
         if not self.devices:
             raise TorchlessError(ErrorKind.GPU_UNAVAILABLE, "there is no GPU")
-        if (known := self._keys.get(request.idempotency_key)) and known[1] in self._leases:
+        key = (request.tenant, request.idempotency_key)
+        if (known := self._keys.get(key)) and known[1] in self._leases:
             if known[0] != request:
                 raise TorchlessError(ErrorKind.ALREADY_EXISTS, "the idempotency key belongs to a different request")
             return self._leases[known[1]]
@@ -168,7 +169,8 @@ class GPUService(InProcessService, GPUServiceServicer):
             pid=request.pid if request.HasField("pid") else None,
         )
         self._leases[lease.id], self._ttls[lease.id] = lease, ttl_s
-        self._keys[request.idempotency_key] = request, lease.id
+        if request.idempotency_key:
+            self._keys[key] = request, lease.id
         self._record(pb.EVENT_KIND_ALLOCATED, lease)
         return lease
 

@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+import grpc
 import pytest
 
 from torchless.clients.call import CallContext
 from torchless.clients.gpu import EventKind, GPUClient
 from torchless.clients.testing import GPUService, device
 from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.gpu.v1 import gpu_pb2 as pb
+from torchless.contracts.gpu.v1.gpu_pb2_grpc import GPUServiceStub
 
 
 @pytest.fixture
@@ -58,6 +61,21 @@ async def test_idempotency_key_returns_the_same_lease_or_refuses_another_request
     with pytest.raises(TorchlessError) as caught:
         await client.allocate(2, "tests", idempotency_key="k")
     assert caught.value.kind is ErrorKind.ALREADY_EXISTS
+
+
+async def test_tenants_have_idempotency_keys_of_their_own(client: GPUClient) -> None:
+    leases = [
+        await client.allocate(1, "tests", idempotency_key="k", context=CallContext(tenant=tenant)) for tenant in "abab"
+    ]
+    assert [lease.tenant for lease in leases] == ["a", "b", "a", "b"]
+    assert len({lease.id for lease in leases}) == 2
+
+
+async def test_requests_without_an_idempotency_key_get_a_lease_each(service: GPUService) -> None:
+    async with grpc.aio.insecure_channel(service.address) as channel:
+        stub: Any = GPUServiceStub(channel)
+        leases = [await stub.AllocateGPU(pb.AllocateGPURequest(memory_mb=mb, holder="tests")) for mb in (1, 1, 2)]
+    assert len({lease.allocation.id for lease in leases}) == 3
 
 
 @pytest.mark.parametrize(
