@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.running_stack import GATEWAY_PYTHON, ROOT, RunningStack
+from tests.waiting import wait_until
 from torchless.cli.free_ports import free_port
 from torchless.cli.log_tail import log_tail
 
@@ -46,11 +46,11 @@ def keyed_gateway(stack: RunningStack, folder: Path) -> Iterator[str]:
 
 
 def _wait_until_live(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + STARTS_WITHIN_S
-    while not _live(url):
+    def is_live() -> bool:
         assert process.poll() is None, f"the gateway ended on its own:\n{log_tail(log, 60)}"
-        assert time.monotonic() < until, f"the gateway is not live after {STARTS_WITHIN_S:.0f} s:\n{log_tail(log, 60)}"
-        time.sleep(0.1)
+        return _live(url)
+
+    wait_until(is_live, lambda: f"the gateway is live:\n{log_tail(log, 60)}", within_s=STARTS_WITHIN_S)
 
 
 def _live(url: str) -> bool:

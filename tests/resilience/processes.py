@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -21,12 +20,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.resilience.stub.faults import FaultFile, Faults
 from tests.running_stack import BENTOS_PYTHON, GATEWAY_PYTHON, ROOT
+from tests.waiting import until, wait_until
 from torchless.cli.free_ports import free_port, free_ports
 from torchless.cli.log_tail import log_tail
 from torchless.clients.embedding import SERVICE_NAME
 
 STOPS_WITHIN_S = 60.0
-_LOOK_S = 0.05
 
 
 class Process:
@@ -96,22 +95,22 @@ class Process:
 
     async def until_it_answers(self) -> None:
         """Waits until it serves."""
-        until = time.monotonic() + self.starts_within_s
-        while not await self.answers():
+
+        async def answers() -> bool:
+            if await self.answers():
+                return True
             assert self.alive, f"{self.name} ended on its own:\n{log_tail(self.log, 60)}"
             assert self.gave_up not in self.log.read_bytes()[self._log_began :], log_tail(self.log, 60)
-            assert time.monotonic() < until, f"{self.name} does not serve:\n{log_tail(self.log, 60)}"
-            await asyncio.sleep(_LOOK_S)
+            return False
+
+        await until(answers, lambda: f"{self.name} serves:\n{log_tail(self.log, 60)}", within_s=self.starts_within_s)
 
     def kill(self) -> None:
         """SIGKILL to all of it at once, so that no supervisor is left to start a worker again."""
         family = self._signal(signal.SIGKILL)
         assert self._process is not None
         self._process.wait(STOPS_WITHIN_S)
-        until = time.monotonic() + STOPS_WITHIN_S
-        while any(_runs(each) for each in family):
-            assert time.monotonic() < until, f"{self.name} outlives SIGKILL"
-            time.sleep(_LOOK_S / 10)
+        wait_until(lambda: not any(map(_runs, family)), f"{self.name} ends after SIGKILL", within_s=STOPS_WITHIN_S)
 
     def freeze(self) -> None:
         """SIGSTOP: its ports stay open, but nothing answers on them."""

@@ -6,9 +6,9 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
+from tests.waiting import wait_until
 from torchless.cli.free_ports import free_port
 
 PASSWORD = "keeps-out-neighbours"
@@ -41,11 +41,13 @@ class RedisServer:
         command += ["--requirepass", PASSWORD, "--dir", str(self._folder), "--daemonize", "no"]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        until = time.monotonic() + _STARTS_WITHIN_S
-        while not self._listens():
-            assert self._process.poll() is None, (self._folder / "redis.log").read_text()
-            assert time.monotonic() < until, "redis-server does not listen"
-            time.sleep(0.02)
+        process = self._process
+
+        def listens() -> bool:
+            assert process.poll() is None, (self._folder / "redis.log").read_text()
+            return self._listens()
+
+        wait_until(listens, "redis-server listens", within_s=_STARTS_WITHIN_S)
 
     def kill(self) -> None:
         """Ends it at once, with all that it holds."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +15,7 @@ from bentos.gpu.settings import GPUSettings
 from bentos.serving.interceptor import CallInterceptor
 from bentos.serving.readiness import Readiness
 from tests.fake_gpu_driver import GIB, FakeGPUDriver, device
+from tests.waiting import wait_until
 from torchless.clients.gpu import SERVICE_NAME, GPUClient
 from torchless.clients.sync import background
 from torchless.contracts.gpu.v1.gpu_pb2_grpc import add_GPUServiceServicer_to_server
@@ -48,10 +48,7 @@ class GPUServer:
 
     def settle(self, *, uuids: set[str]) -> None:
         """Waits until the service has seen that these devices are there, and no others."""
-        ends = time.monotonic() + PATIENCE_S
-        while self._loop.run(self._seen()) != uuids:
-            assert time.monotonic() < ends, f"the service does not see {uuids}"
-            time.sleep(0.02)
+        wait_until(lambda: self._loop.run(self._seen()) == uuids, f"the service sees {uuids}", within_s=PATIENCE_S)
 
     def release_all(self) -> None:
         """Ends every lease."""

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,15 +70,14 @@ def served(target: str, working_dir: Path, address: str, home: Path, **more: str
 
 
 def _wait_until_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before it was live"
+    def is_live() -> bool:
+        assert process.poll() is None, "the gateway ended before it was live"
         try:
-            if client.get("/health/live").status_code == 200:
-                return
+            return client.get("/health/live").status_code == 200
         except httpx.TransportError:
-            time.sleep(0.05)
-    raise AssertionError("not live after 60 s")
+            return False
+
+    wait_until(is_live, "the gateway is live", within_s=60)
 
 
 def test_built_bento_serves_embeddings(bento: Path, home: Path, embedding: EmbeddingService) -> None:

@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from bentos.serving.health import HealthInterceptor
 from bentos.serving.readiness import Readiness
+from tests.waiting import until
 from torchless.clients.translate import translate
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -52,11 +53,7 @@ async def end_of(call: Any) -> TorchlessError:
 
 
 async def until_watched_by(count: int, readiness: Readiness) -> None:
-    for _ in range(1000):
-        if readiness.listeners == count:
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail(f"{readiness.listeners} watch, and not {count}")
+    await until(lambda: readiness.listeners == count, lambda: f"{readiness.listeners} watch, not {count}", within_s=10)
 
 
 @pytest.mark.parametrize("name", [NAME, ""])
