@@ -24,6 +24,8 @@ class BackgroundLoop:
         self.loop = asyncio.new_event_loop()
         self.clients: set[CapabilityClient] = set()
         """Clients to close when the process ends. Used only in the loop."""
+        self.at_exit: set[Callable[[], Coroutine[Any, Any, None]]] = set()
+        """What else to do then. Used only in the loop."""
         self._thread = threading.Thread(target=self._serve, name="torchless-clients", daemon=True)
         self._thread.start()
 
@@ -94,6 +96,7 @@ class BackgroundLoop:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(self.close(client) for client in tuple(self.clients)), return_exceptions=True)
+        await asyncio.gather(*(action() for action in self.at_exit), return_exceptions=True)
         self.loop.stop()
 
 

@@ -164,11 +164,23 @@ class InProcessService:
         await self.stop()
 
     def __enter__(self) -> Self:
-        background.current().run(self.start())
+        loop = background.current()
+
+        async def start() -> None:
+            await self.start()
+            loop.at_exit.add(self.stop)  # a process with a running server would not end
+
+        loop.run(start())
         return self
 
     def __exit__(self, *raised: object) -> None:
-        background.current().run(self.stop())
+        loop = background.current()
+
+        async def stop() -> None:
+            loop.at_exit.discard(self.stop)
+            await self.stop()
+
+        loop.run(stop())
 
     async def _report_health(self) -> None:
         status = health_pb2.HealthCheckResponse

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 
 import pytest
@@ -118,3 +120,15 @@ def test_service_runs_for_blocking_code() -> None:
         with pytest.raises(TorchlessError, match="try later"):
             client.embed(["a"])
         assert len(service.requests) == 2
+
+
+def test_a_process_ends_with_a_service_that_was_not_stopped() -> None:
+    code = """
+from torchless.clients.sync import SyncEmbeddingClient
+from torchless.clients.testing import EmbeddingService
+service = EmbeddingService().__enter__()
+print(len(SyncEmbeddingClient(service.address).embed(["a"]).vectors))
+"""
+    command = [sys.executable, "-X", "dev", "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "1\n", "")
