@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter as Counts
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -29,54 +29,41 @@ class ClientMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.calls = Counter(
-            "torchless_client_calls",
-            "Calls by their final outcome",
-            ("capability", "outcome"),
-            registry=registry,
-        )
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        capability, endpoint = ("capability",), ("capability", "endpoint")
+        self.calls = counter("torchless_client_calls", "Calls by their final outcome", (*capability, "outcome"))
         self.seconds = Histogram(
             "torchless_client_call_seconds",
             "Duration of a call with all its attempts, in seconds",
-            ("capability",),
+            capability,
             buckets=_BUCKETS,
             registry=registry,
         )
-        self.retries = Counter(
+        self.retries = counter(
             "torchless_client_retries",
             "Attempts after the first, by the error of the attempt before",
-            ("capability", "reason"),
-            registry=registry,
+            (*capability, "reason"),
         )
-        self.retries_denied = Counter(
-            "torchless_client_retries_denied",
-            "Retries that the retry budget did not allow",
-            ("capability",),
-            registry=registry,
+        self.retries_denied = counter(
+            "torchless_client_retries_denied", "Retries that the retry budget did not allow", capability
         )
-        self.concurrency_limit = Gauge(
+        self.concurrency_limit = gauge(
             "torchless_client_concurrency_limit",
             "Current adaptive limit on calls in flight",
-            ("capability",),
-            registry=registry,
+            capability,
             multiprocess_mode="liveall",
         )
-        endpoint = ("capability", "endpoint")
-        self.attempts = Counter(
-            "torchless_client_attempts", "Attempts at one endpoint", (*endpoint, "outcome"), registry=registry
+        self.attempts = counter("torchless_client_attempts", "Attempts at one endpoint", (*endpoint, "outcome"))
+        self.trips = counter("torchless_client_breaker_trips", "Times that the circuit breaker opened", endpoint)
+        gauge = partial(gauge, labelnames=endpoint, multiprocess_mode="liveall")
+        self.in_flight = gauge("torchless_client_in_flight", "Calls in flight at the endpoint")
+        self.up = gauge("torchless_client_endpoint_up", "1 while the endpoint reports SERVING")
+        self.breaker = gauge(
+            "torchless_client_breaker_state", "State of the endpoint's breaker: 0 closed, 1 half-open, 2 open"
         )
-        self.in_flight = self._gauge("torchless_client_in_flight", "Calls in flight at the endpoint", registry)
-        self.up = self._gauge("torchless_client_endpoint_up", "1 while the endpoint reports SERVING", registry)
-        self.breaker = self._gauge(
-            "torchless_client_breaker_state", "State of the endpoint's breaker: 0 closed, 1 half-open, 2 open", registry
-        )
-        self.next_probe = self._gauge(
+        self.next_probe = gauge(
             "torchless_client_breaker_next_probe_timestamp_seconds",
             "Time of the next half-open probe of an open breaker, in seconds since the Unix epoch; 0: not open",
-            registry,
-        )
-        self.trips = Counter(
-            "torchless_client_breaker_trips", "Times that the circuit breaker opened", endpoint, registry=registry
         )
         self._users: Counts[tuple[str, str]] = Counts()
 
@@ -102,10 +89,6 @@ class ClientMetrics:
             metric.remove(*labels)
         for outcome in _OUTCOMES.values():
             self.attempts.remove(*labels, outcome)
-
-    @staticmethod
-    def _gauge(name: str, what: str, registry: CollectorRegistry) -> Gauge:
-        return Gauge(name, what, ("capability", "endpoint"), registry=registry, multiprocess_mode="liveall")
 
 
 class EndpointMetrics:

@@ -5,6 +5,8 @@ Plain counters and gauges, so that several processes can share them (`PROMETHEUS
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
@@ -16,76 +18,51 @@ class CacheMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        requests = Counter(
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        requests = counter(
             "torchless_cache_requests",
             "Embedding requests by outcome: hit (answered from the cache alone), partial, miss, uncached",
             ("outcome",),
-            registry=registry,
         )
-        lookups = Counter(
+        self.hit, self.partial, self.miss, self.uncached = map(requests.labels, ("hit", "partial", "miss", "uncached"))
+        self.degraded = counter(
+            "torchless_cache_degraded_requests", "Requests answered from the cache while the service was down"
+        )
+        self.joined = counter(
+            "torchless_cache_joined_inputs", "Inputs that waited for an equal input that was being computed already"
+        )
+        self.revisions = counter(
+            "torchless_cache_revision_changes", "Models found to have another revision than before"
+        )
+        lookups = counter(
             "torchless_cache_lookups",
             "Inputs looked up in a level of the cache; Redis is asked only for what memory does not have",
             ("level", "outcome"),
-            registry=registry,
-        )
-        self.hit, self.partial, self.miss, self.uncached = (
-            requests.labels(outcome) for outcome in ("hit", "partial", "miss", "uncached")
         )
         self.memory_hits, self.memory_misses = lookups.labels("memory", "hit"), lookups.labels("memory", "miss")
         self.redis_hits, self.redis_misses = lookups.labels("redis", "hit"), lookups.labels("redis", "miss")
-        self.degraded = Counter(
-            "torchless_cache_degraded_requests",
-            "Requests answered from the cache while the service was down",
-            registry=registry,
+        self.bytes = gauge(
+            "torchless_cache_memory_bytes", "Bytes in use by the memory level", multiprocess_mode="livesum"
         )
-        self.joined = Counter(
-            "torchless_cache_joined_inputs",
-            "Inputs that waited for an equal input that was being computed already",
-            registry=registry,
+        self.entries = gauge(
+            "torchless_cache_memory_entries", "Entries in the memory level", multiprocess_mode="livesum"
         )
-        self.bytes = Gauge(
-            "torchless_cache_memory_bytes",
-            "Bytes in use by the memory level",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.entries = Gauge(
-            "torchless_cache_memory_entries",
-            "Entries in the memory level",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.evictions = Counter(
-            "torchless_cache_memory_evictions", "Entries evicted from the memory level", registry=registry
-        )
-        self.warmed = Counter(
-            "torchless_cache_warmed_entries", "Entries read from Redis into memory at start", registry=registry
-        )
-        self.revisions = Counter(
-            "torchless_cache_revision_changes",
-            "Models found to have another revision than before",
-            registry=registry,
-        )
-        failures = Counter(
-            "torchless_cache_redis_failures", "Calls to Redis that failed, by cause", ("cause",), registry=registry
-        )
+        self.evictions = counter("torchless_cache_memory_evictions", "Entries evicted from the memory level")
+        self.warmed = counter("torchless_cache_warmed_entries", "Entries read from Redis into memory at start")
+        failures = counter("torchless_cache_redis_failures", "Calls to Redis that failed, by cause", ("cause",))
         self.redis_timeouts, self.redis_errors = failures.labels("timeout"), failures.labels("error")
-        self.redis_corrupt = Counter(
-            "torchless_cache_redis_corrupt_values",
-            "Values in Redis that are not an entry of their key",
-            registry=registry,
+        self.redis_corrupt = counter(
+            "torchless_cache_redis_corrupt_values", "Values in Redis that are not an entry of their key"
         )
-        self.redis_up = Gauge(
+        self.redis_up = gauge(
             "torchless_cache_redis_up",
             "1 while Redis is in use, 0 while it is paused after a failure; the lowest of several processes",
-            registry=registry,
             multiprocess_mode="livemin",
         )
-        self.written = Counter("torchless_cache_redis_written_entries", "Entries written to Redis", registry=registry)
-        dropped = Counter(
+        self.written = counter("torchless_cache_redis_written_entries", "Entries written to Redis")
+        dropped = counter(
             "torchless_cache_redis_dropped_writes",
             "Entries not written to Redis, by cause: the queue was full, or Redis was down",
             ("cause",),
-            registry=registry,
         )
         self.dropped_full, self.dropped_down = dropped.labels("full"), dropped.labels("down")
