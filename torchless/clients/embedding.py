@@ -52,6 +52,8 @@ __all__ = [
 ]
 
 SERVICE_NAME = "torchless.embedding.v1.EmbeddingService"
+_LONGEST_NAMES = 1024
+"""Longest names of model and prompt together of requests whose common part is remembered, in characters."""
 
 
 _read_timings = reader(types_pb2.Timings, Timings)
@@ -223,7 +225,9 @@ class EmbeddingClient(CapabilityClient):
 
 def _request(inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOptions) -> pb.GenerateEmbeddingsRequest:
     request = pb.GenerateEmbeddingsRequest()
-    request.CopyFrom(_request_without_inputs(options))
+    names = len(options.model) + len(options.prompt_name)
+    # What callers send must not stay in memory, however long it is.
+    request.CopyFrom(_remembered_request(options) if names <= _LONGEST_NAMES else _request_without_inputs(options))
     if inputs and isinstance(inputs[0], str):
         try:
             request.texts.extend(inputs)  # type: ignore[arg-type]
@@ -235,9 +239,8 @@ def _request(inputs: Sequence[str] | Sequence[Sequence[int]], options: EmbedOpti
     return request
 
 
-@lru_cache(maxsize=64)
 def _request_without_inputs(options: EmbedOptions) -> pb.GenerateEmbeddingsRequest:
-    """The common part of requests with the same options: made once, and copied for each."""
+    """The common part of requests with the same options."""
     return build(
         pb.GenerateEmbeddingsRequest,
         model=options.model,
@@ -248,6 +251,10 @@ def _request_without_inputs(options: EmbedOptions) -> pb.GenerateEmbeddingsReque
         truncation=pb.Truncation.ValueType(options.truncation),
         granularity=pb.Granularity.ValueType(options.granularity),
     )
+
+
+_remembered_request = lru_cache(maxsize=64)(_request_without_inputs)
+"""Makes the common part once, and gives it again: it is copied for each request."""
 
 
 def _check_texts(texts: Sequence[str]) -> None:

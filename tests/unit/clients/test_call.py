@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from torchless.clients.call import CallContext
 from torchless.clients.embedding import EmbeddingClient, EmbedOptions
 from torchless.clients.reranking import RerankingClient, RerankOptions
+from torchless.clients.testing import EmbeddingService
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 HALF = "\ud800"
@@ -60,3 +64,22 @@ async def _is_refused(call: Coroutine[Any, Any, Any], field: str) -> None:
         await call
     assert caught.value.kind is ErrorKind.INVALID_INPUT
     assert field in caught.value.message
+
+
+async def test_names_that_callers_send_do_not_stay_in_memory() -> None:
+    async with EmbeddingService() as service, EmbeddingClient(service.address) as client:
+
+        async def send(count: int) -> int:
+            for index in range(count):
+                with suppress(TorchlessError):
+                    await client.embed(["a"], EmbedOptions(model=f"{index}" + "x" * 2**20))
+                service.requests.clear()
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0]
+
+        tracemalloc.start()
+        try:
+            before = await send(2)
+            assert await send(20) - before < 4 * 2**20
+        finally:
+            tracemalloc.stop()

@@ -23,6 +23,8 @@ VERSION: Final = 1
 DIGEST_BYTES: Final = 32
 _TAG_BYTES = 8
 _MAX_SCOPES = 1024
+_LONGEST_NAMES = 1024
+"""Longest names of model and prompt together of a scope that is kept, in characters."""
 _MAGIC = b"tle1"
 # magic, checksum of the key and of what follows, time of computation (Unix seconds), tokens
 _HEAD = struct.Struct("<4sIII")
@@ -162,9 +164,12 @@ class Scopes:
         key = (tenant, model, options)
         scope = self._scopes.get(key)
         if scope is None:
-            if len(self._scopes) >= _MAX_SCOPES:
-                self._scopes.clear()
-            scope = self._scopes[key] = Scope(tenant, model, options)
+            scope = Scope(tenant, model, options)
+            # What callers send must not stay in memory, however long it is.
+            if len(options.model) + len(options.prompt_name) <= _LONGEST_NAMES:
+                if len(self._scopes) >= _MAX_SCOPES:
+                    self._scopes.clear()
+                self._scopes[key] = scope
         return scope
 
 

@@ -102,3 +102,11 @@ def test_truncated_value_or_value_of_another_key_is_detected(entry: Entry) -> No
 @pytest.mark.parametrize("value", [None, "text", 3, b"", b"tle1", b"foreign value of some length...."])
 def test_invalid_value_is_no_entry(value: object) -> None:
     assert unpack(value, b"key") is None
+
+
+def test_scopes_with_very_long_names_are_not_kept() -> None:
+    scopes, model = Scopes(), ModelRevision("m", "r")
+    for field in ("model", "prompt_name"):
+        long = EmbedOptions(**{field: "x" * 10_000})  # type: ignore[arg-type]
+        assert scopes.of("t", model, long) is not scopes.of("t", model, long)
+        assert scopes.of("t", model, long).digests(["a"]) == scopes.of("t", model, long).digests(["a"])
