@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 _LINGER_S = 0.25
 
@@ -18,15 +18,24 @@ class ClosingResponse(Response):
     9.6). So the response goes out first, nothing is read meanwhile, and the connection closes after a pause.
 
     Args:
-        response: The response; its body is held in memory.
+        response: The response.
     """
 
     def __init__(self, response: Response) -> None:
-        super().__init__(response.body, response.status_code, {**response.headers, "connection": "close"})
+        response.headers["connection"] = "close"
+        self._response = response
+        self.status_code = response.status_code
+        self.raw_headers = response.raw_headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request (https://asgi.readthedocs.io)."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        await asyncio.sleep(_LINGER_S)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        async def send_and_linger(message: Message) -> None:
+            if message["type"] != "http.response.body" or message.get("more_body", False):
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            await asyncio.sleep(_LINGER_S)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await self._response(scope, receive, send_and_linger)

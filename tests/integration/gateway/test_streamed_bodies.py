@@ -6,13 +6,13 @@ import hashlib
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from gateway.apis.openai.errors import OPENAI
 from gateway.encoding.json import json_response
@@ -54,6 +54,21 @@ async def upload(body: BoundedBody, call: Call) -> Response:
 async def large(body: BoundedBody, call: Call) -> Response:
     """Takes a larger upload, and answers its size."""
     return json_response(sum([len(chunk) async for chunk in body]))
+
+
+@routes.post_stream(
+    "/first-line", scope="embed", bulkhead="uploads", media_type="application/x-ndjson", answer=dict[str, str]
+)
+async def first_line(body: BoundedBody, call: Call) -> Response:
+    """Streams back the first piece, and does not read on."""
+
+    async def lines(first: bytes) -> AsyncIterator[bytes]:
+        yield first
+        yield b"done\n"
+
+    async for chunk in body:
+        return StreamingResponse(lines(chunk))
+    return Response()
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +162,19 @@ def test_an_error_of_the_handler_closes_the_connection_of_an_unread_upload(http:
     assert "connection: close" in head
 
 
+def test_a_streamed_answer_to_an_unread_upload_is_sent_whole_and_closes_the_connection(http: httpx.Client) -> None:
+    with connected(http, "Content-Length: 900000", path="/first-line") as connection:
+        connection.sendall(b"first\n")
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"200 OK" in head
+    assert b"connection: close" in head.lower()
+    assert b"first\n" in body
+    assert b"done\n" in body
+
+
 def test_uploads_take_slots_of_their_bulkhead(http: httpx.Client) -> None:
     with connected(http, "Content-Length: 2000") as connection:
         connection.sendall(b"a" * 1000)
@@ -163,5 +191,5 @@ def test_uploads_require_a_key_with_their_scope(http: httpx.Client) -> None:
 
 
 def test_a_stream_route_documents_its_media_type() -> None:
-    (operation, _) = routes.operations
+    operation, *_ = routes.operations
     assert (operation.method, operation.body_type, operation.scope) == ("POST", "application/octet-stream", "embed")
