@@ -17,9 +17,10 @@ PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 # The lock names every package, so pip has nothing to resolve; `pip check` proves that nothing is missing.
 FROM_LOCK := $(PIP_INSTALL) --no-deps --requirement
 
-# Two targets at a time, for environments and tests. A make that is started by another shares its jobs.
+# Three targets at a time, for environments and tests, which often wait. A make that is started by another shares its
+# jobs.
 ifeq ($(MAKELEVEL),0)
-MAKEFLAGS += --jobs=2
+MAKEFLAGS += --jobs=3
 endif
 
 # Runs targets in parallel; prints the output of each when it ends.
@@ -57,9 +58,9 @@ up: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Start the stack and keep it runni
 
 .PHONY: test
 test: $(GATEWAY_TEST_ENV) $(BENTOS_TEST_ENV) $(GPU_ENV) $(CLIENTS_ENV) ## Run every test, in every environment
-	@echo "==> running test-gateway, test-bentos, test-e2e and test-clients in parallel; each prints when it ends"
+	@echo "==> running test-bentos, test-integration, test-unit, test-e2e and test-clients; each prints when it ends"
 	@failed=0; \
-	$(IN_PARALLEL) test-gateway test-bentos test-e2e test-clients || failed=1; \
+	$(IN_PARALLEL) test-bentos test-integration test-unit test-e2e test-clients || failed=1; \
 	$(MAKE) --no-print-directory test-resilience || failed=1; \
 	exit $$failed
 
@@ -68,10 +69,15 @@ test-bentos: $(BENTOS_TEST_ENV) ## Run the tests that need torch
 	@echo "==> test-bentos: tests that need torch, in .venv/bentos"
 	@$(BENTOS) -m pytest -m "torch and not gpu"
 
-.PHONY: test-gateway
-test-gateway: $(GATEWAY_TEST_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Run the tests that need no torch, except e2e and resilience
-	@echo "==> test-gateway: tests that need no torch, in .venv/gateway"
-	@$(GATEWAY) -m pytest -m "not torch and not gpu" --ignore tests/e2e --ignore tests/resilience
+.PHONY: test-unit
+test-unit: $(GATEWAY_TEST_ENV) ## Run the unit and architecture tests that need no torch
+	@echo "==> test-unit: unit and architecture tests that need no torch, in .venv/gateway"
+	@$(GATEWAY) -m pytest -m "not torch and not gpu" tests/unit tests/architecture
+
+.PHONY: test-integration
+test-integration: $(GATEWAY_TEST_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Run the integration tests that need no torch
+	@echo "==> test-integration: integration tests that need no torch, in .venv/gateway"
+	@$(GATEWAY) -m pytest -m "not torch and not gpu" tests/integration
 
 .PHONY: test-e2e
 test-e2e: $(GATEWAY_TEST_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Run the tests of the whole stack
