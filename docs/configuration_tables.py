@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterator
-from importlib import import_module
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
@@ -19,25 +18,15 @@ from gateway.settings import GatewaySettings
 from torchless.cli.bentos import BENTOS
 from torchless.clients.settings import ClientSettings
 from torchless.settings import ProgramSettings
+from torchless.settings.check import settings_of
 
 TARGET = Path(__file__).parent / "configuration.md"
-
-
-def _settings_of(name: str) -> type[ProgramSettings]:
-    """The settings class of a bento: the one that its module defines."""
-    module = import_module(f"bentos.{name}.settings")
-    (settings,) = (
-        each
-        for each in vars(module).values()
-        if isinstance(each, type) and issubclass(each, ProgramSettings) and each.__module__ == module.__name__
-    )
-    return settings
 
 
 PROGRAMS: tuple[tuple[str, type[ProgramSettings], str], ...] = (
     ("The gateway", GatewaySettings, "configs/gateway.yaml"),
     *(
-        (f"The {bento.label} service", _settings_of(bento.name), f"configs/{bento.name}.yaml")
+        (f"The {bento.label} service", settings_of(f"bentos.{bento.name}.settings"), f"configs/{bento.name}.yaml")
         for bento in sorted(BENTOS, key=lambda bento: bento.port)
     ),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +18,14 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as ParsingError
 
+from torchless.settings.problems import Location, Origins, shown
+
 
 class SettingsError(Exception):
-    """A configuration that cannot be used; the message names each setting at fault and what to change.
+    """A configuration that cannot be used; the message says for each fault where it is and what to change.
 
     Args:
-        message: For the operator. It contains no values, because they may be secrets.
+        message: For the operator, one sentence a line. It contains no values, because they may be secrets.
         faults: The same for callers, one line for each fault, without paths and without names that users chose.
     """
 
@@ -107,6 +108,11 @@ class ProgramSettings(BaseSettings):
         return Path(path) if path else None
 
     @classmethod
+    def origins(cls) -> Origins:
+        """Where the settings of this process are set."""
+        return Origins(cls, cls.env_prefix, cls.file(), os.environ)
+
+    @classmethod
     def load(cls) -> Self:
         """The settings of this process.
 
@@ -117,16 +123,13 @@ class ProgramSettings(BaseSettings):
             return cls()
         except ValidationError as error:
             causes = _causes(error)
-            lines = [f"  {cls._name_of(location)}: {message}" for location, message in causes]
-            faults = [f"{cls._setting_at(location)}: {message}" for location, message in causes]
-            raise SettingsError(
-                f"{cls.__name__}: these settings cannot be used\n" + "\n".join(lines), faults
-            ) from error
+            faults = [f"{cls._setting_at(location)}: {message}" for location, _, message in causes]
+            raise SettingsError("\n".join(cls.origins().sentences(causes)), faults) from error
         except ParsingError as error:
             if not isinstance(error.__cause__, _NotJSONError):
-                raise SettingsError(f"{cls.__name__}: these settings cannot be used\n  {error}") from error
+                raise SettingsError(str(error)) from error
             message = f"{error.__cause__} in the environment is not JSON; write lists and tables as JSON"
-            raise SettingsError(f"{cls.__name__}: these settings cannot be used\n  {message}", [message]) from None
+            raise SettingsError(message, [message]) from None
 
     @classmethod
     def _read(cls, path: Path) -> dict[str, Any]:
@@ -140,27 +143,27 @@ class ProgramSettings(BaseSettings):
         try:
             content = yaml.safe_load(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise cls._unreadable("does not exist", path) from None
+            raise cls._unreadable(path, "does not exist") from None
         except OSError as error:
-            raise cls._unreadable(f"cannot be read ({type(error).__name__})", path) from None
+            raise cls._unreadable(path, f"cannot be read ({type(error).__name__})") from None
         # ValueError: an impossible date. RecursionError: thousands of brackets.
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             # The parser's message quotes the file, which may contain secrets.
             mark = getattr(error, "problem_mark", None)
-            place = f": line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-            raise cls._unreadable(f"is not YAML{place}", path) from None
+            place = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+            raise _not_as_expected(path, place, "is not YAML") from None
         if content is None:
             return {}
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-            raise cls._unreadable("is not a mapping of setting names to values", path)
+            raise _not_as_expected(path, "", "is not a mapping of setting names to values")
         return content
 
     @classmethod
-    def _unreadable(cls, how: str, path: Path) -> SettingsError:
+    def _unreadable(cls, path: Path, how: str) -> SettingsError:
         return SettingsError(f"{cls.env_prefix}CONFIG names a file that {how}: {path}", [f"the file {how}"])
 
     @classmethod
-    def _setting_at(cls, location: tuple[int | str, ...]) -> str:
+    def _setting_at(cls, location: Location) -> str:
         """The name of the setting at `location`, or of its group: names below a setting are chosen by users."""
         model: Any = cls
         names: list[str] = []
@@ -172,20 +175,17 @@ class ProgramSettings(BaseSettings):
             model = field.annotation
         return ".".join(names) or "settings"
 
-    @classmethod
-    def _name_of(cls, location: tuple[int | str, ...]) -> str:
-        dotted = ".".join(str(part) for part in location)
-        # A list is one variable, whichever of its items is wrong.
-        names = itertools.takewhile(lambda part: isinstance(part, str), location)
-        variable = cls.env_prefix + "__".join(str(name).upper() for name in names)
-        return f"{dotted} (in the environment {variable})"
 
-
-def _causes(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
-    """Location and message of each fault, without faults that follow from a fault inside them.
+def _causes(error: ValidationError) -> list[tuple[Location, str, str]]:
+    """Location, type and message of each fault, without faults that follow from a fault inside them.
 
     For example, pydantic also reports a list as too short when its only entry is wrong.
     """
-    found = [(each["loc"], each["msg"]) for each in error.errors()]
-    within = {location[:length] for location, _ in found for length in range(len(location))}
-    return [(location, message) for location, message in found if location not in within]
+    found = [(each["loc"], each["type"], each["msg"]) for each in error.errors()]
+    within = {location[:length] for location, _, _ in found for length in range(len(location))}
+    return [each for each in found if each[0] not in within]
+
+
+def _not_as_expected(path: Path, place: str, how: str) -> SettingsError:
+    at = f", {place}" if place else ""
+    return SettingsError(f"{shown(path)}{at}: the file {how}", [": ".join(filter(None, (f"the file {how}", place)))])

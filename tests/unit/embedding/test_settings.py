@@ -27,7 +27,7 @@ def test_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("max_inputs: 0", "max_inputs (in the environment TORCHLESS_EMBEDDING_MAX_INPUTS)"),
+        ("max_inputs: 0", "embedding.yaml, line 1: max_inputs should be greater than or equal to 1"),
         ("batching: {max_itmes: 3}", "batching.max_itmes"),
         ("models: []", "models"),
         ("models: [{id: a, device: tpu}]", "models.0.device"),

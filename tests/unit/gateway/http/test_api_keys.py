@@ -132,5 +132,5 @@ def test_api_keys_that_are_not_valid_are_refused_and_not_shown(
 
 def test_a_key_that_is_a_number_is_refused_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHLESS_GATEWAY_AUTH__API_KEYS", "[12345678]")
-    with pytest.raises(SettingsError, match=r"key.*: Input should be a valid string"):
+    with pytest.raises(SettingsError, match=r"key should be a valid string"):
         GatewaySettings.load()
