@@ -10,9 +10,12 @@ from gateway.settings import GatewaySettings
 from gateway.worker import WorkerApp
 from torchless.process import leave_with_parent
 from torchless.telemetry.logs import configure_logging
+from torchless.workers import watch_workers
 
 settings = GatewaySettings.load()
 application = WorkerApp(settings)
+configure_logging(settings.log_level)
+watch_workers()
 
 
 @bentoml.service(

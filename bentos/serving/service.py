@@ -20,6 +20,7 @@ from bentos.serving.metrics import serve_metrics
 from bentos.serving.readiness import Readiness
 from bentos.serving.settings import ServingSettings
 from torchless.telemetry.logs import configure_logging
+from torchless.workers import watch_workers
 
 _MIB = 1024 * 1024
 SHORTEST_PING_INTERVAL_S = 5.0
@@ -64,6 +65,8 @@ def keepalive_options(shortest_ping_interval_s: float) -> tuple[tuple[str, int],
 
 
 def _configure_bentoml(settings: ServingSettings) -> None:
+    configure_logging(settings.log_level)
+    watch_workers()
     config = BentoMLContainer.config.api_server
     # BentoML's metrics leave out mounted servicers, and need a process.
     config.metrics.enabled.set(False)
