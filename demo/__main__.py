@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from torchless.cli.bentos import pythons_in
+from torchless.cli.bentos import GATEWAY, pythons_in
 from torchless.cli.errors import StackError
 from torchless.cli.gateway_api import GatewayClient, GatewayError, Ranked
-from torchless.cli.services import GATEWAY, Service, StackSettings, stack_services
+from torchless.cli.services import Service, StackSettings, stack_services
 from torchless.cli.stack import Stack
 from torchless.cli.up import show_until_ready, stopped_by_signal
 

@@ -19,10 +19,10 @@ from torchless.cli.free_ports import free_ports
 from torchless.cli.log_tail import log_tail
 
 ROOT = Path(__file__).parents[1]
-GATEWAY_PYTHON = Path(os.environ.get("TORCHLESS_UP_GATEWAY_PYTHON", ROOT / ".venv/gateway/bin/python"))
+GATEWAY_PYTHON = ROOT / ".venv/gateway/bin/python"
 """Python of the environment without torch."""
-BENTOS_PYTHON = Path(os.environ.get("TORCHLESS_UP_BENTOS_PYTHON", ROOT / ".venv/bentos/bin/python"))
-"""Python of the environment with torch; `torchless up` uses the same variable."""
+BENTOS_PYTHON = ROOT / ".venv/bentos/bin/python"
+"""Python of the environment with torch."""
 STARTS_WITHIN_S = 180.0
 STOPS_WITHIN_S = 90.0
 ALIASES = {"text-embedding-3-small": "", "default/not-specified": ""}
@@ -44,10 +44,9 @@ def running_stack(folder: Path) -> Iterator[RunningStack]:
     """Runs the bentos and the gateway on free ports; logs go to `folder`."""
     gateway, *free = free_ports(1 + len(BENTOS))
     ports = {bento.name: port for bento, port in zip(BENTOS, free, strict=True)}
-    command = [str(GATEWAY_PYTHON), "-m", "torchless.cli", "up", "--state", str(folder), "--metrics-port", "0"]
-    command += ["--gateway-port", str(gateway)]
-    for name, port in ports.items():
-        command += [f"--{name}-port", str(port)]
+    command = [str(GATEWAY_PYTHON), "-m", "torchless.cli", "up", "--state", str(folder)]
+    for name, port in {**ports, "gateway": gateway, "metrics": 0}.items():
+        command += ["--port", f"{name}={port}"]
     addresses = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
     stack = RunningStack(f"http://127.0.0.1:{gateway}", addresses)
     environment = os.environ | {"TORCHLESS_GATEWAY_MODELS__ALIASES": json.dumps(ALIASES)}

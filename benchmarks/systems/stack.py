@@ -17,9 +17,9 @@ from benchmarks.systems.contenders import DIRECT, GRPC, JOINED, NOT_JOINED, RERA
 from benchmarks.systems.footprint import answers
 from benchmarks.systems.processes import Server
 from benchmarks.systems.worker_process import WorkerProcess
-from torchless.cli.bentos import BENTOS, pythons_in
+from torchless.cli.bentos import BENTOS, GATEWAY, pythons_in
 from torchless.cli.free_ports import free_ports
-from torchless.cli.services import GATEWAY, Service, StackSettings, stack_services
+from torchless.cli.services import Service, StackSettings, stack_services
 from torchless.clients.sync import background
 
 LOAD = "load generator"

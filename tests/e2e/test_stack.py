@@ -51,10 +51,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         missing(f"{BENTOS_PYTHON} is not there: `make test` makes it")
     folder = tmp_path_factory.mktemp("stack")
     settings = StackSettings.on_free_ports(ROOT, folder, {}, metrics=True)
-    options = ["--state", str(folder / "state"), "--bentos-python", str(BENTOS_PYTHON)]
-    options += ["--gateway-port", str(settings.gateway_port), "--metrics-port", str(settings.metrics_port)]
-    for name, port in settings.ports.items():
-        options += [f"--{name}-port", str(port)]
+    options = ["--state", str(folder / "state")]
+    ports = {**settings.ports, "gateway": settings.gateway_port, "metrics": settings.metrics_port}
+    for name, port in ports.items():
+        options += ["--port", f"{name}={port}"]
     output = folder / "output"
     with output.open("wb") as file:
         process = subprocess.Popen([sys.executable, "-m", "torchless.cli", "up", *options], stdout=file)

@@ -6,6 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+GATEWAY = "gateway"
+"""Name of the gateway among the services."""
+
+
+def variable_prefix(name: str) -> str:
+    """Prefix of the environment variables with the settings of a service."""
+    return f"TORCHLESS_{name.upper()}_"
+
 
 @dataclass(frozen=True, slots=True)
 class Bento:
@@ -34,7 +42,7 @@ class Bento:
     @property
     def prefix(self) -> str:
         """Prefix of the environment variables with its settings."""
-        return f"TORCHLESS_{self.name.upper()}_"
+        return variable_prefix(self.name)
 
 
 BENTOS = (
@@ -52,6 +60,8 @@ BENTOS = (
     Bento("reranking", client="torchless.clients.reranking:RerankingClient", port=50052, metrics_offset=1),
 )
 """The services, in the order in which they start; they stop in reverse order."""
+METRICS = "metrics"
+"""Name of the first metrics port among the ports of services."""
 METRICS_PORT = 9101
 """Default of the first metrics port."""
 ENVIRONMENTS = tuple(sorted({bento.environment for bento in BENTOS}))

@@ -1,16 +1,95 @@
-"""Reads the end of a log file."""
+"""Reads the end of a log file, and follows one that grows."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from pathlib import Path
 
 _READ_BYTES = 64 * 1024
+_MOST_BYTES = 1024 * 1024
+"""Most bytes that a follower reads at a time."""
+_ERROR = re.compile(r"\b(?:ERROR|CRITICAL)\b\]?(?: \[[^\]]+\]| [\w.]+:)? (?P<message>.+)")
+"""A line with an error, in our format and in BentoML's: `... ERROR name: text`, `... [ERROR] [cli] text`."""
+_EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception|Exit|Interrupt)\b.*")
+"""The last line of a traceback."""
 
 
 def log_tail(log: Path, lines: int = 15) -> str:
     """The last `lines` lines of the file `log`, of its last 64 KiB; empty if there is no such file."""
+    return "\n".join(_end(log)[-lines:])
+
+
+def last_error(log: Path) -> str:
+    """The text of the last error in the file `log`; without an error its last line, and empty if there is none.
+
+    Lines are plain text, or JSON objects with a level.
+    """
+    lines = [line for line in _end(log) if line.strip()]
+    errors = filter(None, map(_error_in, reversed(lines)))
+    return next(errors, lines[-1].strip() if lines else "")
+
+
+def text_of(line: str) -> str:
+    """The text of a line of a log: of a JSON object its message, otherwise the line itself."""
+    return _parsed(line)[1] or line
+
+
+def _error_in(line: str) -> str:
+    """The text of a line, if the line is an error; empty otherwise."""
+    level, text = _parsed(line)
+    if text:
+        return text if level in ("error", "critical") else ""
+    if found := _ERROR.search(line):
+        return found["message"].strip()
+    return line.strip() if _EXCEPTION.match(line) else ""
+
+
+def _parsed(line: str) -> tuple[str, str]:
+    """Level and message of a line that is a JSON object; empty for others."""
+    try:
+        entry = json.loads(line) if line.startswith("{") else {}
+    except ValueError:
+        entry = {}
+    return str(entry.get("level", "")).lower(), str(entry.get("event") or entry.get("message") or "")
+
+
+class LogFollower:
+    """Reads the lines that are added to a log, also after it was rotated.
+
+    Args:
+        log: The file; it may not exist yet.
+        from_start: Whether to begin with the lines that it has already.
+    """
+
+    def __init__(self, log: Path, *, from_start: bool = True) -> None:
+        self._log = log
+        self._rest = b""
+        self._file = 0
+        self._offset = 0
+        if not from_start and log.is_file():
+            self._file, self._offset = log.stat().st_ino, log.stat().st_size
+
+    def lines(self) -> list[str]:
+        """The complete lines that were added since the last call, without line breaks."""
+        try:
+            with self._log.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._file or status.st_size < self._offset:
+                    self._file, self._offset, self._rest = status.st_ino, 0, b""
+                file.seek(self._offset)
+                added = file.read(_MOST_BYTES)
+        except FileNotFoundError:
+            return []
+        self._offset += len(added)
+        *complete, self._rest = (self._rest + added).split(b"\n")
+        return [line.decode(errors="replace") for line in complete]
+
+
+def _end(log: Path) -> list[str]:
     if not log.is_file():
-        return ""
+        return []
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _READ_BYTES))
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+        return file.read().decode(errors="replace").splitlines()

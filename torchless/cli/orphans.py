@@ -25,6 +25,8 @@ def find(marker: str, *, except_below: int | None = None) -> list[psutil.Process
         marker: A stack, or one service of it.
         except_below: Id of a process to leave out, with all its descendants.
     """
+    if not marker:
+        return []  # every process without the variable would be meant
     own = {os.getpid()} if except_below is None else {os.getpid(), except_below}
     found = []
     for process in psutil.process_iter():

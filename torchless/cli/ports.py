@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import psutil
 
 from torchless.cli.errors import StackError
 
@@ -16,8 +19,8 @@ class Port:
 
     number: int
     """1 to 65535."""
-    option: str
-    """The option of `torchless up` that changes it."""
+    name: str
+    """Its name in `torchless up --port`."""
     host: str = "127.0.0.1"
     """The interface."""
 
@@ -26,27 +29,49 @@ def check_ports(ports: Sequence[Port]) -> None:
     """Checks that every port is free, and that no two services use the same one.
 
     Raises:
-        StackError: A port is not usable; the message names the option that changes it.
+        StackError: Ports are not usable; the message has one line for each, with the option that changes it.
     """
-    _check_different(ports)
-    for port in ports:
-        family = socket.AF_INET6 if ":" in port.host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # A port whose last connections have only just closed is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    problems = [*_used_twice(ports), *filter(None, map(_problem, ports))]
+    if problems:
+        raise StackError("\n".join(problems))
+
+
+def _problem(port: Port) -> str:
+    family = socket.AF_INET6 if ":" in port.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # A port whose last connections have only just closed is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((port.host, port.number))
+        except OSError as error:
+            reason = os.strerror(error.errno).lower() if error.errno else str(error)
+            return (
+                f"port {port.number} on {port.host} cannot be used ({_holder(port.number) or reason}); "
+                f"choose another with --port {port.name}=NUMBER"
+            )
+    return ""
+
+
+def _holder(number: int) -> str:
+    """The process that listens on a port; empty if there is none, or if it belongs to another user."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.Error:  # some systems show them to root only
+        return ""
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == number and connection.pid:
             try:
-                probe.bind((port.host, port.number))
-            except OSError as error:
-                reason = os.strerror(error.errno).lower() if error.errno else str(error)
-                raise StackError(
-                    f"port {port.number} on {port.host} cannot be used ({reason}); choose another with {port.option}"
-                ) from error
+                return f"process {connection.pid}, {psutil.Process(connection.pid).name()}, listens on it"
+            except psutil.Error:
+                return f"process {connection.pid} listens on it"
+    return ""
 
 
-def _check_different(ports: Sequence[Port]) -> None:
+def _used_twice(ports: Sequence[Port]) -> Iterator[str]:
     """Compares port numbers whatever their interface: two names may stand for the same interface."""
-    options: dict[int, str] = {}
+    names = defaultdict[int, list[str]](list)
     for port in ports:
-        other = options.setdefault(port.number, port.option)
-        if other != port.option:
-            raise StackError(f"{other} and {port.option} both use port {port.number}; change one of them")
+        names[port.number].append(port.name)
+    for number, same in names.items():
+        if len(same) > 1:
+            yield f"{' and '.join(same)} both use port {number}; change one with --port {same[-1]}=NUMBER"

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from torchless.cli.bentos import BENTOS, METRICS_PORT, Bento
+from torchless.cli.bentos import BENTOS, GATEWAY, METRICS, METRICS_PORT, Bento, variable_prefix
 from torchless.cli.errors import StackError
 from torchless.cli.free_ports import free_ports
 from torchless.cli.ports import Port
 from torchless.cli.readiness import capability_ready, gateway_ready
 
-GATEWAY = "gateway"
 _ANY_INTERFACE = ("0.0.0.0", "::")  # noqa: S104  # a user may choose it
 
 
@@ -34,6 +33,8 @@ class Service:
     """The addresses that are shown to the user, by their purpose."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment variables on top of the user's."""
+    config: Path | None = None
+    """The settings file that it reads; None: it has only defaults and the environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class StackSettings:
     """Port of each service's gRPC API, by the service's name."""
     metrics_port: int = METRICS_PORT
     """First of the consecutive ports of the services' Prometheus metrics, on 127.0.0.1. 0: no metrics."""
+    configs: Mapping[str, Path] = field(default_factory=dict)
+    """Settings files, by the service's name. The user's environment may name those of the others."""
 
     @classmethod
     def on_free_ports(cls, project: Path, state: Path, pythons: Mapping[str, Path], *, metrics: bool) -> StackSettings:
@@ -106,7 +109,7 @@ def stack_services(settings: StackSettings) -> tuple[Service, ...]:
     for environment, python in settings.pythons.items():
         if not python.is_file():
             raise StackError(
-                f"{python} does not exist: run `make demo` once, or choose another with --{environment}-python"
+                f"{python} does not exist: run `make demo` once, or choose another with --python {environment}=PATH"
             )
     return (*(_bento(settings, bento) for bento in BENTOS), _gateway(settings))
 
@@ -114,34 +117,44 @@ def stack_services(settings: StackSettings) -> tuple[Service, ...]:
 def _bento(settings: StackSettings, bento: Bento) -> Service:
     name, address, metrics = bento.name, settings.address(bento.name), settings.metrics_port_of(bento)
     serve = ("bentoml", "serve-grpc", f"bentos.{name}.service:svc", "--api-workers", "1", "--enable-reflection")
-    ports, urls = [Port(settings.ports[name], f"--{name}-port", settings.host)], {"gRPC": address}
+    ports, urls = [Port(settings.ports[name], name, settings.host)], {"gRPC": address}
     if metrics:
-        ports.append(Port(metrics, "--metrics-port"))
+        ports.append(Port(metrics, METRICS))
         urls["metrics"] = f"http://127.0.0.1:{metrics}/metrics"
     state = {key: str(settings.state.resolve() / file) for key, file in bento.state_files.items()}
     variables = {"METRICS_PORT": str(metrics), **state}
+    config = settings.configs.get(name)
     return Service(
         name=name,
         command=(*_python(settings, bento.environment), *serve, *_listen(settings.host, settings.ports[name])),
         ready=partial(capability_ready, pkgutil.resolve_name(bento.client), address),
         ports=tuple(ports),
         urls=urls,
-        environment={f"{bento.prefix}{key}": value for key, value in variables.items()},
+        environment={f"{bento.prefix}{key}": value for key, value in variables.items()}
+        | _config_variable(name, config),
+        config=config,
     )
 
 
 def _gateway(settings: StackSettings) -> Service:
     serve = ("bentoml", "serve", "gateway.service:Gateway")
+    config = settings.configs.get(GATEWAY)
+    addresses = {
+        f"{variable_prefix(GATEWAY)}{each.name.upper()}__ADDRESS": settings.address(each.name) for each in BENTOS
+    }
     return Service(
         name=GATEWAY,
         command=(*_python(settings, GATEWAY), *serve, *_listen(settings.host, settings.gateway_port)),
         ready=partial(gateway_ready, settings.gateway_url),
-        ports=(Port(settings.gateway_port, "--gateway-port", settings.host),),
+        ports=(Port(settings.gateway_port, GATEWAY, settings.host),),
         urls={"HTTP API": settings.gateway_url, "documentation": f"{settings.gateway_url}/docs"},
-        environment={
-            f"TORCHLESS_GATEWAY_{bento.name.upper()}__ADDRESS": settings.address(bento.name) for bento in BENTOS
-        },
+        environment=addresses | _config_variable(GATEWAY, config),
+        config=config,
     )
+
+
+def _config_variable(name: str, config: Path | None) -> dict[str, str]:
+    return {} if config is None else {f"{variable_prefix(name)}CONFIG": str(config)}
 
 
 def _python(settings: StackSettings, environment: str) -> tuple[str, str]:

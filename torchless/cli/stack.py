@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import secrets
 import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from torchless.cli.errors import StackError
-from torchless.cli.log_tail import log_tail
+from torchless.cli.log_tail import LogFollower, last_error, log_tail, text_of
 from torchless.cli.orphans import kill_orphans
 from torchless.cli.ports import check_ports
 from torchless.cli.services import Service
+from torchless.cli.state import StackState, StateLock, read_state
 from torchless.cli.supervisord import Process, State, Supervisord
+from torchless.workers import WORKER_ENDED
 
 POLL_S = 0.5
 """Interval between polls of supervisord, in seconds."""
@@ -46,6 +47,20 @@ class Died:
     """How it ended, in supervisord's words, for example `exit status 1` or `terminated by SIGKILL`."""
     log_tail: str
     """The last lines of its log."""
+    was_ready: bool
+    """Whether it was ready before."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded:
+    """A worker below the process of a service ended by itself; BentoML starts another one."""
+
+    service: Service
+    """The service."""
+    how: str
+    """How it ended, in one line."""
+    was_ready: bool
+    """Whether the service was ready before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +83,7 @@ class Slow:
     """The last lines of its log."""
 
 
-Event = Ready | Died | GivenUp | Slow
+Event = Ready | Died | WorkerEnded | GivenUp | Slow
 
 
 class Stack:
@@ -79,7 +94,8 @@ class Stack:
 
     Args:
         services: The services, in the order in which they start.
-        folder: Folder for state and logs, of one stack at a time. Created if it does not exist.
+        folder: Folder for state, of one stack at a time. Created if it does not exist.
+        logs: Folder for the logs; None: `logs` in the state folder. Created if it does not exist.
         directory: Working directory of the services.
         grace_s: Time that each service has to stop before it is killed, in seconds.
         start_retries: How often a service that dies at once is restarted; attempt n starts after n seconds.
@@ -92,6 +108,7 @@ class Stack:
         folder: Path,
         *,
         directory: Path,
+        logs: Path | None = None,
         grace_s: int = 40,
         start_retries: int = 8,
         slow_after_s: float = 30.0,
@@ -101,7 +118,9 @@ class Stack:
         self._marker = secrets.token_hex(8)
         self._grace_s = grace_s
         self._slow_after_s = slow_after_s
-        self._lock: IO[str] | None = None
+        self._logs = logs.resolve() if logs is not None else self._folder / "logs"
+        self._lock: StateLock | None = None
+        self._started: set[str] = set()
         self._seen: dict[str, Process] = {}
         self._waiting: dict[str, float] = {}
         self._events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
@@ -109,6 +128,7 @@ class Stack:
         self._supervisord = Supervisord(
             services,
             self._folder,
+            self._logs,
             directory=directory,
             marker=self._marker,
             grace_s=grace_s,
@@ -116,13 +136,15 @@ class Stack:
         )
 
     async def __aenter__(self) -> Self:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        _make(self._folder)
+        _make(self._logs)
         self._take_lock()
         try:
             check_ports([port for service in self._services.values() for port in service.ports])
             self._waiting = dict.fromkeys(self._services, time.monotonic())
             await self._supervisord.start()
             self._watch(self._watch_processes())
+            self._watch(self._watch_logs())
             for service in self._services.values():
                 self._watch(self._watch_readiness(service))
         except BaseException:
@@ -145,6 +167,11 @@ class Stack:
         """Names of the services that are not ready."""
         return tuple(self._waiting)
 
+    @property
+    def logs(self) -> Path:
+        """The folder of the logs."""
+        return self._logs
+
     def log(self, name: str) -> Path:
         """The log file of a service."""
         return self._supervisord.log(name)
@@ -165,13 +192,12 @@ class Stack:
         """Yields events until every service is ready.
 
         Raises:
-            StackError: A service cannot start.
+            StackError: A service ended before it was ready, or cannot be started; the message says why in one line.
         """
         async with contextlib.aclosing(self.events()) as events:
             async for event in events:
+                self._raise_if_hopeless(event)
                 yield event
-                if isinstance(event, GivenUp):
-                    raise StackError(f"{event.service.name} does not start; its log is {self.log(event.service.name)}")
                 if not self._waiting:
                     return
 
@@ -187,27 +213,25 @@ class Stack:
             self._supervisord.kill()
             kill_orphans(self._marker)
             if self._lock is not None:
-                self._lock.close()
+                self._lock.release()
+
+    def _raise_if_hopeless(self, event: Event) -> None:
+        name = event.service.name
+        if isinstance(event, Died | WorkerEnded) and not event.was_ready:
+            # A killed process had no time to say why; the reason of another one is in the log.
+            reason = event.how if "SIG" in event.how else last_error(self.log(name)) or event.how
+        elif isinstance(event, GivenUp):
+            reason = event.reason or "it died too often"
+        else:
+            return
+        raise StackError(f"{name} does not start: {reason}\nits log: {self.log(name)}")
 
     def _take_lock(self) -> None:
-        """Locks the folder, and kills the orphans of an earlier stack.
-
-        The kernel releases the lock when this process ends, for whatever reason.
-        """
-        self._lock = (self._folder / "lock").open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise StackError(
-                f"another stack uses {self._folder}: stop it, or choose another folder with --state"
-            ) from error
-        self._lock.seek(0)
-        if earlier := self._lock.read().strip():
-            kill_orphans(earlier)
-        self._lock.truncate(0)
-        self._lock.write(self._marker)
-        self._lock.flush()
+        """Locks the folder, and kills the orphans of an earlier stack."""
+        self._lock = StateLock(self._folder)
+        if earlier := read_state(self._folder):
+            kill_orphans(earlier.marker)
+        self._lock.write(StackState.of_this_process(self._marker, self._logs, tuple(self._services)))
 
     def _watch(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs `work` in the background; its failure is raised to the reader of the events."""
@@ -233,11 +257,24 @@ class Stack:
 
     async def _on_death(self, process: Process) -> None:
         how = self._supervisord.how_it_ended(process.name)
-        self._events.put_nowait(Died(self._services[process.name], how, log_tail(self.log(process.name))))
+        tail, was_ready = log_tail(self.log(process.name)), process.name in self._started
+        self._events.put_nowait(Died(self._services[process.name], how, tail, was_ready))
         self._waiting[process.name] = time.monotonic()
         # Orphaned workers would hold the port; the workers of the new process are below supervisord.
         marker, alive = f"{self._marker}/{process.name}", self._supervisord.pid
         await asyncio.to_thread(kill_orphans, marker, except_below=alive)
+
+    async def _watch_logs(self) -> None:
+        """Reports workers that ended: only their parent, BentoML's supervisor, sees that, and it logs it."""
+        followers = {name: LogFollower(self.log(name)) for name in self._services}
+        while True:
+            for name, follower in followers.items():
+                for line in await asyncio.to_thread(follower.lines):
+                    _, ended, how = text_of(line).partition(f"{WORKER_ENDED}: ")
+                    if ended:
+                        self._waiting[name] = time.monotonic()
+                        self._events.put_nowait(WorkerEnded(self._services[name], how, name in self._started))
+            await asyncio.sleep(POLL_S)
 
     async def _watch_readiness(self, service: Service) -> None:
         reported = None
@@ -249,8 +286,16 @@ class Stack:
                 waited = time.monotonic() - since
                 if ready:
                     del self._waiting[service.name]
+                    self._started.add(service.name)
                     self._events.put_nowait(Ready(service, waited))
                 elif waited > self._slow_after_s and reported != since:
                     reported = since
                     self._events.put_nowait(Slow(service, log_tail(self.log(service.name))))
             await asyncio.sleep(READY_POLL_S)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StackError(f"the folder {folder} cannot be made: {error.strerror}") from error

@@ -63,7 +63,8 @@ class Supervisord:
 
     Args:
         services: The services, in the order in which they start.
-        folder: Existing folder for its configuration and the logs.
+        folder: Existing folder for its configuration and its own log.
+        logs: Existing folder for the logs of the services.
         directory: Working directory of the services.
         marker: Value of the variable `TORCHLESS_STACK` in every process of the stack.
         grace_s: Time that a service has to stop before it is killed, in seconds.
@@ -74,6 +75,7 @@ class Supervisord:
         self,
         services: Sequence[Service],
         folder: Path,
+        logs: Path,
         *,
         directory: Path,
         marker: str,
@@ -82,6 +84,7 @@ class Supervisord:
     ) -> None:
         self._services = services
         self._folder = folder
+        self._logs = logs
         self._directory = directory
         self._marker = marker
         self._grace_s = grace_s
@@ -92,7 +95,7 @@ class Supervisord:
 
     def log(self, name: str) -> Path:
         """The log file of a service."""
-        return self._folder / f"{name}.log"
+        return self._logs / f"{name}.log"
 
     async def start(self, wait_s: float = 15.0) -> None:
         """Starts supervisord, which starts every service; returns when supervisord answers.

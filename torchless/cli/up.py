@@ -13,25 +13,32 @@ from rich.markup import escape
 from rich.table import Table
 
 from torchless.cli.services import Service
-from torchless.cli.stack import Died, Event, GivenUp, Ready, Stack
+from torchless.cli.stack import Died, Event, GivenUp, Ready, Stack, WorkerEnded
+from torchless.settings.problems import shown
 
 PROGRESS_S = 5.0
 """How often the progress is printed if the output is not a terminal, in seconds."""
 
 
-def up(stack: Stack, console: Console) -> None:
+def up(stack: Stack, url: str, console: Console) -> None:
     """Runs the stack until SIGINT, SIGTERM or SIGHUP; a second signal kills it.
+
+    Args:
+        stack: The stack, not yet started.
+        url: Base URL of its gateway.
+        console: Where to print.
 
     Raises:
         StackError: The stack cannot start.
     """
-    asyncio.run(_up(stack, console))
+    asyncio.run(_up(stack, url, console))
 
 
-async def _up(stack: Stack, console: Console) -> None:
+async def _up(stack: Stack, url: str, console: Console) -> None:
     async with stopped_by_signal() as stop, stack:
-        console.print(urls(stack.services))
-        running = asyncio.create_task(_run(stack, console))
+        console.print(addresses(stack.services))
+        _say(console, f"logs: {escape(shown(stack.logs))} (torchless logs -f)")
+        running = asyncio.create_task(_run(stack, url, console))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
         running.cancel()
@@ -43,9 +50,10 @@ async def _up(stack: Stack, console: Console) -> None:
     console.print("stopped")
 
 
-async def _run(stack: Stack, console: Console) -> None:
+async def _run(stack: Stack, url: str, console: Console) -> None:
     await show_until_ready(stack, console)
-    console.print("[bold green]the stack is up[/]; stop it with Ctrl-C")
+    console.print("[bold green]the stack is up[/]; stop it with Ctrl-C or `torchless down`; try it:")
+    console.print(f"  {example(url)}", markup=False, highlight=False, soft_wrap=True)
     async for event in stack.events():
         show(event, console)
 
@@ -67,15 +75,15 @@ async def show_until_ready(stack: Stack, console: Console) -> None:
 
 
 async def _show_waiting(stack: Stack, console: Console) -> None:
-    began = shown = time.monotonic()
+    began = printed = time.monotonic()
     with console.status("") as status:
         while True:
             now = time.monotonic()
             line = f"waiting for {', '.join(stack.waiting_for)} ({now - began:.0f} s)"
             status.update(line)
-            if not console.is_terminal and now - shown >= PROGRESS_S:
+            if not console.is_terminal and now - printed >= PROGRESS_S:
                 console.print(line)
-                shown = now
+                printed = now
             await asyncio.sleep(0.2)
 
 
@@ -83,24 +91,38 @@ def show(event: Event, console: Console) -> None:
     """Prints an event, with the end of the log if the service died or is slow."""
     name = event.service.name
     if isinstance(event, Ready):
-        console.print(f"[green]{name}[/] is ready after {event.after_s:.1f} s")
+        _say(console, f"[green]{name}[/] is ready after {event.after_s:.1f} s")
     elif isinstance(event, GivenUp):
         reason = escape(event.reason) or "it died too often"
-        console.print(f"[bold red]{name}[/] is not restarted: {reason}; the other services keep running")
+        _say(console, f"[bold red]{name}[/] is not restarted: {reason}; the other services keep running")
+    elif isinstance(event, WorkerEnded):
+        _say(console, f"[bold red]{name}[/]: a worker ended: {escape(event.how)}; a new one starts")
     else:
         problem = f"died ({escape(event.how)}) and restarts" if isinstance(event, Died) else "is slow to become ready"
-        console.print(f"[bold red]{name}[/] {problem}; the end of its log:")
+        _say(console, f"[bold red]{name}[/] {problem}; the end of its log:")
         for line in event.log_tail.splitlines() or ["(empty)"]:
-            console.print(f"  [dim]{escape(line)}[/]", highlight=False)
+            _say(console, f"  [dim]{escape(line)}[/]")
 
 
-def urls(services: Sequence[Service]) -> Table:
-    """A table of the services' addresses."""
-    table = Table("service", "purpose", "address")
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def addresses(services: Sequence[Service]) -> Table:
+    """A table of the services' addresses and settings files."""
+    table = Table("service", "purpose", "address or file")
     for service in services:
         for purpose, address in service.urls.items():
-            table.add_row(service.name, purpose, address)
+            table.add_row(service.name, purpose, escape(address))
+        file = "none: defaults and environment" if service.config is None else shown(service.config)
+        table.add_row(service.name, "settings", escape(file))
     return table
+
+
+def example(url: str) -> str:
+    """A request to the gateway at `url`, to copy into a shell."""
+    body = '{"input": ["A cell divides.", "The harbour froze."]}'
+    return f"curl -s {url}/v1/embeddings -H 'Content-Type: application/json' -d '{body}'"
 
 
 @contextlib.asynccontextmanager

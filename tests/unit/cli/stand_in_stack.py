@@ -10,8 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
+from torchless.cli.console import console
 from torchless.cli.errors import StackError
 from torchless.cli.ports import Port
 from torchless.cli.services import Service
@@ -37,7 +36,7 @@ def service(description: str) -> Service:
         name=name,
         command=(sys.executable, str(PROGRAM), port, *rest),
         ready=partial(answers, int(port)),
-        ports=(Port(int(port), f"--{name}-port"),),
+        ports=(Port(int(port), name),),
         urls={"TCP": f"127.0.0.1:{port}"},
     )
 
@@ -53,7 +52,7 @@ def main() -> None:
         slow_after_s=1,
     )
     try:
-        up(stack, Console(width=100))
+        up(stack, "http://127.0.0.1:3000", console())
     except StackError as error:
         raise SystemExit(str(error)) from error
 

@@ -24,7 +24,7 @@ def test_help_lists_every_command() -> None:
     shown = run(app, ["--help"])
 
     assert shown.exit_code == 0
-    assert all(f" {command} " in shown.output for command in ("up", "status", "embed", "version"))
+    assert all(f"  {name} " in shown.output for name in ("up", "check", "logs", "down", "status", "embed", "rerank"))
 
 
 def test_help_imports_no_heavy_package() -> None:
@@ -36,8 +36,8 @@ def test_help_imports_no_heavy_package() -> None:
     assert loaded & {"grpc", "google", "numpy", "httpx", "pydantic", "supervisor", "psutil", "bentoml"} == set()
 
 
-def test_version_prints_the_versions_of_torchless_and_python() -> None:
-    assert run(app, ["version"]).output.startswith(f"torchless {torchless.__version__}, Python 3.11")
+def test_version_option_prints_the_versions_of_torchless_and_python() -> None:
+    assert run(app, ["--version"]).output.startswith(f"torchless {torchless.__version__}, Python 3.11")
 
 
 @pytest.mark.parametrize("command", [["status"], ["embed", "a text"]])
@@ -82,23 +82,44 @@ def test_embed_without_texts_is_refused() -> None:
 
 
 def test_up_without_the_bentos_environment_changes_nothing(tmp_path: Path) -> None:
-    shown = run(app, ["up", "--state", str(tmp_path), "--bentos-python", str(tmp_path / "python")])
+    shown = run(app, ["up", "--state", str(tmp_path), "--python", f"bentos={tmp_path / 'python'}"])
 
     assert shown.exit_code == 1
-    assert "run `make demo` once, or choose another with --bentos-python" in shown.stderr
+    assert "run `make demo` once, or choose another with --python bentos=PATH" in shown.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_options_of_up_are_also_environment_variables(tmp_path: Path) -> None:
-    shown = run(app, ["up", "--state", str(tmp_path)], env={"TORCHLESS_UP_BENTOS_PYTHON": str(tmp_path / "missing")})
+    shown = run(app, ["up", "--state", str(tmp_path)], env={"TORCHLESS_UP_PYTHON": f"bentos={tmp_path / 'missing'}"})
 
     assert shown.exit_code == 1
     assert str(tmp_path / "missing") in shown.stderr
 
 
-@pytest.mark.parametrize("option", ["--gateway-port", *(f"--{bento.name}-port" for bento in BENTOS)])
-def test_a_port_out_of_range_is_refused(option: str) -> None:
-    refused = run(app, ["up", option, "70000"])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("gateway=70000", "gateway must be 1 to 65535, not '70000'"),
+        ("metrics=65535", f"metrics must be 0 to {65536 - len(BENTOS)}, not '65535'"),
+        ("embedding=", "'embedding=' must be written as NAME=VALUE"),
+        ("embeding=50051", "did you mean embedding?"),
+    ],
+)
+def test_a_wrong_port_option_is_explained(option: str, message: str) -> None:
+    refused = run(app, ["up", "--port", option])
 
     assert refused.exit_code == 2
-    assert option in refused.stderr
+    assert message in refused.stderr
+
+
+def test_help_of_up_shows_the_default_ports() -> None:
+    shown = " ".join(run(app, ["up", "--help"]).output.split())
+
+    assert "gateway=3000, embedding=50051, reranking=50052, gpu=50056, metrics=9101" in shown
+
+
+def test_lines_are_not_wrapped_where_the_output_is_no_terminal(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 200)
+    shown = run(app, ["down", "--state", str(long)], env={"COLUMNS": "40"})
+
+    assert shown.output == f"no stack was started with its state in {long}\n"

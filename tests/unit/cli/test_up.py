@@ -15,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.waiting import wait_until
 from torchless.cli.free_ports import free_port, free_ports
 from torchless.cli.orphans import still_running
+from torchless.workers import WORKER_ENDED
 
 WAIT_S = 60.0
 
@@ -98,6 +100,7 @@ def test_up_prints_when_each_service_is_ready_and_leaves_no_process(state: Path,
     assert up.stop(number) == 0
     assert gone(family)
     printed = up.all()
+    assert "curl -s http://127.0.0.1:3000/v1/embeddings" in printed
     assert f"127.0.0.1:{one}" in printed
     assert f"127.0.0.1:{two}" in printed
     assert printed.count("one is ready after") == 1
@@ -124,16 +127,38 @@ def test_a_service_that_dies_is_reported_and_restarted(state: Path) -> None:
     assert gone(family)
 
 
-def test_up_ends_if_a_service_does_not_start(state: Path) -> None:
-    up = Up(state, f"one={free_port()},--crash")
+def test_up_stops_waiting_when_a_service_ends_before_it_is_ready(state: Path) -> None:
+    up = Up(state, f"one={free_port()},--crash", f"two={free_port()},--deaf")
 
-    printed = up.all()
+    *others, why, where = up.all().splitlines()
 
     assert up.process.wait(WAIT_S) == 1
-    assert "one died (exit status 3)" in printed
-    assert "the model folder is empty" in printed
-    assert "one is not restarted: " in printed
-    assert f"one does not start; its log is {state / 'one.log'}" in printed.replace("\n", "")
+    assert why == "one does not start: the model folder is empty"
+    assert where == f"its log: {state / 'logs/one.log'}"
+    assert "died" not in "".join(others)
+
+
+def test_a_worker_that_ends_is_reported_with_its_reason_until_the_service_is_ready_again(state: Path) -> None:
+    port = free_port()
+    up = Up(state, f"one={port}")
+    up.until("the stack is up")
+    with (state / "logs/one.log").open("a") as log:
+        log.write(f"2026-11-27T21:00:00+0000 ERROR torchless.workers: {WORKER_ENDED}: process 7, killed by SIGKILL\n")
+
+    up.until("one: a worker ended: process 7, killed by SIGKILL; a new one starts")
+    up.until("one is ready after")
+    assert up.stop() == 0
+
+
+def test_up_stops_waiting_when_a_worker_is_killed_before_its_service_is_ready(state: Path) -> None:
+    up = Up(state, f"one={free_port()},--deaf")
+    up.until("logs: ")
+    wait_until(lambda: "still loading" in (state / "logs/one.log").read_text(), within_s=WAIT_S)
+    with (state / "logs/one.log").open("a") as log:
+        log.write(f"2026-11-27T21:00:00+0000 ERROR torchless.workers: {WORKER_ENDED}: process 7, killed by SIGKILL\n")
+
+    assert "one does not start: process 7, killed by SIGKILL" in up.all()
+    assert up.process.wait(WAIT_S) == 1
 
 
 def test_the_log_of_a_slow_service_is_printed(state: Path) -> None:
@@ -151,18 +176,25 @@ def test_a_port_in_use_is_reported_with_its_option_before_any_service_starts(sta
         port = server.getsockname()[1]
         up = Up(state, f"one={free_port()}", f"two={port}")
 
-        assert "choose another with --two-port" in up.all()
+        assert f"process {os.getpid()}, " in (printed := up.all())
+        assert "listens on it); choose another with --port two=NUMBER" in printed
         assert up.process.wait(WAIT_S) == 1
-    assert [path.name for path in state.iterdir()] == ["lock"]
+    assert sorted(path.name for path in state.iterdir()) == ["logs", "stack.json"]
 
 
-def test_a_port_of_two_services_is_reported_with_both_options(state: Path) -> None:
-    port = free_port()
-    up = Up(state, f"one={port}", f"two={port}")
+def test_all_port_conflicts_are_reported_at_once(state: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        taken, other, free = first.getsockname()[1], second.getsockname()[1], free_port()
+        up = Up(state, f"one={taken}", f"two={other}", f"three={free}", f"four={free}")
+        printed = up.all()
 
-    assert f"--one-port and --two-port both use port {port}; change one of them" in up.all()
     assert up.process.wait(WAIT_S) == 1
-    assert [path.name for path in state.iterdir()] == ["lock"]
+    assert [line.split(" ", 3)[:2] for line in printed.splitlines() if line.startswith("port")] == [
+        ["port", str(taken)],
+        ["port", str(other)],
+    ]
+    assert f"three and four both use port {free}; change one with --port four=NUMBER" in printed
+    assert sorted(path.name for path in state.iterdir()) == ["logs", "stack.json"]
 
 
 def test_a_state_folder_holds_one_stack(state: Path) -> None:
