@@ -262,4 +262,10 @@ def _cache(
     client = by_name[EMBEDDING.name]
     if not isinstance(client, EmbeddingClient):
         raise TypeError("the embedding service is not optional")
-    return EmbeddingCache(client, settings.cache, metrics=metrics.cache, is_down=client.is_down)
+    return EmbeddingCache(
+        client,
+        settings.cache,
+        metrics=metrics.cache,
+        is_down=client.is_down,
+        endpoint_changes=client.endpoint_changes,
+    )

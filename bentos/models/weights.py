@@ -1,10 +1,13 @@
-"""Source of a model's weights, and the arguments with which sentence-transformers loads it."""
+"""Source and version of a model's weights, and the arguments with which sentence-transformers loads it."""
 
 from __future__ import annotations
 
 import importlib
+import os
+from pathlib import Path
 from typing import Any
 
+from bentos.models.folder_hash import FolderHash
 from bentos.models.settings import WeightsSettings
 from torchless.settings import SettingsError
 
@@ -16,15 +19,57 @@ def source(settings: WeightsSettings) -> str:
     return settings.path or settings.id
 
 
-def load_arguments(settings: WeightsSettings) -> dict[str, Any]:
-    """Keyword arguments for every model class of sentence-transformers."""
-    return {
-        "device": settings.device,
-        # A folder has no revisions.
-        "revision": None if settings.path or settings.package else settings.revision,
-        "trust_remote_code": settings.trust_remote_code,
-        "model_kwargs": {"dtype": settings.dtype},
-    }
+class Weights:
+    """The files of a model. Create it right before the model is loaded; a folder is hashed meanwhile.
+
+    Args:
+        settings: The model's settings.
+    """
+
+    def __init__(self, settings: WeightsSettings) -> None:
+        self._settings = settings
+        self.source = source(settings)
+        """The folder of the model, or its Hugging Face id."""
+        folder = Path(self.source)
+        is_folder = settings.path is not None or folder.is_dir()
+        self._hash = FolderHash(folder) if is_folder else None
+        # A branch may move between two of the model's files.
+        self._commit = None if is_folder else _commit(self.source, settings.revision)
+
+    def load_arguments(self) -> dict[str, Any]:
+        """Keyword arguments for every model class of sentence-transformers."""
+        return {
+            "device": self._settings.device,
+            "revision": self._commit,
+            "trust_remote_code": self._settings.trust_remote_code,
+            "model_kwargs": {"dtype": self._settings.dtype},
+        }
+
+    def version(self) -> str:
+        """The hash of the folder, or the commit. Call it once the model is loaded.
+
+        Raises:
+            SettingsError: The files changed while the model was loaded.
+        """
+        return str(self._commit) if self._hash is None else self._hash.result()
+
+
+def _commit(repository: str, revision: str) -> str:
+    """The commit that `revision` of a Hugging Face repository is, from the hub or else from its local cache.
+
+    Raises:
+        RevisionResolutionError, HfHubHTTPError: There is no such repository or revision, or the hub does not answer.
+    """
+    from huggingface_hub import resolve_revision
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    # The loader uses the same variable.
+    cache = os.environ.get("SENTENCE_TRANSFORMERS_HOME")
+    try:
+        return resolve_revision(repository, revision=revision, cache_dir=cache).resolved
+    except RepositoryNotFoundError:
+        # A private repository that was downloaded earlier, with a token that is missing now.
+        return resolve_revision(repository, revision=revision, cache_dir=cache, local_files_only=True).resolved
 
 
 def serialized_tokenizer(tokenizer: Any, settings: WeightsSettings) -> str:

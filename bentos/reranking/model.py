@@ -23,7 +23,7 @@ class ModelInfo:
     id: str
     """Name that requests use."""
     revision: str
-    """Pinned revision of the weights."""
+    """Fingerprint of what decides its scores."""
     kind: Kind
     """How it compares query and document."""
     max_tokens: int

@@ -29,11 +29,16 @@ _CLASSIFIER = "ForSequenceClassification"
 class TorchCrossEncoder:
     """Runs the modules of a `CrossEncoder` one by one; see `RerankingModel` for the methods.
 
+    Args:
+        model: The loaded model.
+        settings: The model's settings.
+        weights: Version of its files.
+
     Raises:
         SettingsError: The model does not give one score per pair, or needs a prompt or a chat template.
     """
 
-    def __init__(self, model: CrossEncoder, settings: ModelSettings) -> None:
+    def __init__(self, model: CrossEncoder, settings: ModelSettings, weights: str) -> None:
         _check_is_classifier(model, settings)
         self._modules: list[Any] = list(model)
         self._activation: Any = model.activation_fn
@@ -42,7 +47,7 @@ class TorchCrossEncoder:
             serialized_tokenizer(model.tokenizer, settings), max_tokens, settings.window_overlap_tokens, pairs=True
         )
         self._padder = Padder(model.tokenizer, torch.device(settings.device))
-        self._info = model_info(settings, max_tokens)
+        self._info = model_info(settings, max_tokens, weights)
 
     @property
     def info(self) -> ModelInfo:

@@ -56,10 +56,13 @@ class TorchLateInteraction:
     Args:
         model: The loaded model.
         settings: The model's settings.
+        weights: Version of its files.
         max_cached_tokens: Most tokens of the queries whose vectors are cached; 16,384 take 25 MB at 384 dimensions.
     """
 
-    def __init__(self, model: SentenceTransformer, settings: ModelSettings, max_cached_tokens: int = 16_384) -> None:
+    def __init__(
+        self, model: SentenceTransformer, settings: ModelSettings, weights: str, max_cached_tokens: int = 16_384
+    ) -> None:
         self._max_cached_tokens = max_cached_tokens
         self._modules: list[Any] = [module for module in model if not isinstance(module, Normalize)]
         max_tokens = longest_input(stated_length(model), settings, inputs_per_item=2, most=positions(model))
@@ -72,7 +75,15 @@ class TorchLateInteraction:
         self._query_prefix = _prefix(settings.query_prefix, model, "query")
         self._document_prefix = _prefix(settings.document_prefix, model, "document")
         self._cached: dict[tuple[int, ...], _QueryVectors] = {}
-        self._info = model_info(settings, max_tokens)
+        self._info = model_info(
+            settings,
+            max_tokens,
+            weights,
+            maxsim_weight=self._maxsim_weight,
+            pooled_weight=self._pooled_weight,
+            query_prefix=self._query_prefix,
+            document_prefix=self._document_prefix,
+        )
 
     @property
     def info(self) -> ModelInfo:

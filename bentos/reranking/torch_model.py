@@ -6,7 +6,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
 from bentos.models.torch_device import require_device
-from bentos.models.weights import load_arguments, source
+from bentos.models.weights import Weights
 from bentos.reranking.model import RerankingModel
 from bentos.reranking.settings import ModelSettings
 from bentos.reranking.torch_cross_encoder import TorchCrossEncoder
@@ -22,6 +22,9 @@ def load(settings: ModelSettings) -> RerankingModel:
     """
     require_device(settings.device)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write to the log
+    weights = Weights(settings)
     if settings.kind == "cross_encoder":
-        return TorchCrossEncoder(CrossEncoder(source(settings), **load_arguments(settings)).eval(), settings)
-    return TorchLateInteraction(SentenceTransformer(source(settings), **load_arguments(settings)).eval(), settings)
+        classifier = CrossEncoder(weights.source, **weights.load_arguments()).eval()
+        return TorchCrossEncoder(classifier, settings, weights.version())
+    encoder = SentenceTransformer(weights.source, **weights.load_arguments()).eval()
+    return TorchLateInteraction(encoder, settings, weights.version())

@@ -23,6 +23,10 @@ class ServedModel(Protocol):
         """Its id."""
 
     @property
+    def revision(self) -> str:
+        """Fingerprint of what decides its results."""
+
+    @property
     def created(self) -> int:
         """When it became ready, in seconds since the Unix epoch."""
 
@@ -49,8 +53,8 @@ class ListedModel:
     """Its id."""
     created: int
     """When it became ready, in seconds since the Unix epoch."""
-    capabilities: list[ModelUse]
-    """What it is for: several uses, where several services serve the same model."""
+    revisions: dict[ModelUse, str]
+    """What it is for, and for each use the fingerprint of what decides its results: several services may serve it."""
 
 
 class ModelCatalogue:
@@ -85,7 +89,8 @@ class ModelCatalogue:
         listed: dict[str, ListedModel] = {}
         for source, answer in zip(self._sources, answers, strict=True):
             for model in answer or ():
-                listed.setdefault(model.id, ListedModel(model.id, model.created, [])).capabilities.append(source.use)
+                entry = listed.setdefault(model.id, ListedModel(model.id, model.created, {}))
+                entry.revisions[source.use] = model.revision
         return [*listed.values()]
 
     async def find(self, context: RequestContext, name: str) -> ListedModel:
@@ -96,7 +101,7 @@ class ModelCatalogue:
         """
         wanted = {source.use: source.aliases.get(name, name) for source in self._sources}
         for model in await self.list(context):
-            if any(wanted[use] in {model.id, ""} for use in model.capabilities):
+            if any(wanted[use] in {model.id, ""} for use in model.revisions):
                 return model
         if context.provenance.degraded:
             context.for_call()  # it may be the request's own deadline that was too short

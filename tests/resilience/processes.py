@@ -232,8 +232,8 @@ class RealBento(_Bento):
     service = "bentos.embedding.service:svc"
     prefix = "TORCHLESS_EMBEDDING_"
 
-    def __init__(self, name: str, folder: Path) -> None:
-        super().__init__(name, folder, {"CPU_THREADS": "1", "CPU_SPIN": "0", "WARM_UP_PASSES": "1"})
+    def __init__(self, name: str, folder: Path, **settings: str) -> None:
+        super().__init__(name, folder, {"CPU_THREADS": "1", "CPU_SPIN": "0", "WARM_UP_BATCHES": "1", **settings})
 
 
 class Gateway(Process):

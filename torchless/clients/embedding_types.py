@@ -66,7 +66,7 @@ class Embeddings:
     model: str
     """Id of the model that answered."""
     revision: str
-    """Its pinned revision."""
+    """Fingerprint of what decided the vectors, as in `EmbeddingModelInfo`."""
     timings: Timings = NO_TIMINGS
     """Where the time went inside the service."""
 
@@ -99,7 +99,8 @@ class EmbeddingModelInfo:
     id: str
     """Id that requests name."""
     revision: str
-    """Pinned revision of the weights."""
+    """Fingerprint of what decides the vectors: weights, tokenizer, prompts, dtype, maximum length and so on. Vectors
+    with equal fingerprints are interchangeable; do not mix others in an index."""
     dimensions: int
     """Dimensions of a whole vector."""
     max_tokens: int

@@ -94,7 +94,7 @@ class Reranking:
     model: str
     """Id of the model that answered."""
     revision: str
-    """Its pinned revision."""
+    """Fingerprint of what decided the scores, as in `RerankingModelInfo`."""
     timings: Timings = NO_TIMINGS
     """Where the time went inside the service."""
 
@@ -122,7 +122,7 @@ class RerankingModelInfo:
     id: str
     """Id that requests name."""
     revision: str
-    """Pinned revision of the weights."""
+    """Fingerprint of what decides the scores: weights, tokenizer, prefixes, dtype, maximum length and so on."""
     kind: ModelKind
     """How it compares."""
     max_tokens: int

@@ -126,5 +126,6 @@ def _entry(model: ListedModel) -> dict[str, Any]:
         "object": "model",
         "created": model.created,
         "owned_by": "torchless",
-        "capabilities": model.capabilities,
+        "capabilities": [*model.revisions],
+        "revisions": model.revisions,
     }

@@ -73,6 +73,9 @@ class Model(AnswerModel):
     """Name of the server."""
     capabilities: list[Literal["embed", "rerank"]]
     """What it can do."""
+    revisions: dict[Literal["embed", "rerank"], str]
+    """For each capability, the fingerprint of what decides the results: weights, tokenizer, prompts, dtype, maximum
+    length and so on. It changes whenever they do."""
 
 
 class ModelsAnswer(AnswerModel):

@@ -148,7 +148,7 @@ class Info(AnswerModel):
     model_id: str
     """Its id."""
     model_sha: str | None
-    """Its pinned revision."""
+    """Fingerprint of what decides its vectors: weights, tokenizer, prompts, dtype, maximum length and so on."""
     model_dtype: str
     """Type of its weights."""
     model_type: ModelType

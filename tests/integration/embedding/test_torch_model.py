@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,8 +158,58 @@ def test_hub_model_is_loaded_from_the_cache_at_its_revision(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path / "cache"))
-    model = torch_model.load(ModelSettings(id="team/tiny", revision=commit))
-    assert (model.info.id, model.info.revision, model.info.dimensions) == ("team/tiny", commit, 32)
+    info = torch_model.load(ModelSettings(id="team/tiny", revision=commit)).info
+    assert (info.id, info.dimensions) == ("team/tiny", 32)
+
+    refs = repository / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(commit)
+    assert torch_model.load(ModelSettings(id="team/tiny")).info.revision == info.revision, "the commit counts"
+
+    moved = "89abcdef0123456789abcdef0123456789abcdef"
+    shutil.copytree(repository / "snapshots" / commit, repository / "snapshots" / moved)
+    (refs / "main").write_text(moved)
+    assert torch_model.load(ModelSettings(id="team/tiny")).info.revision != info.revision
+
+
+def revision_of(folder: Path, **changed: Any) -> str:
+    return torch_model.load(ModelSettings(id="m", path=str(folder), **changed)).info.revision
+
+
+def test_same_files_and_settings_have_the_same_revision(saved: Callable[..., Path]) -> None:
+    folder = saved()
+    before = revision_of(folder)
+    moved = folder.rename(folder.with_name("moved"))
+    # Settings that change nothing, or speed alone.
+    same: list[dict[str, Any]] = [{"max_tokens": 16}, {"prompts": PROMPTS}, {"max_batch_tokens": 64}]
+    assert [revision_of(moved, **changed) for changed in same] == [before] * len(same)
+
+
+def test_each_setting_that_changes_vectors_has_its_own_revision(saved: Callable[..., Path]) -> None:
+    folder = saved()
+    changes: list[dict[str, Any]] = [
+        {},
+        {"dtype": "bfloat16"},
+        {"max_tokens": 8},
+        {"prompts": {"query": "w9: "}},
+        {"query_prompt": "document"},
+        {"document_prompt": "query"},
+    ]
+    revisions = [revision_of(folder, **changed) for changed in changes]
+    assert len({*revisions}) == len(changes)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "1_Pooling/config.json", "modules.json"])
+def test_changed_file_changes_the_revision(saved: Callable[..., Path], file: str) -> None:
+    folder = saved()
+    before = revision_of(folder)
+    changed = (folder / file).read_bytes()
+    if file == "model.safetensors":
+        changed = changed[:-1] + bytes([changed[-1] ^ 1])  # one bit of one weight
+    else:
+        changed += b"\n"
+    (folder / file).write_bytes(changed)
+    assert revision_of(folder) != before
 
 
 def test_missing_device_is_gpu_unavailable() -> None:

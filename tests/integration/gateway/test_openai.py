@@ -80,7 +80,7 @@ def test_models_by_list_id_and_alias(gateway: Gateway, embedding: EmbeddingServi
             assert embed(http, input="one", model=name).json()["model"] == MODEL.id
     assert listed["object"] == "list"
     facts = {"object": "model", "created": MODEL.created, "owned_by": "torchless", "capabilities": ["embed"]}
-    assert listed["data"] == [{"id": MODEL.id, **facts}]
+    assert listed["data"] == [{"id": MODEL.id, **facts, "revisions": {"embed": MODEL.revision}}]
 
 
 def test_the_default_request_of_infinitys_client_is_answered(http: httpx.Client) -> None:

@@ -311,10 +311,11 @@ def test_models_that_embed_are_listed_without_the_others(
 def test_a_model_that_both_services_serve_is_listed_once(
     gateway: Gateway, embedding: EmbeddingService, reranking: RerankingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reranking, "model", replace(MODEL, id=EMBEDDING_MODEL.id, created=5))
+    monkeypatch.setattr(reranking, "model", replace(MODEL, id=EMBEDDING_MODEL.id, created=5, revision="2"))
     with gateway(embedding={"address": embedding.address}, reranking={"address": reranking.address}) as http:
         (entry,) = http.get("/v1/models").json()["data"]
         assert (entry["id"], entry["capabilities"]) == (EMBEDDING_MODEL.id, ["embed", "rerank"])
+        assert entry["revisions"] == {"embed": EMBEDDING_MODEL.revision, "rerank": "2"}
 
 
 def test_the_deadline_is_that_of_reranking(

@@ -271,7 +271,21 @@ def test_hub_model_is_loaded_from_the_cache_at_its_revision(tmp_path: Path, monk
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path / "cache"))
     info = torch_model.load(ModelSettings(id="team/tiny", revision=commit, window_overlap_tokens=4)).info
-    assert (info.id, info.revision, info.kind, info.max_tokens) == ("team/tiny", commit, "cross_encoder", LONGEST)
+    assert (info.id, info.kind, info.max_tokens) == ("team/tiny", "cross_encoder", LONGEST)
+
+
+def test_each_setting_that_changes_scores_has_its_own_revision(folder: str) -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"dtype": "bfloat16"},
+        {"max_tokens": LONGEST - 2},
+        {"max_tokens_per_doc": 5},
+        {"long_documents": "windows"},
+        {"window_overlap_tokens": 2},
+    ]
+    revisions = [torch_model.load(model(folder, **changed)).info.revision for changed in changes]
+    assert len({*revisions}) == len(changes)
+    assert torch_model.load(model(folder, max_tokens=LONGEST)).info.revision == revisions[0]
 
 
 async def test_model_is_loaded_from_an_installed_package(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -301,13 +301,27 @@ def test_query_is_encoded_once_for_all_batches_of_its_documents(monkeypatch: pyt
     np.testing.assert_allclose(one_by_one, together, **WITHIN)
 
 
+def test_each_setting_that_changes_scores_has_its_own_revision() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"maxsim_weight": 0.25},
+        {"query_prefix": "query: "},
+        {"document_prefix": "passage: "},
+        {"max_tokens": 64},
+    ]
+    revisions = [torch_model.load(DEFAULT_MODEL.model_copy(update=changed)).info.revision for changed in changes]
+    assert len({*revisions}) == len(changes)
+    same = {"maxsim_weight": 1.0, "embedding_weight": 1.0, "query_prefix": ""}
+    assert torch_model.load(DEFAULT_MODEL.model_copy(update=same)).info.revision == revisions[0], "the ratio counts"
+
+
 def test_queries_beyond_the_cache_are_encoded_again(direct: SentenceTransformer) -> None:
     model = torch_model.load(DEFAULT_MODEL)
     queries = [f"{QUERY} {number}" for number in range(6)]
     pairs = [model.encode(query, DOCUMENTS[:2], "cut", 4096).documents[n % 2][0] for n, query in enumerate(queries)]
     expected = [model.score([pair])[0] for pair in pairs]
 
-    fresh = TorchLateInteraction(direct.eval(), DEFAULT_MODEL, max_cached_tokens=20)  # about two queries
+    fresh = TorchLateInteraction(direct.eval(), DEFAULT_MODEL, "", max_cached_tokens=20)  # about two queries
     np.testing.assert_allclose([fresh.score([pair])[0] for pair in [*pairs, *pairs]], expected * 2, **WITHIN)
     np.testing.assert_allclose(fresh.score(pairs), expected, **WITHIN)
     assert sum(map(len, fresh._cached)) <= 20

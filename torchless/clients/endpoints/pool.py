@@ -96,6 +96,7 @@ class EndpointPool(Generic[Stub]):
         self.min_refresh_s = 1.0
         """Shortest time between two lookups, in seconds, however many calls fail."""
         self._unresolved: set[Target] = set()
+        self._changes_of_gone = 0
         self._set(settings)
 
     def start(self) -> None:
@@ -194,6 +195,10 @@ class EndpointPool(Generic[Stub]):
             for endpoint in self._endpoints.values()
         )
 
+    def changes(self) -> int:
+        """How often the health of an endpoint changed, or an endpoint was removed; never decreases."""
+        return self._changes_of_gone + sum(endpoint.health_changes for endpoint in self._endpoints.values())
+
     def endpoints(self) -> list[Endpoint[Stub]]:
         """All endpoints that may get calls."""
         return list(self._endpoints.values())
@@ -232,7 +237,9 @@ class EndpointPool(Generic[Stub]):
         addresses = list(dict.fromkeys(address for found in self._known.values() for address in found))
         for address in self._endpoints.keys() - set(addresses):
             logger.info("%s endpoint %s is gone from discovery", self._capability, address)
-            self._let_go(self._endpoints.pop(address))
+            gone = self._endpoints.pop(address)
+            self._changes_of_gone += gone.health_changes + 1
+            self._let_go(gone)
         for address in addresses:
             if address not in self._endpoints:
                 self._endpoints[address] = endpoint = self._make_endpoint(address, self._settings)

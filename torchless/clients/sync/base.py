@@ -75,6 +75,13 @@ class SyncClient(Generic[C]):
         """Whether, as far as is known, no endpoint takes calls: each is unhealthy or has an open breaker."""
         return self._call(lambda client: client.is_down())
 
+    def endpoint_changes(self) -> int:
+        """How often the health of an endpoint changed, or an endpoint was removed.
+
+        While the number stays the same, no endpoint was restarted: what the service reported about its models holds.
+        """
+        return self._call(lambda client: client.endpoint_changes())
+
     def ready(self, context: CallContext = CallContext()) -> bool:
         """Checks now whether an endpoint is SERVING (grpc.health.v1).
 

@@ -33,6 +33,8 @@ class HashService:
     """What every call raises."""
     gate: asyncio.Event | None = None
     """What a call waits for before it answers."""
+    list_gate: asyncio.Event | None = None
+    """What a listing of the models waits for before it answers."""
     others: dict[str, str] = field(default_factory=dict)
     """Revisions of the models that it serves besides."""
     calls: list[list[str]] = field(default_factory=list)
@@ -65,9 +67,12 @@ class HashService:
 
     async def list_models(self, context: CallContext) -> list[EmbeddingModelInfo]:
         self.listed += 1
+        revision = self.revision
+        if self.list_gate is not None:
+            await self.list_gate.wait()
         if self.failure is not None:
             raise self.failure
-        return [_read_model(pb.Model(id=MODEL, revision=self.revision))]
+        return [_read_model(pb.Model(id=MODEL, revision=revision))]
 
 
 def answer_of(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import random
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,16 +15,38 @@ from prometheus_client import CollectorRegistry
 from tests.unit.clients.cache.conftest import MakeCache
 from tests.unit.clients.cache.service import MODEL, TOO_LONG, HashService, answer_of, same
 from tests.waiting import until
+from torchless.clients.cache import embedding as embedding_cache
 from torchless.clients.cache.embedding import EmbeddingCache
+from torchless.clients.cache.entry import Inputs
 from torchless.clients.cache.metrics import CacheMetrics
 from torchless.clients.cache.settings import CacheSettings
 from torchless.clients.call import CallContext
-from torchless.clients.embedding import EmbedOptions, Granularity, InputType, Truncation
+from torchless.clients.deadline import Deadline
+from torchless.clients.embedding import EmbeddingModelInfo, Embeddings, EmbedOptions, Granularity, InputType, Truncation
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 ALICE = CallContext(tenant="alice")
 BOB = CallContext(tenant="bob")
 DOWN = [ErrorKind.UNREACHABLE, ErrorKind.CIRCUIT_OPEN, ErrorKind.GPU_UNAVAILABLE]
+
+
+@dataclass
+class Rollout(HashService):
+    """Two endpoints: any call may reach the old model or the new one, and take a moment."""
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(1)
+
+    async def embed(self, inputs: Inputs, options: EmbedOptions, context: CallContext) -> Embeddings:
+        self.calls.append([str(each) for each in inputs])
+        revision = self._random.choice(("r1", "r2"))
+        for _ in range(self._random.randint(0, 3)):
+            await asyncio.sleep(0)
+        return answer_of(inputs, options, revision)
+
+    async def list_models(self, context: CallContext) -> list[EmbeddingModelInfo]:
+        self.revision = self._random.choice(("r1", "r2"))
+        return await super().list_models(context)
 
 
 async def test_cached_input_is_not_computed_again(make_cache: MakeCache, service: HashService) -> None:
@@ -199,6 +222,88 @@ async def test_entries_of_a_replaced_model_are_not_served(
 
     await until(answered_by_r2)
     assert same((await cache.embed(["a"], options)).embeddings, answer_of(["a"], replace(options, model=""), "r2"))
+
+
+async def test_no_entry_is_served_after_a_changed_endpoint_until_the_models_are_listed(
+    make_cache: MakeCache, service: HashService
+) -> None:
+    changes = 0
+    cache = make_cache(arguments={"endpoint_changes": lambda: changes})
+    await cache.embed(["a"])
+    assert (await cache.embed(["a"])).hits == 1
+    service.revision, changes = "r2", 1
+    answers = await asyncio.gather(*(cache.embed(["a"]) for _ in range(3)))
+    assert all(same(answer.embeddings, answer_of(["a"], revision="r2")) for answer in answers)
+    assert (service.listed, (await cache.embed(["a"])).hits) == (2, 1)
+    changes = 2  # the same model is back
+    assert same((await cache.embed(["a"])).embeddings, answer_of(["a"], revision="r2"))
+    assert (service.calls, service.listed) == ([["a"], ["a"]], 3)
+
+
+async def test_change_during_a_listing_causes_another(make_cache: MakeCache, service: HashService) -> None:
+    changes = 0
+    cache = make_cache(arguments={"endpoint_changes": lambda: changes})
+    await cache.embed(["a"])
+    service.list_gate = asyncio.Event()
+    changes = 1
+    early = asyncio.create_task(cache.embed(["a"]))
+    await until(lambda: service.listed == 2)
+    changes = 2
+    late = asyncio.create_task(cache.embed(["a"]))
+    await asyncio.sleep(0)
+    service.list_gate.set()
+    # The listing that was under way has said "r1"; the next one says otherwise.
+    service.list_gate, service.revision = None, "r2"
+    assert (await late).embeddings.revision == (await early).embeddings.revision == "r2"
+
+
+async def test_entries_are_served_as_they_are_while_the_service_is_down(
+    make_cache: MakeCache, service: HashService
+) -> None:
+    down, changes = False, 0
+    cache = make_cache(arguments={"is_down": lambda: down, "endpoint_changes": lambda: changes})
+    await cache.embed(["a"])
+    service.revision, down, changes = "r2", True, 1
+    assert same((await cache.embed(["a"])).embeddings, answer_of(["a"]))
+    down, changes = False, 2
+    assert same((await cache.embed(["a"])).embeddings, answer_of(["a"], revision="r2"))
+
+
+async def test_listing_that_hangs_or_fails_does_not_hold_up_requests_for_long(
+    make_cache: MakeCache, service: HashService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_cache, "_LONGEST_WAIT_S", 0.01)
+    changes = 0
+    cache = make_cache(arguments={"is_down": lambda: False, "endpoint_changes": lambda: changes})
+    await cache.embed(["a"])
+    service.list_gate, changes = asyncio.Event(), 1
+    assert (await cache.embed(["a"])).hits == 1
+    changes = 2
+    with pytest.raises(TorchlessError) as caught:
+        await cache.embed(["a"], context=CallContext(deadline=Deadline.after(0)))
+    assert caught.value.kind is ErrorKind.DEADLINE
+    service.failure = TorchlessError(ErrorKind.UNREACHABLE, "down")
+    service.list_gate.set()
+    changes = 3
+    assert (await cache.embed(["a"])).hits == 1
+
+
+async def test_no_answer_mixes_two_revisions_during_a_rollout(make_cache: MakeCache, service: HashService) -> None:
+    """Calls go now to the old endpoint and now to the new one, in any order."""
+    cache = make_cache(of=(rollout := Rollout()))
+    order = random.Random(0)
+
+    async def ask() -> None:
+        inputs = order.choices("abcdefgh", k=order.randint(1, 6))
+        answer = (await cache.embed(inputs)).embeddings
+        assert same(answer, answer_of(inputs, revision=answer.revision)), "all vectors are of the stated revision"
+        seen.add(answer.revision)
+
+    seen: set[str] = set()
+    for _ in range(60):
+        await asyncio.gather(*(ask() for _ in range(5)))
+    assert seen == {"r1", "r2"}
+    assert len(rollout.calls) < 300, "some were in the cache"
 
 
 async def test_answer_reveals_a_replaced_model_at_once(make_cache: MakeCache, service: HashService) -> None:

@@ -16,6 +16,7 @@ from tests.waiting import until
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbeddingClient
+from torchless.clients.endpoint_state import Health
 from torchless.clients.metrics import ClientMetrics
 from torchless.clients.settings import ClientSettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -97,6 +98,19 @@ async def test_endpoint_that_stays_keeps_its_state(client: EmbeddingClient, name
     names.set("name", 2, 3)
     await until_hosts(client, 2, 3)
     assert client._pool.endpoints()[0] is endpoint
+
+
+async def test_changed_health_and_removal_of_endpoints_are_counted(client: EmbeddingClient, names: Names) -> None:
+    names.set("name", 2)
+    client.start()
+    await until_hosts(client, 2)
+    await until(lambda: client.endpoint_changes() == 1)  # it is known to be unreachable
+    (endpoint,) = client._pool.endpoints()
+    endpoint._health_changed(Health.SERVING)
+    assert client.endpoint_changes() == 2
+    names.set("name", 3)
+    await until_hosts(client, 3)
+    await until(lambda: client.endpoint_changes() == 4)  # one is gone, the other unreachable
 
 
 async def test_last_known_addresses_stay_while_lookups_fail(

@@ -165,7 +165,7 @@ class GenerateEmbeddingsResponse(google.protobuf.message.Message):
     model: builtins.str
     """Id of the model that answered."""
     revision: builtins.str
-    """Its pinned revision."""
+    """Fingerprint of what decided the vectors; see Model."""
     @property
     def embeddings(self) -> torchless.contracts.types.v1.types_pb2.Matrix:
         """GRANULARITY_TEXT: one row for each input. GRANULARITY_TOKEN: the rows of all inputs, concatenated; token_counts[i]
@@ -505,7 +505,9 @@ class Model(google.protobuf.message.Message):
     id: builtins.str
     """Id for requests."""
     revision: builtins.str
-    """Pinned revision of the weights."""
+    """Fingerprint of what decides the vectors: weights, tokenizer, prompts, dtype, maximum length and so on. Equal
+    fingerprints mean interchangeable vectors.
+    """
     dimensions: builtins.int
     """Dimensions of a full vector."""
     max_tokens: builtins.int

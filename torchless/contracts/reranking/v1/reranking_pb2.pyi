@@ -203,7 +203,7 @@ class RerankBatchResponse(google.protobuf.message.Message):
     model: builtins.str
     """Id of the model that answered."""
     revision: builtins.str
-    """Its pinned revision."""
+    """Fingerprint of what decided the scores; see Model."""
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___QueryScores]:
         """One entry for each query, in the order of the queries."""
@@ -270,7 +270,9 @@ class Model(google.protobuf.message.Message):
     id: builtins.str
     """Id for requests."""
     revision: builtins.str
-    """Pinned revision of the weights."""
+    """Fingerprint of what decides the scores: weights, tokenizer, prefixes, dtype, maximum length and so on. Equal
+    fingerprints mean interchangeable scores.
+    """
     kind: Global___ModelKind.ValueType
     """How it compares a query with a document."""
     max_tokens: builtins.int
