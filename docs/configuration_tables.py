@@ -45,7 +45,7 @@ _GATEWAY = (
         "Where the services are, who may call, how large requests may be, names of models, and the cache.",
         r"\w+\.address|(auth|limits|models|cache)\..*",
     ),
-    ("Operation and APIs", "", r"(?!clients)(\w+|(openai|tei|health|reload)\..*)"),
+    ("Operation and APIs", "", r"(?!clients)(\w+|(openai|tei|health|reload|log)\..*)"),
     (
         "Clients",
         "These are the defaults for every service behind the gateway. The group of each service"

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from gateway.apis.families import FAMILIES, family_of
 from gateway.apis.operation.routes import METRICS, PAGES
+from gateway.apis.operation.routes import routes as operation_routes
 from gateway.http.exceptions import GatewayDefectError, MethodNotAllowedError, unknown_route
 from gateway.http.identity import IdentityMiddleware
 from gateway.http.middleware import RequestMiddleware
@@ -28,7 +29,7 @@ def compose(services: Services) -> Starlette:
     app = Starlette(
         routes=[*(route for family in FAMILIES for route in family.routes), *PAGES],
         middleware=[
-            Middleware(RequestMiddleware, metrics=services.metrics, draining=services.draining),
+            Middleware(RequestMiddleware, metrics=services.metrics, draining=services.draining, routine=_routine()),
             Middleware(IdentityMiddleware),
         ],
         exception_handlers={HTTPException: _answer_without_route, Exception: _answer_defect},
@@ -39,6 +40,11 @@ def compose(services: Services) -> Starlette:
     app.state.services = services
     app.state.openapi = OpenAPI("Torchless gateway", __version__, _DESCRIPTION, [*operations, METRICS])
     return app
+
+
+def _routine() -> frozenset[str]:
+    """Paths of the routes for health, metrics and documentation."""
+    return frozenset(route.path for route in (*operation_routes.routes, *PAGES))
 
 
 async def close(app: Starlette) -> None:

@@ -7,8 +7,6 @@ calls a use case.
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -34,10 +32,7 @@ from gateway.http.openapi import Operation
 from gateway.services import Services
 from gateway.settings import AccessScope, GatewaySettings
 from torchless.contracts.errors import TorchlessError
-
-logger = logging.getLogger(__name__)
-_CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that disconnected; only metrics see it."""
+from torchless.telemetry.request_log import CANCELLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +273,7 @@ class _Endpoint:
         services: Services = request.app.state.services
         settings = services.settings
         context = request_context(request.scope, settings.limits, rules.deadline(settings), principal.tenant)
+        request.state.context = context
         agent = request.headers.get("user-agent", "")
         call = Call(services, context, request.path_params, request.query_params, agent)
         with nullcontext() if rules.bulkhead is None else services.admission.slot(rules.bulkhead):
@@ -289,19 +285,15 @@ async def _handle_errors(request: Request, family: ErrorFamily, work: Callable[[
     try:
         return await work()
     except UnreadBodyError as error:
+        request.state.error = error
         return ClosingResponse(family.answer(error))
     except TorchlessError as error:
+        request.state.error = error
         return family.answer(error)
     except ClientDisconnect:
-        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        return Response(status_code=CANCELLED)
     except Exception as error:
-        # The message may hold what the caller sent, so only the type and the stack are logged.
-        logger.error(
-            "request %s failed: %s\n%s",
-            request.state.request_id,
-            type(error).__name__,
-            "".join(traceback.format_tb(error.__traceback__)),
-        )
+        request.state.error = error
         return family.answer(GatewayDefectError())
 
 

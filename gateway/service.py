@@ -13,8 +13,8 @@ from torchless.telemetry.logs import configure_logging
 from torchless.workers import watch_workers
 
 settings = GatewaySettings.load()
+configure_logging(settings.log, "gateway")
 application = WorkerApp(settings)
-configure_logging(settings.log_level)
 watch_workers()
 
 
@@ -38,7 +38,6 @@ class Gateway:
     async def open(self) -> None:
         """Opens the application in this worker, and ends the worker with its supervisor."""
         leave_with_parent()
-        configure_logging(settings.log_level)
         application.draining.watch(signal.SIGTERM)
         await application.open()
 

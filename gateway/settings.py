@@ -11,7 +11,7 @@ from torchless.clients.adaptive_limit import ConcurrencySettings
 from torchless.clients.cache.settings import CacheSettings
 from torchless.clients.request_joining import JoiningSettings
 from torchless.clients.settings import ClientDefaults, ClientSettings
-from torchless.settings import ProgramSettings, SettingsGroup
+from torchless.settings import LogSettings, ProgramSettings, SettingsGroup
 
 
 class SharedClientSettings(ClientDefaults):
@@ -250,8 +250,8 @@ class GatewaySettings(ProgramSettings):
     """The cache of embeddings."""
     workers: int = Field(default=1, ge=1, le=64)
     """Worker processes, each with its own event loop and its own channels."""
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Least severe log lines written."""
+    log: LogSettings = LogSettings()
+    """The log."""
     openai: OpenAISettings = OpenAISettings()
     """The OpenAI routes."""
     tei: TEISettings = TEISettings()

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.http.draining import Draining
 from gateway.settings import GatewaySettings
-from torchless.telemetry.logs import configure_logging
+from torchless.telemetry.logs import set_level
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -69,8 +69,8 @@ class WorkerApp:
         from gateway.reload.reloader import Reloader
 
         def swap(changed: Services) -> None:
-            if changed.settings.log_level != app.state.services.settings.log_level:
-                configure_logging(changed.settings.log_level)
+            if changed.settings.log.level != app.state.services.settings.log.level:
+                set_level(changed.settings.log.level)
             app.state.services = changed
 
         path = GatewaySettings.file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bentos.embedding.call_facts import describe
 from bentos.embedding.model import EmbeddingModel
 from bentos.embedding.servicer import EmbeddingServicer
 from bentos.embedding.settings import EmbeddingSettings, ModelSettings
@@ -27,6 +28,7 @@ svc = build_service(
         full_name="torchless.embedding.v1.EmbeddingService",
         make=lambda: EmbeddingServicer(settings, load),
         add_to_server=add_EmbeddingServiceServicer_to_server,
+        describe=describe,
     ),
     settings,
 )

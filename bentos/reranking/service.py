@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bentos.models.cpu import prepare_cpu
+from bentos.reranking.call_facts import describe
 from bentos.reranking.model import RerankingModel
 from bentos.reranking.servicer import RerankingServicer
 from bentos.reranking.settings import ModelSettings, RerankingSettings
@@ -27,6 +28,7 @@ svc = build_service(
         full_name="torchless.reranking.v1.RerankingService",
         make=lambda: RerankingServicer(settings, load),
         add_to_server=add_RerankingServiceServicer_to_server,
+        describe=describe,
     ),
     settings,
 )

@@ -14,11 +14,17 @@ from torchless.contracts.types.v1.types_pb2 import Timings
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+def metadata(context: Context) -> dict[str, str]:
+    """The call's metadata as text; of a key that occurs twice, the last value."""
+    return {
+        key: value if isinstance(value, str) else value.decode("ascii", "replace")
+        for key, value in context.invocation_metadata() or ()
+    }
+
+
 def tenant(context: Context) -> str:
     """The caller's tenant; empty when the call names none."""
-    metadata = dict(context.invocation_metadata() or ())
-    value = metadata.get("x-tenant-id", "")
-    return value if isinstance(value, str) else value.decode("ascii", "replace")
+    return metadata(context).get("x-tenant-id", "")
 
 
 def expires_at(context: Context) -> float | None:

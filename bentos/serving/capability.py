@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import grpc
 
+from bentos.serving.call_log import Describe
+
 
 class Capability(Protocol):
     """A bento's servicer together with its model. It is created before the model is loaded, at no cost."""
@@ -36,6 +38,8 @@ class Mount:
     lost_device_is_final: bool = True
     """Whether a call that fails with GPU_UNAVAILABLE turns the service NOT_SERVING for good, since a process cannot
     recover the device of its model. False for a service that works without a device."""
+    describe: Describe | None = None
+    """Tells for the log what a message says; None: nothing."""
     watches: frozenset[str] = frozenset()
     """Methods that stream for as long as the caller listens. They end with UNREACHABLE when the service shuts down, so
     that it does not wait for them."""

@@ -1,8 +1,7 @@
-"""Wraps every call: readiness, errors as gRPC statuses, metrics, and a log line for internal errors."""
+"""Wraps every call: readiness, errors as gRPC statuses, metrics, and a line in the log."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
@@ -10,13 +9,13 @@ from typing import Any
 
 import grpc
 
+from bentos.serving.call_log import CallFacts, Describe, log_call
 from bentos.serving.calls import Context, abort
 from bentos.serving.metrics import call_metrics, calls_metric
 from bentos.serving.readiness import Readiness
 from bentos.serving.streams import ended_by
 from torchless.contracts.errors import ErrorKind, TorchlessError
-
-logger = logging.getLogger(__name__)
+from torchless.settings import LogSettings
 
 _OURS = "/torchless."
 _INTERNAL = TorchlessError(ErrorKind.INTERNAL, "the service failed to process this request")
@@ -29,14 +28,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         readiness: Checked before each call.
         lost_device_is_final: As `Mount` has it.
         watches: As `Mount` has it.
+        log: Which calls get a line in the log.
+        describe: As `Mount` has it.
     """
 
     def __init__(
-        self, readiness: Readiness, *, lost_device_is_final: bool = True, watches: frozenset[str] = frozenset()
+        self,
+        readiness: Readiness,
+        *,
+        lost_device_is_final: bool = True,
+        watches: frozenset[str] = frozenset(),
+        log: LogSettings = LogSettings(),
+        describe: Describe | None = None,
     ) -> None:
         self._readiness = readiness
         self._lost_device_is_final = lost_device_is_final
         self._watches = watches
+        self._log = log
+        self._describe = describe or _say_nothing
 
     async def intercept_service(
         self,
@@ -57,20 +66,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: str, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
-            async with self._observed(method, context):
+            async with self._observed(method, context) as facts:
+                self._describe(facts, request)
                 self._readiness.check()
-                return await behaviour(request, context)
+                answer = await behaviour(request, context)
+                self._describe(facts, answer)
+                return answer
 
         return call
 
     def _stream(self, method: str, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._observed(method, context):
+            async with self._observed(method, context, is_stream=True) as facts:
+                self._describe(facts, request)
                 self._readiness.check()
                 answers = behaviour(request, context)
                 if method in self._watches:
                     answers = ended_by(answers, self._not_ready())
                 async for answer in answers:
+                    self._describe(facts, answer)
                     yield answer
 
         return call
@@ -80,8 +94,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         await self._readiness.until(lambda: not self._readiness.ready)
         self._readiness.check()
 
-    def _observed(self, method: str, context: Context) -> _Observed:
-        return _Observed(method, context, self._lost)
+    def _observed(self, method: str, context: Context, *, is_stream: bool = False) -> _Observed:
+        def log(facts: CallFacts, error: BaseException | None, seconds: float) -> None:
+            log_call(self._log, context, method, facts, error, seconds=seconds, is_stream=is_stream)
+
+        return _Observed(method, context, self._lost, log)
 
     def _lost(self, error: TorchlessError) -> None:
         if self._lost_device_is_final:
@@ -97,24 +114,34 @@ _WRAPPERS: dict[str, Callable[[CallInterceptor, str, Any], Any]] = {
 
 
 class _Observed:
-    """Counts one call, and turns its error into a gRPC status.
+    """Counts and logs one call, and turns its error into a gRPC status.
 
     Args:
         method: The method's name, for metrics.
         context: The call.
         lost_device: Called with a GPU_UNAVAILABLE error.
+        log: Writes the call's line, from the facts about it, its error and its duration in seconds.
     """
 
-    __slots__ = ("_context", "_lost_device", "_method", "_started")
+    __slots__ = ("_context", "_facts", "_log", "_lost_device", "_method", "_started")
 
-    def __init__(self, method: str, context: Context, lost_device: Callable[[TorchlessError], None]) -> None:
+    def __init__(
+        self,
+        method: str,
+        context: Context,
+        lost_device: Callable[[TorchlessError], None],
+        log: Callable[[CallFacts, BaseException | None, float], None],
+    ) -> None:
         self._method = method
         self._context = context
         self._lost_device = lost_device
+        self._log = log
+        self._facts = CallFacts()
         self._started = time.monotonic()
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> CallFacts:
         call_metrics(self._method).in_flight.inc()
+        return self._facts
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -122,10 +149,12 @@ class _Observed:
         try:
             await self._end(error)
         finally:
+            seconds = time.monotonic() - self._started
             metrics = call_metrics(self._method)
             metrics.in_flight.dec()
-            metrics.seconds.observe(time.monotonic() - self._started)
+            metrics.seconds.observe(seconds)
             calls_metric(self._method, _outcome(error)).inc()
+            self._log(self._facts, error, seconds)
 
     async def _end(self, error: BaseException | None) -> None:
         if isinstance(error, TorchlessError):
@@ -133,8 +162,11 @@ class _Observed:
                 self._lost_device(error)
             await abort(self._context, error)
         if isinstance(error, Exception):
-            logger.error("%s failed", self._method, exc_info=error)
             await abort(self._context, _INTERNAL, error)
+
+
+def _say_nothing(facts: CallFacts, message: Any) -> None:
+    """Of a service without a description of its messages."""
 
 
 def _outcome(error: BaseException | None) -> str:

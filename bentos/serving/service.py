@@ -30,6 +30,7 @@ clients can be set to."""
 
 def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
     """Describes a service named `name`; starts nothing, because BentoML's supervisor imports it too."""
+    configure_logging(settings.log, name.removeprefix("torchless-"))
     _configure_bentoml(settings)
     with warnings.catch_warnings():
         # Deprecated in favour of a class that cannot be served over gRPC.
@@ -38,7 +39,6 @@ def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
     readiness = Readiness()
 
     def add(capability: Capability, server: grpc.aio.Server) -> None:
-        configure_logging(settings.log_level)
         mount.add_to_server(capability, server)
         Lifecycle(mount.full_name, capability, readiness, settings).attach(server)
         serve_metrics(settings.metrics_host, settings.metrics_port)
@@ -49,6 +49,8 @@ def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
         readiness=readiness,
         lost_device_is_final=mount.lost_device_is_final,
         watches=mount.watches,
+        log=settings.log,
+        describe=mount.describe,
     )
     service.mount_grpc_servicer(mount.make, add, [mount.full_name])
     return service
@@ -65,7 +67,6 @@ def keepalive_options(shortest_ping_interval_s: float) -> tuple[tuple[str, int],
 
 
 def _configure_bentoml(settings: ServingSettings) -> None:
-    configure_logging(settings.log_level)
     watch_workers()
     config = BentoMLContainer.config.api_server
     # BentoML's metrics leave out mounted servicers, and need a process.

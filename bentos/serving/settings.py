@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from torchless.settings import ProgramSettings
+from torchless.settings import LogSettings, ProgramSettings
 
 
 class ServingSettings(ProgramSettings):
@@ -14,8 +12,8 @@ class ServingSettings(ProgramSettings):
 
     env_prefix = "TORCHLESS_SERVING_"
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Lowest level that is logged."""
+    log: LogSettings = LogSettings()
+    """The log."""
     metrics_host: str = "127.0.0.1"
     """Address on which Prometheus metrics are served over HTTP."""
     metrics_port: int = Field(default=9101, ge=0, le=65_535)

@@ -146,6 +146,7 @@ class EmbeddingUseCase:
             renamed: The request's names of other fields of the service.
         """
         options = replace(options, model=self.model_id(options.model))
+        context.provenance.requested(options.model, len(inputs))
         try:
             answer = await self._cache.embed(inputs, options, context.for_call())
         except TorchlessError as error:
@@ -154,7 +155,10 @@ class EmbeddingUseCase:
             context.provenance.cached(answer.hits, answer.misses)
         if answer.degraded:
             context.provenance.mark_degraded("embedding")
-        return answer.embeddings
+        found = answer.embeddings
+        context.provenance.answered(found.model, sum(found.token_counts), found.timings)
+        context.provenance.shared_with = answer.shared_with
+        return found
 
     async def tokenize(
         self,
@@ -183,8 +187,9 @@ class EmbeddingUseCase:
         path = (field,)
         texts = self.limits.texts(inputs, path)
         self.limits.check_total(texts, path)
+        context.provenance.requested(self.model_id(model), len(texts))
         try:
-            return await self._client.tokenize(
+            tokens = await self._client.tokenize(
                 texts,
                 model=self.model_id(model),
                 add_special_tokens=add_special_tokens,
@@ -193,6 +198,8 @@ class EmbeddingUseCase:
             )
         except TorchlessError as error:
             raise _untokenizable(error, inputs, path) from error
+        context.provenance.tokens += sum(map(len, tokens))
+        return tokens
 
     async def detokenize(
         self,
@@ -207,6 +214,7 @@ class EmbeddingUseCase:
         path = (field,)
         sequences = self.limits.token_ids(inputs, path)
         self.limits.check_total(sequences, path)
+        context.provenance.requested(self.model_id(model), len(sequences))
         try:
             return await self._client.detokenize(
                 sequences,

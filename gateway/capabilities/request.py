@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
+from torchless.clients.timings import NO_TIMINGS, Timings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _RETRY_AFTER_S = 1.0
 
 
 class Provenance:
-    """How the answer to one request came about."""
+    """How the answer to one request came about, for its headers and its line in the log."""
 
     def __init__(self) -> None:
         self.hits = 0
@@ -26,6 +25,34 @@ class Provenance:
         """Inputs whose vectors did not, while the cache is on."""
         self.degraded: list[str] = []
         """Unavailable capabilities that the answer does without, in the order in which they were found."""
+        self.model = ""
+        """The model's id: the requested one until the service has answered."""
+        self.items = 0
+        """Texts, token sequences or documents of the request."""
+        self.tokens = 0
+        """Tokens that the model read."""
+        self.timings = NO_TIMINGS
+        """Times inside the service; zero if the cache had everything."""
+        self.shared_with: tuple[str, ...] = ()
+        """Ids of the requests whose calls computed inputs of this one too."""
+
+    @property
+    def cache_result(self) -> str:
+        """`hit`, `partial` or `miss`; empty: no input went through the cache."""
+        if not (self.hits or self.misses):
+            return ""
+        return "miss" if not self.hits else "partial" if self.misses else "hit"
+
+    def requested(self, model: str, items: int) -> None:
+        """Records what the request wants."""
+        self.model = model
+        self.items += items
+
+    def answered(self, model: str, tokens: int, timings: Timings) -> None:
+        """Records what the service answered."""
+        self.model = model
+        self.tokens += tokens
+        self.timings = timings
 
     def cached(self, hits: int, misses: int) -> None:
         """Counts inputs that were in the cache, and inputs that were not."""
@@ -48,7 +75,6 @@ class Provenance:
         except TorchlessError as error:
             if not error.kind.policy.degrades:
                 raise
-            logger.warning("answered without %s: %s", capability, error.message)
             self.mark_degraded(capability)
             return None
 

@@ -165,10 +165,13 @@ class RerankingUseCase:
         if self._client is None:
             raise NotConfiguredError("reranking")
         options = replace(options, model=self.model_id(options.model))
+        context.provenance.requested(options.model, sum(len(query.documents) for query in queries))
         try:
             answer = await self._client.rerank_batch(queries, options, context.for_call())
         except TorchlessError as error:
             raise error.with_paths(paths.rename) from error
+        tokens = sum(sum(scores.token_counts) for scores in answer.queries)
+        context.provenance.answered(answer.model, tokens, answer.timings)
         for scores in answer.queries:
             _check_finite(scores)
         return answer

@@ -81,7 +81,7 @@ def _number(given: str) -> float:
 
 def write_provenance_headers(provenance: Provenance, headers: MutableHeaders) -> None:
     """Adds the headers for `provenance`; none, where there is nothing to say."""
-    if provenance.hits or provenance.misses:
-        headers[CACHE_HEADER] = "miss" if not provenance.hits else "partial" if provenance.misses else "hit"
+    if result := provenance.cache_result:
+        headers[CACHE_HEADER] = result
     if provenance.degraded:
         headers[DEGRADED_HEADER] = ", ".join(provenance.degraded)

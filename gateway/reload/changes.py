@@ -30,12 +30,14 @@ def changed(before: SettingsGroup | ProgramSettings, after: SettingsGroup | Prog
 def reloadable_part(wanted: GatewaySettings, started: GatewaySettings) -> GatewaySettings:
     """`wanted`, with the values of the start for what cannot change while the gateway runs.
 
-    BentoML starts `workers` before any of them reads settings. Its own timeout is fixed at start, so
-    `limits.max_deadline_s` cannot exceed its value at start: BentoML would answer first, and not in the API's form.
+    BentoML starts `workers` before any of them reads settings, and its supervisor keeps the form of its lines. Its own
+    timeout is fixed at start, so `limits.max_deadline_s` cannot exceed its value at start: BentoML would answer first,
+    and not in the API's form.
     """
     longest_s = min(wanted.limits.max_deadline_s, started.limits.max_deadline_s)
     limits = wanted.limits.model_copy(update={"max_deadline_s": longest_s})
-    return wanted.model_copy(update={"workers": started.workers, "limits": limits})
+    log = wanted.log.model_copy(update={"format": started.log.format})
+    return wanted.model_copy(update={"workers": started.workers, "limits": limits, "log": log})
 
 
 def connection_settings(names: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from pydantic import Field
 
-from torchless.clients.call import CallContext
+from torchless.clients.call import MAX_REQUEST_IDS, CallContext
 from torchless.clients.deadline import Deadline
 from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.settings import SettingsGroup
@@ -180,12 +180,13 @@ class Joining(Generic[Key, Answer]):
             self._groups.pop((key, tenant), None)
 
     def _take_waiting(self, group: _Group[Answer]) -> list[_Member[Answer]]:
-        """Takes the requests that have waited longest, as many as fit into one call."""
+        """Takes the requests that have waited longest, as many as fit into one call with their texts and ids."""
         members: list[_Member[Answer]] = []
-        texts, max_texts = 0, self._max_texts()
+        texts, max_texts, ids = 0, self._max_texts(), 0
         for member in group.waiting:
             texts += len(member.texts)
-            if members and texts > max_texts:
+            ids += len(member.context.request_id) + 1
+            if members and (texts > max_texts or ids > MAX_REQUEST_IDS):
                 break
             members.append(member)
         del group.waiting[: len(members)]
@@ -220,8 +221,11 @@ class Joining(Generic[Key, Answer]):
         texts = [text for member in members for text in member.texts]
         # The call is of use until the last caller stops waiting.
         deadline = max((member.deadline for member in members), key=attrgetter("expires_at"))
+        # The service sees the tenant, which is the same for all, and the trace of the first request.
+        first, *others = (member.context for member in members)
+        ids = tuple(other.request_id for other in others if other.request_id)
         try:
-            answer = await self._timed(texts, key, replace(members[0].context, deadline=deadline))
+            answer = await self._timed(texts, key, replace(first, deadline=deadline, other_request_ids=ids))
         except TorchlessError as error:
             if error.kind.policy.from_one_input and len(members) > 1:
                 await asyncio.gather(*(self._answer_alone(member, key) for member in members))

@@ -14,6 +14,7 @@ from tests.integration.gateway.gpu_server import GPUServer
 from tests.integration.gateway.reranking_server import RerankingServer
 from torchless.clients.testing import EmbeddingService
 from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.telemetry.log_format import JSONFormatter
 
 
 def test_live_calls_no_service(gateway: Gateway, free_address: str) -> None:
@@ -178,9 +179,11 @@ def test_a_defect_is_logged_without_what_the_caller_sent(
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
     assert "secret" not in answer.text
-    assert "abc-2" in caplog.text
-    assert "KeyError" in caplog.text
-    assert "secret text" not in caplog.text
+    (line,) = (JSONFormatter("gateway").format(each) for each in caplog.records if each.name == "torchless.request")
+    assert "abc-2" in line
+    assert "KeyError" in line
+    assert __file__ in line, "with the stack"
+    assert "secret text" not in line
 
 
 def test_errors_while_listing_models(

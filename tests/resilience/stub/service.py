@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bentos.embedding.call_facts import describe
 from bentos.embedding.servicer import EmbeddingServicer
 from bentos.embedding.settings import ModelSettings
 from bentos.serving.capability import Mount
@@ -34,6 +35,7 @@ svc = build_service(
         full_name="torchless.embedding.v1.EmbeddingService",
         make=lambda: EmbeddingServicer(settings, load),
         add_to_server=add_EmbeddingServiceServicer_to_server,
+        describe=describe,
         lost_device_is_final=settings.lost_device_is_final,
     ),
     settings,

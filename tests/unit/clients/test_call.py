@@ -33,6 +33,20 @@ def test_context_is_sent_as_metadata() -> None:
     assert context.metadata() == (("x-request-id", "a b~!"), ("x-tenant-id", "t"))
 
 
+def test_request_id_of_more_than_128_characters_is_refused() -> None:
+    assert CallContext(request_id="a" * 128).metadata()
+    with pytest.raises(TorchlessError) as caught:
+        CallContext(request_id="a" * 129)
+    assert caught.value.kind is ErrorKind.INVALID_INPUT
+    assert "request_id" in caught.value.message
+
+
+def test_ids_of_requests_that_share_a_call_are_sent_together() -> None:
+    context = CallContext(request_id="a", other_request_ids=("b", "c"))
+    assert context.metadata() == (("x-request-id", "a,b,c"),)
+    assert CallContext(other_request_ids=("b", "c")).metadata() == (("x-request-id", "b,c"),)
+
+
 @pytest.mark.parametrize(
     ("field", "ask"),
     [

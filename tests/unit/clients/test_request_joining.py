@@ -52,10 +52,15 @@ class Client:
             self.service.call, lambda answer, start, stop: answer[start:stop], lambda: 1, joining
         )
 
-    def ask(self, *texts: str, key: str = "", tenant: str = "", timeout_s: float = 30) -> asyncio.Task[Answer]:
-        return asyncio.create_task(
-            self.joining.answer(texts, key, CallContext(tenant=tenant), Deadline.after(timeout_s))
-        )
+    def ask(
+        self, *texts: str, key: str = "", tenant: str = "", timeout_s: float = 30, request_id: str = ""
+    ) -> asyncio.Task[Answer]:
+        context = CallContext(request_id, tenant)
+        return asyncio.create_task(self.joining.answer(texts, key, context, Deadline.after(timeout_s)))
+
+    def sent_ids(self) -> list[str]:
+        """The metadata `x-request-id` of each call."""
+        return [dict(context.metadata()).get("x-request-id", "") for context in self.service.contexts]
 
 
 async def settle() -> None:
@@ -80,6 +85,42 @@ async def test_requests_during_a_call_share_the_next_one() -> None:
     client.service.gate.set()
     assert await asyncio.gather(first, *others) == [["A"], ["B", "C"], ["D"]]
     assert client.service.calls == [["a"], ["b", "c", "d"]]
+
+
+async def test_joined_call_carries_the_id_of_each_request() -> None:
+    client = Client()
+    tasks = [client.ask("a", request_id="first")]
+    await settle()
+    tasks += [client.ask("b", request_id="b"), client.ask("c"), client.ask("d", request_id="d")]
+    await settle()
+    client.service.gate.set()
+    await asyncio.gather(*tasks)
+    assert client.sent_ids() == ["first", "b,d"]
+
+
+async def test_request_sent_again_alone_carries_only_its_id() -> None:
+    client = Client()
+    tasks = [client.ask("a")]
+    await settle()
+    tasks += [client.ask("b", request_id="b"), client.ask("bad", request_id="bad")]
+    await settle()
+    client.service.gate.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert client.sent_ids()[1:] == ["b,bad", "b", "bad"]
+
+
+async def test_ids_of_joined_requests_are_limited_without_losing_one() -> None:
+    client = Client(max_joined_texts=1000)
+    ids = [f"{number:0128}" for number in range(100)]
+    tasks = [client.ask("a")]
+    await settle()
+    tasks += [client.ask(f"{number}", request_id=each) for number, each in enumerate(ids)]
+    await settle()
+    client.service.gate.set()
+    await asyncio.gather(*tasks)
+    _, *sent = client.sent_ids()
+    assert max(map(len, sent)) <= 4096
+    assert [each for one in sent for each in one.split(",")] == ids
 
 
 async def test_joined_call_takes_the_oldest_requests_up_to_its_limit() -> None:

@@ -143,7 +143,7 @@ def test_a_fault_of_the_whole_file_names_the_file(monkeypatch: pytest.MonkeyPatc
 def test_a_fault_in_the_environment_names_the_variable(
     environment: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert found(GatewaySettings, monkeypatch, "log_level: INFO\n", **environment) == [sentence]
+    assert found(GatewaySettings, monkeypatch, "workers: 1\n", **environment) == [sentence]
 
 
 @pytest.mark.usefixtures("folder")

@@ -43,6 +43,8 @@ _LONGEST_WAIT_S = 2.0
 """Time that a request waits for the service to list its models, before what was known is used."""
 _SMALL_CALL, _LARGER_CALL = 8, 4
 """A request joins a call with up to so many inputs, or so many times as many as the request has."""
+_MOST_SHARED = 16
+"""Most ids of other requests in an answer."""
 _ROUNDS = 2
 """How often a request waits for other requests' calls before it computes everything itself."""
 
@@ -59,6 +61,8 @@ class CachedAnswer:
     """Inputs that were not."""
     degraded: bool = False
     """Whether the service is down, so that only cached inputs can be answered."""
+    shared_with: tuple[str, ...] = ()
+    """Ids of the requests whose calls computed inputs of this one too; not all, when they are many."""
 
 
 @dataclass(slots=True)
@@ -88,6 +92,8 @@ class _Computed:
     answers: list[Embeddings] = field(default_factory=list)
     own: Embeddings | None = None
     """The answer to the call that this request started."""
+    shared_with: dict[str, None] = field(default_factory=dict)
+    """Ids of the requests that started the other calls."""
 
     def add(self, result: Result, call: InFlightCall, digests: Sequence[bytes]) -> None:
         """Takes the entries of `digests` from the result of `call`."""
@@ -212,7 +218,8 @@ class EmbeddingCache:
         if answer is None or len(answer.vectors) != len(digests):
             entries = {**found, **computed.entries}
             answer = _embeddings([entries[digest] for digest in digests], models.pop(), computed.answers[0].timings)
-        return CachedAnswer(answer, hits=hits, misses=len(digests) - hits)
+        shared_with = tuple(computed.shared_with)[:_MOST_SHARED]
+        return CachedAnswer(answer, hits=hits, misses=len(digests) - hits, shared_with=shared_with)
 
     async def _bypass(self, request: _Request) -> CachedAnswer:
         self._metrics.uncached.inc()
@@ -248,7 +255,8 @@ class EmbeddingCache:
             if own:
                 indices = [left[digest] for digest in own]
                 inputs: Inputs = [request.inputs[index] for index in indices]  # type: ignore[assignment]
-                call = self._calls.begin(own, self._compute(request, scope, own, inputs), joinable=join)
+                work = self._compute(request, scope, own, inputs)
+                call = self._calls.begin(own, work, joinable=join, request_id=request.context.request_id)
                 call.join()
                 calls.append(call)
                 result = await self._own_result(call, request, indices)
@@ -293,6 +301,8 @@ class EmbeddingCache:
             return
         self._metrics.joined.inc(len(digests))
         computed.add(result, call, digests)
+        if call.request_id:
+            computed.shared_with[call.request_id] = None
 
     async def _settled(self, request: _Request) -> None:
         try:

@@ -39,12 +39,17 @@ class InFlightCall:
         calls: Where it is registered.
         digests: Digests of the inputs that it computes.
         work: Computes them.
+        request_id: Id of the request that started it.
     """
 
-    __slots__ = ("_calls", "_task", "_waiting", "rows")
+    __slots__ = ("_calls", "_task", "_waiting", "request_id", "rows")
 
-    def __init__(self, calls: SingleFlight, digests: Sequence[bytes], work: Coroutine[Any, Any, Result]) -> None:
+    def __init__(
+        self, calls: SingleFlight, digests: Sequence[bytes], work: Coroutine[Any, Any, Result], request_id: str
+    ) -> None:
         self._calls = calls
+        self.request_id = request_id
+        """Id of the request that started it; empty: none."""
         self._waiting = 0
         self.rows = {digest: row for row, digest in enumerate(digests)}
         """Row of each digest in the result."""
@@ -127,7 +132,9 @@ class SingleFlight:
         """The call that computes `digest`."""
         return self._by_digest.get(digest)
 
-    def begin(self, digests: Sequence[bytes], work: Coroutine[Any, Any, Result], *, joinable: bool) -> InFlightCall:
+    def begin(
+        self, digests: Sequence[bytes], work: Coroutine[Any, Any, Result], *, joinable: bool, request_id: str = ""
+    ) -> InFlightCall:
         """Starts a call for `digests`; when `joinable`, other requests find it from now on.
 
         Raises:
@@ -136,7 +143,7 @@ class SingleFlight:
         if self.closed:
             work.close()
             raise unreachable("embedding")
-        call = InFlightCall(self, digests, work)
+        call = InFlightCall(self, digests, work, request_id)
         self._calls.add(call)
         if joinable:
             self._by_digest.update(dict.fromkeys(digests, call))

@@ -25,8 +25,8 @@ class SyncEmbeddingClient(SyncClient[EmbeddingClient]):
     Args:
         settings: How to call the service, or only its address.
         metrics: Where calls and endpoints are counted; None: in Prometheus' default registry.
-        joining: Whether and how concurrent small requests share calls. The service sees the request id and the trace of
-            the first request of a shared call.
+        joining: Whether and how concurrent small requests share calls. The service sees the request ids of all requests
+            of a shared call, and the trace of the first.
     """
 
     def __init__(

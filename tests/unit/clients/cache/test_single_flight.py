@@ -61,6 +61,16 @@ async def test_equal_inputs_are_computed_once(cache: EmbeddingCache, service: Ha
     assert [(each.hits, each.misses) for each in answers] == [(0, 2), (0, 2), (1, 3), (0, 1)]
 
 
+async def test_answer_names_the_requests_that_computed_its_inputs(cache: EmbeddingCache, service: HashService) -> None:
+    def embed(request_id: str, *inputs: str) -> asyncio.Task[CachedAnswer]:
+        return asyncio.create_task(cache.embed(list(inputs), context=CallContext(request_id)))
+
+    asked = [embed("one", "a"), embed("two", "b"), embed("three", "a", "known", "b", "c"), embed("four", "known")]
+    await rest()
+    gate(service).set()
+    assert [each.shared_with for each in await asyncio.gather(*asked)] == [(), (), ("one", "two"), ()]
+
+
 async def test_cancelled_leader_does_not_fail_its_followers(cache: EmbeddingCache, service: HashService) -> None:
     leader = ask(cache, "a", "b")
     await rest()

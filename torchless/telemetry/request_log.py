@@ -1,0 +1,114 @@
+"""The line that each request has in the log, in the gateway and in every service."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.settings.logs import LogSettings
+from torchless.telemetry.log_format import FIELDS
+
+CANCELLED = 499
+"""nginx's status for a client that disconnected."""
+_BUCKETS = 2**32
+_MODEL = re.compile(r"[\w./:@+-]{1,128}", re.ASCII)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class RequestLog:
+    """Writes the lines of requests; a request that is sampled away costs no line.
+
+    Args:
+        message: The message of each line.
+    """
+
+    def __init__(self, message: str) -> None:
+        self._logger = logging.getLogger(f"torchless.{message}")
+        self._message = message
+
+    def level(
+        self, settings: LogSettings, ids: Sequence[str], status: int, begun_s: float, *, is_routine: bool = False
+    ) -> int:
+        """The level of a request's line; 0: it gets none.
+
+        Args:
+            settings: Which requests get a line.
+            ids: Its request id, or those of all requests that share a call.
+            status: Its HTTP status, or the one that stands for its gRPC status.
+            begun_s: Time until its response began, in seconds.
+            is_routine: Whether it is a health check or the like, which is only logged at DEBUG.
+        """
+        level = logging.DEBUG if is_routine else _severity(status)
+        if not self._logger.isEnabledFor(level):
+            return 0
+        if status >= 400 or begun_s * 1000 >= settings.slow_ms or _is_sampled(ids, settings.sample):
+            return level
+        return 0
+
+    def write(self, level: int, fields: Mapping[str, Any], error: BaseException | None = None) -> None:
+        """Writes one line.
+
+        Args:
+            level: What `level` gave.
+            fields: Its fields, in their order.
+            error: A defect, whose type and stack are added.
+        """
+        about = None if error is None else (type(error), error, error.__traceback__)
+        logger = self._logger
+        # Not `logger.log`, which would find out the line of code first.
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, self._message, (), about, extra={FIELDS: fields}))
+
+
+def model_name(name: str) -> str | None:
+    """`name` if it can be the name of a model, else None: a request can hold any text in its place."""
+    return name if _MODEL.fullmatch(name) else None
+
+
+def trace_id(traceparent: str) -> str | None:
+    """The trace id of a W3C `traceparent` (https://www.w3.org/TR/trace-context/); None if it is not one."""
+    found = _TRACEPARENT.fullmatch(traceparent)
+    return found[1] if found else None
+
+
+def timing_fields(queue_ms: float, tokenization_ms: float, inference_ms: float) -> dict[str, float]:
+    """Times inside a service, in milliseconds; none if nothing was computed."""
+    if not inference_ms:
+        return {}
+    return {
+        "queue_ms": round(queue_ms, 3),
+        "tokenization_ms": round(tokenization_ms, 3),
+        "inference_ms": round(inference_ms, 3),
+    }
+
+
+def error_fields(error: BaseException | None) -> dict[str, str]:
+    """The kind of an error, and for one that only time or an operator can mend, its message."""
+    if not isinstance(error, TorchlessError):
+        return {}
+    if error.kind.policy.callers_fault or error.kind is ErrorKind.INTERNAL:
+        return {"error": error.kind.value}  # the message may quote the request
+    return {"error": error.kind.value, "reason": error.message}
+
+
+def present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` without the empty ones; numbers stay, except for counts of 0."""
+    return {name: value for name, value in fields.items() if value or type(value) is float}
+
+
+def _severity(status: int) -> int:
+    if status >= 500:
+        return logging.ERROR
+    return logging.WARNING if status >= 400 and status != CANCELLED else logging.INFO
+
+
+def _is_sampled(ids: Sequence[str], share: float) -> bool:
+    if share >= 1:
+        return True
+    if not ids:
+        return random.random() < share  # noqa: S311  # no secret
+    return any(zlib.crc32(each.encode()) < share * _BUCKETS for each in ids)
