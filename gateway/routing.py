@@ -300,8 +300,8 @@ async def _handle_errors(request: Request, family: ErrorFamily, work: Callable[[
 async def _run_without_body(request: Request, call: Call, rules: _Rules, *, handler: Handler) -> Response:
     if rules.bulkhead is None or request.method == "DELETE":
         # Nothing is computed, and a caller that deletes and disconnects still wants it done.
-        return await _with_provenance_headers(call, handler(call))
-    return await cancelled_by_disconnect(request.receive, _with_provenance_headers(call, handler(call)))
+        return await _with_provenance(request, call, handler(call))
+    return await cancelled_by_disconnect(request.receive, _with_provenance(request, call, handler(call)))
 
 
 async def _run_with_body(
@@ -314,7 +314,7 @@ async def _run_with_body(
 
         async def work() -> Response:
             answer = parsed.variant.handler(parsed.validated(), call)
-            return await cancelled_by_disconnect(request.receive, _with_provenance_headers(call, answer))
+            return await cancelled_by_disconnect(request.receive, _with_provenance(request, call, answer))
 
         # From here on, errors are those of the variant's family.
         return await _handle_errors(request, parsed.variant.family, work)
@@ -326,13 +326,15 @@ async def _run_with_stream(
     assert rules.bulkhead is not None  # noqa: S101  # every POST route has one
     limits, mib = call.services.body_limit, body_mib(call.services.settings)
     with limits.body(request, rules.bulkhead, deadline=call.context.deadline, mib=mib) as body:
-        work = _with_provenance_headers(call, handler(body, call))
+        work = _with_provenance(request, call, handler(body, call))
         answer = await _handle_errors(request, rules.family, lambda: cancelled_by_disconnect(body.next_message, work))
         # What was not read is still on its way.
         return answer if body.complete or isinstance(answer, ClosingResponse) else ClosingResponse(answer)
 
 
-async def _with_provenance_headers(call: Call, answer: Awaitable[Response]) -> Response:
-    response = await answer
-    write_provenance_headers(call.context.provenance, response.headers)
+async def _with_provenance(request: Request, call: Call, answer: Awaitable[Response]) -> Response:
+    response, provenance = await answer, call.context.provenance
+    write_provenance_headers(provenance, response.headers)
+    if provenance.truncated:
+        call.services.metrics.truncated.labels(request.scope["route"].path).inc(provenance.truncated)
     return response

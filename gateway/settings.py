@@ -82,16 +82,15 @@ class LimitSettings(SettingsGroup):
     body while another capability hangs, four times while two hang. Parsed bodies take several times as much."""
     items: int = Field(default=2048, ge=1, le=50_000)
     """Most inputs in one request."""
-    characters: int = Field(default=100_000, ge=1)
-    """Longest input in Unicode code points, and most token ids of one input. Also the longest query to rerank."""
+    truncate: bool = True
+    """Whether an input that is longer than the model reads is truncated when its request does not say. The answer then
+    counts such inputs in the header `x-torchless-truncated`. false: the request is refused, also where the reranking
+    service would read a document in windows."""
     documents: int = Field(default=10_000, ge=1, le=50_000)
     """Most documents in one reranking request, and most pairs in one scoring request."""
-    document_characters: int = Field(default=1_000_000, ge=1)
-    """Longest document of a reranking request, in Unicode code points. The reranking service truncates a document that
-    is longer than its model reads, or reads it in windows."""
-    tokenize_characters: int = Field(default=200_000, ge=1)
-    """Most Unicode code points of all texts of a `/tokenize` request, and most token ids of a `/decode` request: each
-    token is an object of the answer."""
+    tokenize_characters: int = Field(default=4_000_000, ge=1)
+    """Most Unicode code points of all texts of a `/tokenize` request, and most token ids of a `/decode` request. Each
+    token is an object of the answer, which takes 15 times the size of the texts."""
     concurrent_requests: int = Field(default=1024, ge=1)
     """Most requests in flight in one worker; beyond it requests get 429. Health, metrics and the API's description are
     always answered. One capability takes no more than it leaves free for the others."""
@@ -148,8 +147,6 @@ class TEISettings(SettingsGroup):
     """Id of their embedding model; empty: the service's default model."""
     rerank_model: str = ""
     """Id of their reranking model; empty: the service's default model."""
-    auto_truncate: bool = True
-    """Whether inputs that are too long are truncated when a request does not say."""
 
 
 AccessScope = Literal["embed", "rerank", "gpu:read", "gpu:write", "models:read"]

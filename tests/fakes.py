@@ -73,7 +73,7 @@ class FakeEmbeddingModel:
         if truncate is None or len(ids) <= room:
             return EncodedText([0, *ids])
         kept = ids[:room] if truncate == "right" else ids[-room:]
-        return EncodedText([0, *kept], dropped=len(ids) - room)
+        return EncodedText([0, *kept], truncated=True)
 
     def _id_of(self, word: str) -> int:
         number = word_id(word)
@@ -166,12 +166,15 @@ class FakeRerankingModel:
         whole = len(asked)
         if long_documents != "refuse":
             asked = _kept(asked, (self.max_tokens - 2) // 2)
-        encoded = []
-        for text in documents:
+        encoded, truncated = [], set()
+        for index, text in enumerate(documents):
             ids = _kept([word_id(word) for word in text.split()], max_tokens_per_doc, end=keeps_end)
             windows = self._windows(ids, self.max_tokens - 2 - len(asked), long_documents)
             encoded.append([Pair([0, *asked, 0, *window], [0] * (1 + len(asked))) for window in windows])
-        return EncodedQuery(encoded, query_tokens=1 + whole)
+            if len(ids) < len(text.split()) or (long_documents != "windows" and len(windows[0]) < len(ids)):
+                truncated.add(index)
+        query_tokens = 1 + whole if long_documents == "refuse" else 0
+        return EncodedQuery(encoded, query_tokens, frozenset(truncated), query_truncated=len(asked) < whole)
 
     def _windows(self, ids: list[int], room: int, way: LongDocuments) -> list[list[int]]:
         if way == "refuse":

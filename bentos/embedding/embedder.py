@@ -68,6 +68,8 @@ class EmbedAnswer:
     vectors: NDArray[np.float32]
     """Shape (inputs, dimensions), or (sum of token_counts, dimensions) per token."""
     token_counts: list[int]
+    truncated: list[int]
+    """Indices of the inputs that were truncated, ascending."""
     tokenization_s: float
     queue_s: float
     inference_s: float
@@ -145,6 +147,7 @@ class Embedder:
     ) -> EmbedAnswer:
         model, dimensions, prompt_name = plan
         encoded = await self._encode(model, texts, prompt_name, job.truncate)
+        validation.check_lengths(encoded, model.info)
         tokenized = time.monotonic()
         counts = [len(text.ids) for text in encoded]
         if job.per_token:
@@ -154,17 +157,20 @@ class Embedder:
         work = Work(key, counts, items, flow or None, expires_at)
         outcome = await self._pool.run(model, work, wait_for_room=wait_for_room)
         vectors = _join(outcome, job, dimensions)
-        return EmbedAnswer(model.info, vectors, counts, tokenized - started, outcome.queue_s, outcome.device_s)
+        truncated = [index for index, text in enumerate(encoded) if text.truncated]
+        self._pool.count_truncated(model, len(truncated))
+        times = (tokenized - started, outcome.queue_s, outcome.device_s)
+        return EmbedAnswer(model.info, vectors, counts, truncated, *times)
 
     async def count_tokens(
         self, texts: Sequence[str], model_id: str, purpose: Purpose | None, prompt_name: str
     ) -> tuple[ModelInfo, list[int]]:
         """Number of tokens of each text before truncation, prompt and special tokens included."""
         model = self._pool.find(model_id)
-        validation.check_texts(texts, self._settings)
-        name = self._prompt_name(purpose, prompt_name, model.info)
-        encoded = await self._encode(model, texts, name, truncate="right")
-        return model.info, [len(text.ids) + text.dropped for text in encoded]
+        validation.check_count("texts", len(texts), self._settings)
+        validation.check_characters(texts, self._settings)
+        encoded = await self._encode(model, texts, self._prompt_name(purpose, prompt_name, model.info), truncate=None)
+        return model.info, [len(text.ids) for text in encoded]
 
     async def tokenize(
         self,
@@ -188,7 +194,7 @@ class Embedder:
             TorchlessError: INVALID_INPUT, INPUT_TOO_LARGE, NOT_FOUND or OVERLOADED.
         """
         model = self._pool.find(model_id)
-        validation.check_texts(texts, self._settings)
+        validation.check_count("texts", len(texts), self._settings)
         validation.check_size("texts", sum(map(len, texts)), self._settings)
         prompted = _with_prompt(texts, prompt_name, model.info)
         return await self._pool.run_in_tokenizer_pool(
@@ -212,7 +218,9 @@ class Embedder:
         if job.texts and job.token_ids:
             raise invalid_input("token_ids", "must not be given together with texts")
         if not job.token_ids:
-            validation.check_texts(job.texts, self._settings)
+            validation.check_count("texts", len(job.texts), self._settings)
+            if job.truncate is None:
+                validation.check_characters(job.texts, self._settings)
             return job.texts
         validation.check_token_ids(job.token_ids, model.info, self._settings)
         return await self._decode(model, job.token_ids, skip_special_tokens=False)
@@ -230,12 +238,8 @@ class Embedder:
         prompted = _with_prompt(texts, prompt_name, model.info)
         characters = sum(map(len, prompted))
         if characters <= _SMALL_CHARACTERS:
-            encoded = model.encode(prompted, truncate)
-        else:
-            encoded = await self._pool.run_in_tokenizer_pool(lambda: model.encode(prompted, truncate), characters)
-        if truncate is None:
-            validation.check_lengths(encoded, model.info)
-        return encoded
+            return model.encode(prompted, truncate)
+        return await self._pool.run_in_tokenizer_pool(lambda: model.encode(prompted, truncate), characters)
 
     def _prompt_name(self, purpose: Purpose | None, prompt_name: str, info: ModelInfo) -> str | None:
         if prompt_name:

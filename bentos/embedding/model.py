@@ -61,7 +61,11 @@ class EmbeddingModel(Protocol):
         """Facts about the model."""
 
     def encode(self, texts: Sequence[str], truncate: Side | None) -> list[EncodedText]:
-        """Tokenizes with special tokens; truncates to `max_tokens` unless `truncate` is None."""
+        """Tokenizes with special tokens; truncates to `max_tokens` unless `truncate` is None.
+
+        Raises:
+            TorchlessError: INPUT_TOO_LARGE, when a very long text can only be tokenized as a whole.
+        """
 
     def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[TokenPiece]]:
         """Tokens with their texts and positions, without truncation."""

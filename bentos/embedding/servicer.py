@@ -114,6 +114,7 @@ def _response(answer: EmbedAnswer, started: float) -> pb.GenerateEmbeddingsRespo
         revision=answer.info.revision,
         embeddings=matrix.to_message(answer.vectors),
         token_counts=answer.token_counts,
+        truncated=answer.truncated,
         timings=timings(
             queue_s=answer.queue_s,
             tokenization_s=answer.tokenization_s,

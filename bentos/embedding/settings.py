@@ -36,10 +36,11 @@ class EmbeddingSettings(ModelServingSettings):
     max_inputs: int = Field(default=4096, ge=1)
     """Most inputs in one request or frame."""
     max_input_characters: int = Field(default=1_000_000, ge=1)
-    """Longest input, in characters; checked before tokenization."""
+    """Longest input of which all is tokenized, in characters: when the request refuses truncation, or only counts
+    tokens. Of an input that may be truncated, only the part that the model reads is tokenized."""
     max_request_characters: int = Field(default=4_000_000, ge=1)
-    """Most characters of all inputs of a request together; checked before tokenization."""
-    max_tokenize_characters: int = Field(default=400_000, ge=1)
+    """Most characters of all such inputs of a request together."""
+    max_tokenize_characters: int = Field(default=1_000_000, ge=1)
     """Most characters, or token ids, of a request to Tokenize or Detokenize, whose answers are many times as large."""
     stream_window: int = Field(default=4, ge=1, le=256)
     """Frames of a bulk stream that are processed at once; the next is read when one is answered."""

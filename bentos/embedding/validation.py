@@ -14,23 +14,32 @@ _MESSAGE_OVERHEAD = 64 * 1024
 """Most bytes of a response besides its vectors."""
 
 
-def check_texts(texts: Sequence[str], settings: EmbeddingSettings) -> None:
-    """Checks the number and the lengths of the texts.
+def check_count(field: str, count: int, settings: EmbeddingSettings) -> None:
+    """Checks the number of inputs.
 
     Raises:
-        TorchlessError: INVALID_INPUT or INPUT_TOO_LARGE, naming the text.
+        TorchlessError: INVALID_INPUT or INPUT_TOO_LARGE.
     """
-    _check_count("texts", len(texts), settings)
+    if count == 0:
+        raise invalid_input(field, "must not be empty")
+    if count > settings.max_inputs:
+        raise input_too_large(field, f"hold {count} inputs; the maximum is {settings.max_inputs}")
+
+
+def check_characters(texts: Sequence[str], settings: EmbeddingSettings) -> None:
+    """Checks the lengths of texts of which all is tokenized.
+
+    Raises:
+        TorchlessError: INPUT_TOO_LARGE, naming the text.
+    """
     total, most = sum(map(len, texts)), settings.max_request_characters
     if total > most:
-        raise input_too_large("texts", f"hold {total} characters in total; the maximum is {most}")
+        raise input_too_large("texts", f"hold {total} characters in total; the maximum without truncation is {most}")
     for index, text in enumerate(texts):
-        if not text:
-            raise invalid_input(("texts", index), "must not be empty", index=str(index))
         if len(text) > settings.max_input_characters:
             raise input_too_large(
                 ("texts", index),
-                f"has {len(text)} characters; the maximum is {settings.max_input_characters}",
+                f"has {len(text)} characters; the maximum without truncation is {settings.max_input_characters}",
                 index=str(index),
             )
 
@@ -41,17 +50,16 @@ def check_token_ids(token_ids: Sequence[Sequence[int]], info: ModelInfo, setting
     Raises:
         TorchlessError: INVALID_INPUT or INPUT_TOO_LARGE, naming the input and position.
     """
-    _check_count("token_ids", len(token_ids), settings)
+    check_count("token_ids", len(token_ids), settings)
     for index, ids in enumerate(token_ids):
         if not ids:
             raise invalid_input(("token_ids", index), "must not be empty", index=str(index))
-        for position, number in enumerate(ids):
-            if number >= info.vocabulary_size:
-                raise invalid_input(
-                    ("token_ids", index, position),
-                    f"is {number}; token ids must be below {info.vocabulary_size}",
-                    index=str(index),
-                )
+        if (largest := max(ids)) >= info.vocabulary_size:
+            raise invalid_input(
+                ("token_ids", index, ids.index(largest)),
+                f"is {largest}; token ids must be below {info.vocabulary_size}",
+                index=str(index),
+            )
 
 
 def check_size(field: str, size: int, settings: EmbeddingSettings) -> None:
@@ -94,12 +102,14 @@ def check_prompt(name: str, info: ModelInfo) -> None:
 
 
 def check_lengths(encoded: Sequence[EncodedText], info: ModelInfo) -> None:
-    """Checks that every input fits the model without truncation.
+    """Checks that every input has tokens, and no more than the model reads.
 
     Raises:
-        TorchlessError: INPUT_TOO_LARGE, naming the text.
+        TorchlessError: INVALID_INPUT or INPUT_TOO_LARGE, naming the text.
     """
     for index, text in enumerate(encoded):
+        if not text.ids:
+            raise invalid_input(("texts", index), "has no tokens in the model's vocabulary", index=str(index))
         if len(text.ids) > info.max_tokens:
             raise input_too_large(
                 ("texts", index),
@@ -120,10 +130,3 @@ def check_message_size(rows: int, info: ModelInfo, settings: EmbeddingSettings) 
         raise input_too_large(
             "texts", f"hold {rows} tokens; the vectors of at most {most // row_bytes} fit into a response; send fewer"
         )
-
-
-def _check_count(field: str, count: int, settings: EmbeddingSettings) -> None:
-    if count == 0:
-        raise invalid_input(field, "must not be empty")
-    if count > settings.max_inputs:
-        raise input_too_large(field, f"hold {count} inputs; the maximum is {settings.max_inputs}")

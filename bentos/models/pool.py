@@ -136,6 +136,11 @@ class ModelPool(Generic[M, L, P, R]):
         self._metrics.queued(model.info.id, outcome.queue_s)
         return outcome
 
+    def count_truncated(self, model: M, inputs: int) -> None:
+        """Counts inputs of which the model read only a part."""
+        if inputs:
+            self._metrics.truncated(model.info.id, inputs)
+
     async def run_in_tokenizer_pool(self, function: Callable[[], T], characters: int = 0) -> T:
         """Runs `function` on a tokenizer thread.
 

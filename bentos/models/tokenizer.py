@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from bentos.models.tokens import EncodedText, Side, TokenPiece
+from bentos.models.long_text import LongTexts
+from bentos.models.tokens import EncodedText, Side, TextTooLongError, TokenPiece
+from torchless.contracts.errors import input_too_large
 
 
 class HubTokenizer:
@@ -18,7 +20,9 @@ class HubTokenizer:
     """
 
     def __init__(self, serialized: str, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
         self._whole = bare_tokenizer(serialized)
+        self._long_texts = LongTexts(self._whole)
         self._truncating: dict[Side, Tokenizer] = {}
         sides: tuple[Side, ...] = ("left", "right")
         for side in sides:
@@ -34,17 +38,23 @@ class HubTokenizer:
         return int(self._whole.get_vocab_size(with_added_tokens=True))
 
     def encode(self, texts: Sequence[str], truncate: Side | None) -> list[EncodedText]:
-        """Ids of each text, special tokens included, truncated unless `truncate` is None."""
-        tokenizer = self._whole if truncate is None else self._truncating[truncate]
-        encodings = tokenizer.encode_batch_fast(list(texts))
-        # The overflow comes in windows, each with its own special tokens.
-        return [EncodedText(e.ids, sum(o.special_tokens_mask.count(0) for o in e.overflowing)) for e in encodings]
+        """Ids of each text, special tokens included, truncated unless `truncate` is None.
+
+        Raises:
+            TorchlessError: INPUT_TOO_LARGE, when a very long text can only be tokenized as a whole.
+        """
+        if truncate is None:
+            return [EncodedText(e.ids) for e in self._whole.encode_batch_fast(list(texts))]
+        parts = [self._part(index, text, truncate) for index, text in enumerate(texts)]
+        encodings = self._truncating[truncate].encode_batch_fast(parts)
+        # The overflow is copied, and only a full encoding has one.
+        return [EncodedText(e.ids, truncated=len(e.ids) == self._max_tokens and bool(e.overflowing)) for e in encodings]
 
     def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[TokenPiece]]:
         """Tokens of each text with their positions, never truncated."""
         encodings = self._whole.encode_batch(list(texts), add_special_tokens=add_special_tokens)
         return [
-            [self._piece(text, *facts) for facts in zip(e.ids, e.tokens, e.offsets, e.special_tokens_mask, strict=True)]
+            [_piece(text, *facts) for facts in zip(e.ids, e.tokens, e.offsets, e.special_tokens_mask, strict=True)]
             for text, e in zip(texts, encodings, strict=True)
         ]
 
@@ -58,11 +68,19 @@ class HubTokenizer:
         ends_special = bool(ids) and ids[-1] in self._special_ids
         return len(ids) - 1 if ends_special else len(ids)
 
-    def _piece(self, text: str, number: int, token: str, offsets: tuple[int, int], mask: int) -> TokenPiece:
-        if mask or number in self._special_ids:
-            return TokenPiece(number, token, special=True, start=None, stop=None)
-        start, stop = offsets
-        return TokenPiece(number, text[start:stop], special=False, start=start, stop=stop)
+    def _part(self, index: int, text: str, side: Side) -> str:
+        try:
+            return self._long_texts.part(text, self._max_tokens, side)
+        except TextTooLongError as error:
+            raise input_too_large(("texts", index), str(error), index=str(index)) from None
+
+
+def _piece(text: str, number: int, token: str, offsets: tuple[int, int], is_special: int) -> TokenPiece:
+    """One token. Special is what the tokenizer added, not the token of an unknown character, which is in the text."""
+    if is_special:
+        return TokenPiece(number, token, special=True, start=None, stop=None)
+    start, stop = offsets
+    return TokenPiece(number, text[start:stop], special=False, start=start, stop=stop)
 
 
 def bare_tokenizer(serialized: str) -> Tokenizer:

@@ -15,8 +15,8 @@ class EncodedText:
 
     ids: Sequence[int]
     """Token ids, prompt and special tokens included."""
-    dropped: int = 0
-    """Tokens that truncation dropped."""
+    truncated: bool = False
+    """Whether truncation dropped tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +30,19 @@ class TokenPiece:
     """First character, in code points; None for special tokens."""
     stop: int | None
     """Character after the last."""
+
+
+class TextTooLongError(Exception):
+    """All of a text would have to be tokenized, and it is too long for that.
+
+    Args:
+        text: The text.
+        most: Most characters of such a text.
+    """
+
+    def __init__(self, text: str, most: int) -> None:
+        super().__init__(
+            f"has {len(text)} characters, all of which must be tokenized because it has no spaces where it could be "
+            f"truncated before; the maximum for such a text is {most}; shorten it"
+        )
+        self.text = text

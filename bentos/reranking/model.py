@@ -76,6 +76,10 @@ class EncodedQuery:
     """The windows of each document, at least one."""
     query_tokens: int
     """Tokens of the query alone, special tokens included, before truncation; 0 unless `refuse`."""
+    truncated: frozenset[int] = frozenset()
+    """Indices of the documents of which tokens were dropped."""
+    query_truncated: bool = False
+    """Whether tokens of the query were dropped, for at least one document."""
 
 
 class RerankingModel(Protocol):
@@ -88,7 +92,11 @@ class RerankingModel(Protocol):
     def encode(
         self, query: str, documents: Sequence[str], long_documents: LongDocuments, max_tokens_per_doc: int
     ) -> EncodedQuery:
-        """Tokenizes. Every pair fits the model, except with `refuse`, where the caller checks the lengths."""
+        """Tokenizes. Every pair fits the model, except with `refuse`, where the caller checks the lengths.
+
+        Raises:
+            TextTooLongError: A very long text can only be tokenized as a whole.
+        """
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """Computes one batch; called by one thread at a time.

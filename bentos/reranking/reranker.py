@@ -13,14 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentos.models.pool import ModelPool
+from bentos.models.tokens import TextTooLongError
 from bentos.reranking.model import EncodedQuery, LongDocuments, ModelInfo, Pair, Query, RerankingModel, ScoreForm
 from bentos.reranking.settings import RerankingSettings
-from bentos.reranking.validation import check_lengths, check_queries
+from bentos.reranking.validation import check_characters, check_lengths, check_queries, text_too_long
 from bentos.serving.batching import Work
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 _SMALL_CHARACTERS = 1024
 """Total length of texts that are tokenized on the event loop: a hop to another thread would cost more."""
+
+_NO_LIMIT = 2**31
+"""More tokens than any document has."""
 
 
 class BatchKey(NamedTuple):
@@ -53,6 +57,10 @@ class QueryScores:
     """Shape (documents,)."""
     token_counts: list[int]
     """Tokens that the model read for each document, query and special tokens included."""
+    truncated: list[int]
+    """Indices of the documents of which tokens were dropped, ascending."""
+    query_truncated: bool
+    """Whether tokens of the query were dropped, for at least one document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,8 @@ class Reranker:
         """
         model = self._pool.find(job.model)
         characters = check_queries(job.queries, self._settings)
+        if (job.long_documents or model.info.long_documents) == "refuse":
+            check_characters(job.queries, self._settings)
         self._pool.refuse_if_full(model)
         return await self._score(model, job, flow=flow, expires_at=expires_at, characters=characters)
 
@@ -134,9 +144,11 @@ class Reranker:
         lengths = list(chain.from_iterable(map(_lengths, encoded)))
         work = Work(BatchKey(model.info.id), lengths, pairs, flow or None, expires_at)
         outcome = await self._pool.run(model, work)
+        queries = _join(job.queries, encoded, outcome.results, model, job.form)
+        self._pool.count_truncated(model, sum(len(each.truncated) + each.query_truncated for each in queries))
         return RerankAnswer(
             model.info,
-            _join(job.queries, encoded, outcome.results, model, job.form),
+            queries,
             tokenized - started,
             outcome.queue_s,
             outcome.device_s,
@@ -145,14 +157,17 @@ class Reranker:
 
 def _encode(model: RerankingModel, job: RerankJob) -> list[EncodedQuery]:
     long_documents = job.long_documents or model.info.long_documents
-    max_tokens_per_doc = job.max_tokens_per_doc or model.info.max_tokens_per_doc
-    encoded = [
-        model.encode(query.text, list(_unique_documents(query)), long_documents, max_tokens_per_doc)
-        for query in job.queries
-    ]
-    if long_documents == "refuse":
-        for number, query in enumerate(job.queries):
-            check_lengths(query, encoded[number], number, model.info.max_tokens)
+    # A caller who refuses truncation has all that fits the model read, unless it sets a limit itself.
+    most = _NO_LIMIT if long_documents == "refuse" else model.info.max_tokens_per_doc
+    encoded = []
+    for number, query in enumerate(job.queries):
+        documents = list(_unique_documents(query))
+        try:
+            each = model.encode(query.text, documents, long_documents, job.max_tokens_per_doc or most)
+        except TextTooLongError as error:
+            raise text_too_long(error, query, number) from None
+        check_lengths(query, each, number, model.info.max_tokens)
+        encoded.append(each)
     return encoded
 
 
@@ -188,7 +203,12 @@ def _join(
         index_of = _unique_documents(query)
         indices = [index_of[text] for text in query.documents]
         counts = [sum(pair.tokens for pair in windows) for windows in query_encoded.documents]
-        answers.append(QueryScores(transformed[indices], [counts[index] for index in indices]))
+        truncated = [number for number, index in enumerate(indices) if index in query_encoded.truncated]
+        answers.append(
+            QueryScores(
+                transformed[indices], [counts[index] for index in indices], truncated, query_encoded.query_truncated
+            )
+        )
     return answers
 
 

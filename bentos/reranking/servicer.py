@@ -72,7 +72,12 @@ def _job(request: pb.RerankBatchRequest) -> RerankJob:
 
 
 def _query_scores(answer: QueryScores) -> pb.QueryScores:
-    return pb.QueryScores(scores=answer.scores.astype("<f4", copy=False).tobytes(), token_counts=answer.token_counts)
+    return pb.QueryScores(
+        scores=answer.scores.astype("<f4", copy=False).tobytes(),
+        token_counts=answer.token_counts,
+        truncated=answer.truncated,
+        query_truncated=answer.query_truncated,
+    )
 
 
 def _model(info: ModelInfo) -> pb.Model:

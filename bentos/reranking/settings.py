@@ -60,11 +60,12 @@ class RerankingSettings(ModelServingSettings):
     max_documents: int = Field(default=10_000, ge=1)
     """Most documents of all queries of a request together."""
     max_query_characters: int = Field(default=100_000, ge=1)
-    """Longest query, in characters; checked before tokenization."""
+    """Longest query of a request that refuses truncation, in characters. Of others, only the part that the model reads
+    is tokenized."""
     max_document_characters: int = Field(default=1_000_000, ge=1)
-    """Longest document, in characters; checked before tokenization."""
+    """Longest document of such a request, in characters."""
     max_request_characters: int = Field(default=20_000_000, ge=1)
-    """Most characters of all queries and documents of a request together; checked before tokenization."""
+    """Most characters of all queries and documents of such a request together."""
 
     @model_validator(mode="after")
     def _consistent_models(self) -> Self:

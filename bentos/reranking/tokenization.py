@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
+from bentos.models.long_text import LongTexts
 from bentos.models.tokenizer import bare_tokenizer
+from bentos.models.tokens import Side
 from bentos.reranking.model import LongDocuments
 from torchless.settings import SettingsError
 
-_CHARACTERS_PER_TOKEN = 8
-"""More than the average of most texts; used to shorten a text before it is tokenized the first time."""
-_MARGIN = 128
-"""Extra tokens that are dropped again, so that a word that was cut in two is not kept: WordPiece reads no word of more
-than 100 characters."""
 _SLICE_CHARACTERS = 1_000_000
 """Characters that are tokenized at a time, because encodings take many times the memory of their text."""
 
@@ -32,6 +30,17 @@ class Window(NamedTuple):
     """Token ids, special tokens included."""
     type_ids: list[int]
     """For each token, which of two joined texts it belongs to."""
+
+
+class EncodedInput(NamedTuple):
+    """An input as the model reads it."""
+
+    windows: list[Window]
+    """One, unless it is read in windows."""
+    query_truncated: bool = False
+    """Whether tokens of the first of two texts were dropped."""
+    text_truncated: bool = False
+    """Whether tokens of the only text, or of the second, were dropped."""
 
 
 class TruncatingTokenizer:
@@ -53,6 +62,7 @@ class TruncatingTokenizer:
     def __init__(self, serialized: str, max_tokens: int, overlap_tokens: int | None, *, pairs: bool) -> None:
         self._max_tokens = max_tokens
         self._whole = bare_tokenizer(serialized)
+        self._long_texts = LongTexts(self._whole)
         self._special_tokens = self._whole.num_special_tokens_to_add(pairs)
         longest_overlap = self.longest_query // 2
         if overlap_tokens is None:
@@ -92,7 +102,10 @@ class TruncatingTokenizer:
 
         A pair is truncated from the longer of the two first, and the longer one keeps an odd token.
         """
-        query_tokens, most = len(self._whole.encode(query, add_special_tokens=False)), 2 * self._max_tokens
+        longest = max((len(encoding) for encoding in self._plain(documents)), default=0)
+        # More tokens of the query make no difference.
+        part = self._long_texts.part(query, longest + 1, "right")
+        query_tokens, most = self._plain_length(part), 2 * self._max_tokens
         shortened = []
         for text, encoding in zip(documents, self._plain(documents), strict=True):
             tokens = most - (query_tokens > len(encoding))
@@ -100,11 +113,25 @@ class TruncatingTokenizer:
             shortened.append(text if is_longer else _kept(text, encoding, tokens, keep_end=keep_end))
         return shortened
 
-    def encode(self, inputs: Sequence[Input], long_documents: LongDocuments) -> list[list[Window]]:
-        """The windows of each input, special tokens included; one window each unless `windows`."""
-        tokenizer, in_windows = self._tokenizers[long_documents], long_documents == "windows"
+    def encode(self, inputs: Sequence[Input], long_documents: LongDocuments) -> list[EncodedInput]:
+        """Each input with special tokens; in one window unless `windows`."""
+        tokenizer = self._tokenizers[long_documents]
         encodings = chain.from_iterable(tokenizer.encode_batch_fast(part) for part in _slices(inputs))
-        return [_windows(e) if in_windows else [Window(e.ids, e.type_ids)] for e in encodings]
+        if long_documents == "windows":
+            return [EncodedInput(_windows(encoding)) for encoding in encodings]
+        length = cache(self._plain_length)  # the pairs of a query share it
+        return [
+            EncodedInput([Window(encoding.ids, encoding.type_ids)], *self._truncated(given, encoding, length))
+            for given, encoding in zip(inputs, encodings, strict=True)
+        ]
+
+    def truncated_part(self, text: str, *, keep_end: bool = False) -> str:
+        """The part of a single text that decides what `encode` keeps of it when it truncates.
+
+        Raises:
+            TextTooLongError: The text is very long, and no part of it is known to decide.
+        """
+        return self._long_texts.part(text, self._max_tokens, "left" if keep_end else "right")
 
     def length(self, text: str) -> int:
         """Number of tokens of a text alone, special tokens included."""
@@ -114,25 +141,50 @@ class TruncatingTokenizer:
         """Shortens each text to its first (or last) `tokens` tokens, without special tokens.
 
         Tokenizes no more of a long text than necessary.
+
+        Raises:
+            TextTooLongError: A text is very long, and no part of it is known to decide.
         """
         shortened = list(texts)
-        left = [index for index, text in enumerate(texts) if _may_exceed(text, tokens)]
-        characters = _CHARACTERS_PER_TOKEN * (tokens + _MARGIN)
-        while left:
-            parts = [_part(texts[index], characters, keep_end=keep_end) for index in left]
-            longer = []
-            for index, part, encoding in zip(left, parts, self._plain(parts), strict=True):
-                if len(part) < len(texts[index]) and len(encoding) <= tokens + _MARGIN:
-                    longer.append(index)
-                else:
-                    shortened[index] = _kept(part, encoding, tokens, keep_end=keep_end)
-            left, characters = longer, 4 * characters
+        long = [index for index, text in enumerate(texts) if _may_exceed(text, tokens)]
+        side: Side = "left" if keep_end else "right"
+        parts = [self._long_texts.part(texts[index], tokens, side) for index in long]
+        for index, part, encoding in zip(long, parts, self._plain(parts), strict=True):
+            shortened[index] = _kept(part, encoding, tokens, keep_end=keep_end)
         return shortened
+
+    def _truncated(self, given: Input, encoding: Encoding, length: Callable[[str], int]) -> tuple[bool, bool]:
+        """Whether tokens of the first of two texts, and of the only or the second text, were dropped."""
+        # The overflow is copied, and only a full encoding has one.
+        if len(encoding.ids) < self._max_tokens or not encoding.overflowing:
+            return False, False
+        if isinstance(given, str):
+            return False, True
+        query, text = given
+        kept = encoding.sequence_ids
+        if kept.count(0) == length(query):
+            return False, True
+        return True, kept.count(1) < self._plain_length(text)
+
+    def _plain_length(self, text: str) -> int:
+        """Number of tokens without special tokens."""
+        return len(self._whole.encode(text, add_special_tokens=False))
 
     def _plain(self, texts: Sequence[str]) -> Iterator[Encoding]:
         """Encodings without special tokens, a slice at a time, because they take many times the texts' memory."""
         for part in _slices(texts):
             yield from self._whole.encode_batch(part, add_special_tokens=False)
+
+
+def truncated_documents(
+    given: Sequence[str], shortened: Sequence[str], encoded: Sequence[EncodedInput]
+) -> frozenset[int]:
+    """Indices of the documents that were shortened before they were tokenized, or truncated then."""
+    return frozenset(
+        index
+        for index, (whole, text, each) in enumerate(zip(given, shortened, encoded, strict=True))
+        if each.text_truncated or len(text) < len(whole)
+    )
 
 
 def _slices(inputs: Sequence[Input]) -> Iterator[list[Input]]:
@@ -146,10 +198,6 @@ def _slices(inputs: Sequence[Input]) -> Iterator[list[Input]]:
             part, characters = [], 0
     if part:
         yield part
-
-
-def _part(text: str, characters: int, *, keep_end: bool) -> str:
-    return text[-characters:] if keep_end else text[:characters]
 
 
 def _kept(text: str, encoding: Encoding, tokens: int, *, keep_end: bool) -> str:

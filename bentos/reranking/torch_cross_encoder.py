@@ -20,7 +20,7 @@ from bentos.models.weights import longest_input, serialized_tokenizer
 from bentos.reranking.model import EncodedQuery, LongDocuments, ModelInfo, Pair, ScoreForm
 from bentos.reranking.model_info import model_info
 from bentos.reranking.settings import ModelSettings
-from bentos.reranking.tokenization import TruncatingTokenizer
+from bentos.reranking.tokenization import TruncatingTokenizer, truncated_documents
 from torchless.settings import SettingsError
 
 _CLASSIFIER = "ForSequenceClassification"
@@ -66,8 +66,10 @@ class TorchCrossEncoder:
             texts = tokenizer.shorten_like_query(query, texts, keep_end=keep_end)
         encoded = tokenizer.encode([(short_query, text) for text in texts], long_documents)
         return EncodedQuery(
-            documents=[[Pair(window.ids, window.type_ids) for window in windows] for windows in encoded],
+            documents=[[Pair(window.ids, window.type_ids) for window in each.windows] for each in encoded],
             query_tokens=tokenizer.length(query) if long_documents == "refuse" else 0,
+            truncated=truncated_documents(documents, texts, encoded),
+            query_truncated=short_query != query or any(each.query_truncated for each in encoded),
         )
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:

@@ -24,7 +24,7 @@ from bentos.models.weights import longest_input, serialized_tokenizer
 from bentos.reranking.model import EncodedQuery, LongDocuments, ModelInfo, Pair, ScoreForm
 from bentos.reranking.model_info import model_info
 from bentos.reranking.settings import ModelSettings
-from bentos.reranking.tokenization import TruncatingTokenizer
+from bentos.reranking.tokenization import TruncatingTokenizer, truncated_documents
 
 
 class _Vectors(NamedTuple):
@@ -98,13 +98,21 @@ class TorchLateInteraction:
         texts = tokenizer.shorten(documents, max_tokens_per_doc, keep_end=long_documents == "cut_start")
         prefixed = [self._document_prefix + text for text in texts]
         encoded = tokenizer.encode(prefixed, long_documents)
-        # A query is never read in windows; only its beginning is compared.
-        long_query: LongDocuments = "refuse" if long_documents == "refuse" else "cut"
-        ((read,),) = tokenizer.encode([self._query_prefix + query], long_query)
+        read, query_truncated = self._encode_query(query, refuse=long_documents == "refuse")
         return EncodedQuery(
-            documents=[[Pair(window.ids, query_ids=read.ids) for window in windows] for windows in encoded],
-            query_tokens=len(read.ids) if long_documents == "refuse" else 0,
+            documents=[[Pair(window.ids, query_ids=read) for window in each.windows] for each in encoded],
+            query_tokens=len(read) if long_documents == "refuse" else 0,
+            truncated=truncated_documents(documents, texts, encoded),
+            query_truncated=query_truncated,
         )
+
+    def _encode_query(self, query: str, *, refuse: bool) -> tuple[list[int], bool]:
+        """The ids of a query, and whether it was truncated. It is never read in windows: its beginning is compared."""
+        text = self._query_prefix + query
+        if not refuse:
+            text = self._tokenizer.truncated_part(text)
+        (encoded,) = self._tokenizer.encode([text], "refuse" if refuse else "cut")
+        return encoded.windows[0].ids, encoded.text_truncated
 
     def score(self, pairs: Sequence[Pair]) -> list[float]:
         """See `RerankingModel`."""

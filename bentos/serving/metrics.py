@@ -32,6 +32,9 @@ _QUEUE_SECONDS = Histogram(
     _LABELS,
     buckets=_SECONDS,
 )
+_TRUNCATED_INPUTS = Counter(
+    "torchless_truncated_inputs", "Inputs that were longer than the model reads and were truncated.", _LABELS
+)
 _WAITING_TOKENS = Gauge("torchless_waiting_tokens", "Tokens that wait for the device.", ["service"])
 
 
@@ -51,6 +54,7 @@ class _ModelMetrics(NamedTuple):
     padding: Counter
     seconds: Histogram
     queue_seconds: Histogram
+    truncated_inputs: Counter
 
 
 class BatchMetrics:
@@ -80,8 +84,19 @@ class BatchMetrics:
         """Records how long a request waited for the device."""
         self._of(model).queue_seconds.observe(seconds)
 
+    def truncated(self, model: str, inputs: int) -> None:
+        """Records inputs that were truncated."""
+        self._of(model).truncated_inputs.inc(inputs)
+
     def _labelled(self, model: str) -> _ModelMetrics:
-        all_metrics = (_BATCH_ITEMS, _BATCH_TOKENS, _PADDING_TOKENS, _BATCH_SECONDS, _QUEUE_SECONDS)
+        all_metrics = (
+            _BATCH_ITEMS,
+            _BATCH_TOKENS,
+            _PADDING_TOKENS,
+            _BATCH_SECONDS,
+            _QUEUE_SECONDS,
+            _TRUNCATED_INPUTS,
+        )
         return _ModelMetrics(*(metric.labels(self._service, model) for metric in all_metrics))  # type: ignore[arg-type]
 
 

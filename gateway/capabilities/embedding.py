@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -20,6 +20,8 @@ InputList = Sequence[str] | Sequence[Sequence[int]]
 """Several inputs."""
 PathOfInput = Callable[[int], FieldPath]
 """Gives the request's path of the input at an index."""
+_CHARACTERS_A_CALL = 200_000
+"""Most characters of several texts in one call of Tokenize, whose answer is held as objects: some 50,000 tokens."""
 I = TypeVar("I", str, Sequence[int])  # noqa: E741  # an input
 
 
@@ -33,13 +35,20 @@ class InputLimits:
     def __init__(self, limits: LimitSettings) -> None:
         self._limits = limits
 
-    def texts(self, given: str | Sequence[str], path: FieldPath) -> Sequence[str]:
+    def texts(self, given: str | Sequence[str], path: FieldPath, *, one_may_be_empty: bool = False) -> Sequence[str]:
         """The texts at `path` of the request; a single one as a list of one.
+
+        Args:
+            given: The text or the texts.
+            path: Their path.
+            one_may_be_empty: Whether a single text that is not in a list may be empty.
 
         Raises:
             EmptyInputError: There is no text, or one is empty.
-            TorchlessError: INPUT_TOO_LARGE, when there are too many or one is too long.
+            TorchlessError: INPUT_TOO_LARGE, when there are too many.
         """
+        if given == "" and one_may_be_empty:
+            return [given]
         return self._checked(
             [given] if isinstance(given, str) else given, path_of_input(given, path), path, "characters"
         )
@@ -65,12 +74,9 @@ class InputLimits:
             raise EmptyInputError(path, "is empty; send at least one input")
         if len(inputs) > self._limits.items:
             raise input_too_large(path, f"holds {len(inputs)} inputs; the maximum is {self._limits.items}")
-        most = self._limits.characters
         for index, each in enumerate(inputs):
             if not each:
                 raise EmptyInputError(path_of(index), f"has no {unit}; an input must not be empty")
-            if len(each) > most:
-                raise input_too_large(path_of(index), f"has {len(each)} {unit}; the maximum is {most}")
         return inputs
 
 
@@ -104,6 +110,7 @@ class EmbeddingUseCase:
         *,
         field: str,
         renamed: Mapping[str, str] | None = None,
+        one_may_be_empty: bool = False,
     ) -> Embeddings:
         """Vectors of `inputs`, in their order.
 
@@ -113,13 +120,14 @@ class EmbeddingUseCase:
             context: The request; the cache's hits and misses are recorded in it.
             field: The request's field that holds `inputs`, for errors.
             renamed: The request's names of other fields of the service.
+            one_may_be_empty: Whether a single text that is not in a list may be empty.
 
         Raises:
             TorchlessError: As the service, or because the inputs exceed a limit.
         """
         path = (field,)
         if isinstance(inputs, str) or (inputs and isinstance(inputs[0], str)):
-            checked: InputList = self.limits.texts(inputs, path)  # type: ignore[arg-type]
+            checked: InputList = self.limits.texts(inputs, path, one_may_be_empty=one_may_be_empty)  # type: ignore[arg-type]
         else:
             checked = self.limits.token_ids(inputs, path)  # type: ignore[arg-type]
         path_of = path_of_input(inputs, path)
@@ -153,6 +161,7 @@ class EmbeddingUseCase:
             raise _with_request_paths(error, path, path_of, renamed or {}) from error
         if self._cache.enabled:
             context.provenance.cached(answer.hits, answer.misses)
+        context.provenance.truncated += len(answer.embeddings.truncated)
         if answer.degraded:
             context.provenance.mark_degraded("embedding")
         found = answer.embeddings
@@ -169,8 +178,8 @@ class EmbeddingUseCase:
         model: str = "",
         add_special_tokens: bool = True,
         prompt_name: str = "",
-    ) -> list[list[Token]]:
-        """The tokens of each text.
+    ) -> AsyncIterator[list[list[Token]]]:
+        """The tokens of each text, in the order of the texts; several texts at a time, in one call for each.
 
         Args:
             inputs: One text or several.
@@ -188,18 +197,20 @@ class EmbeddingUseCase:
         texts = self.limits.texts(inputs, path)
         self.limits.check_total(texts, path)
         context.provenance.requested(self.model_id(model), len(texts))
-        try:
-            tokens = await self._client.tokenize(
-                texts,
-                model=self.model_id(model),
-                add_special_tokens=add_special_tokens,
-                prompt_name=prompt_name,
-                context=context.for_call(),
-            )
-        except TorchlessError as error:
-            raise _untokenizable(error, inputs, path) from error
-        context.provenance.tokens += sum(map(len, tokens))
-        return tokens
+        path_of = path_of_input(inputs, path)
+        for start, part in _parts(texts, _CHARACTERS_A_CALL):
+            try:
+                tokens = await self._client.tokenize(
+                    part,
+                    model=self.model_id(model),
+                    add_special_tokens=add_special_tokens,
+                    prompt_name=prompt_name,
+                    context=context.for_call(),
+                )
+            except TorchlessError as error:
+                raise _untokenizable(error, path, _from_index(path_of, start)) from error
+            context.provenance.tokens += sum(map(len, tokens))
+            yield tokens
 
     async def detokenize(
         self,
@@ -223,7 +234,7 @@ class EmbeddingUseCase:
                 context=context.for_call(),
             )
         except TorchlessError as error:
-            raise _untokenizable(error, inputs, path) from error
+            raise _untokenizable(error, path, path_of_input(inputs, path)) from error
 
 
 def path_of_input(inputs: Inputs, path: FieldPath) -> PathOfInput:
@@ -253,6 +264,22 @@ def _with_request_paths(
     return error.with_paths(rename)
 
 
-def _untokenizable(error: TorchlessError, inputs: Inputs, path: FieldPath) -> TorchlessError:
-    renamed = _with_request_paths(error, path, path_of_input(inputs, path), {})
+def _parts(texts: Sequence[str], characters: int) -> Iterator[tuple[int, Sequence[str]]]:
+    """Parts of at most so many characters, or of one text, each with the index of its first text."""
+    start = size = 0
+    for index, text in enumerate(texts):
+        if index > start and size + len(text) > characters:
+            yield start, texts[start:index]
+            start, size = index, 0
+        size += len(text)
+    yield start, texts[start:]
+
+
+def _from_index(path_of: PathOfInput, start: int) -> PathOfInput:
+    """The paths of the inputs from an index on."""
+    return lambda index: path_of(start + index)
+
+
+def _untokenizable(error: TorchlessError, path: FieldPath, path_of: PathOfInput) -> TorchlessError:
+    renamed = _with_request_paths(error, path, path_of, {})
     return UntokenizableInputError(renamed) if renamed.kind is ErrorKind.INVALID_INPUT else renamed

@@ -23,6 +23,8 @@ class Provenance:
         """Inputs whose vectors came from the cache."""
         self.misses = 0
         """Inputs whose vectors did not, while the cache is on."""
+        self.truncated = 0
+        """Texts and other inputs of which a model read only a part."""
         self.degraded: list[str] = []
         """Unavailable capabilities that the answer does without, in the order in which they were found."""
         self.model = ""

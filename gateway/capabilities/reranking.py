@@ -105,15 +105,13 @@ class RerankingUseCase:
             top_n: Number of best documents to return; 0, or more than there are: all.
 
         Raises:
-            EmptyInputError: There is no document, or a document or the query is empty.
+            EmptyInputError: There is no document, or the query is empty.
             NotConfiguredError: There is no reranking service.
             TorchlessError: As the service, or because the input exceeds a limit.
         """
         path = (field,)
-        self._check_query(query, ("query",))
+        _check_query(query, ("query",))
         self._check_number(documents, path)
-        for index, document in enumerate(documents):
-            self._check_document(document, (field, index))
         paths = RequestPaths(path, lambda _: ("query",), lambda _, index: (field, index))
         answer = await self._score([Query(query, documents)], options, context, paths)
         return _ranking(answer, top_n or len(documents))
@@ -139,7 +137,7 @@ class RerankingUseCase:
             fields: The request's fields that hold the queries and the documents, for errors.
 
         Raises:
-            EmptyInputError: There is nothing to score, or a text is empty.
+            EmptyInputError: There is nothing to score, or a query is empty.
             TorchlessError: INVALID_INPUT, when the numbers do not match; else as `rank`.
         """
         asked, read = _Texts.of(queries, fields[0]), _Texts.of(documents, fields[1])
@@ -149,9 +147,7 @@ class RerankingUseCase:
             other = f"{format_path(read.path)} holds {len(read.texts)}"
             raise invalid_input(asked.path, f"holds {len(asked.texts)} texts but {other}; send one, or the same number")
         for index, query in enumerate(asked.texts):
-            self._check_query(query, asked.path_of(index))
-        for index, document in enumerate(read.texts):
-            self._check_document(document, read.path_of(index))
+            _check_query(query, asked.path_of(index))
         if len(asked.texts) == 1:
             paths = RequestPaths(read.path, asked.path_of, lambda _, index: read.path_of(index))
             return await self._score([Query(asked.texts[0], read.texts)], options, context, paths)
@@ -174,6 +170,7 @@ class RerankingUseCase:
         context.provenance.answered(answer.model, tokens, answer.timings)
         for scores in answer.queries:
             _check_finite(scores)
+        context.provenance.truncated += answer.truncated_texts
         return answer
 
     def _check_number(self, given: Sequence[str], path: FieldPath) -> None:
@@ -183,18 +180,10 @@ class RerankingUseCase:
         if len(given) > most:
             raise input_too_large(path, f"holds {len(given)} texts; the maximum is {most}")
 
-    def _check_query(self, query: str, path: FieldPath) -> None:
-        _check_length(query, path, self._limits.characters)
 
-    def _check_document(self, document: str, path: FieldPath) -> None:
-        _check_length(document, path, self._limits.document_characters)
-
-
-def _check_length(text: str, path: FieldPath, most: int) -> None:
-    if not text:
-        raise EmptyInputError(path, "has no characters; a text must not be empty")
-    if len(text) > most:
-        raise input_too_large(path, f"has {len(text)} characters; the maximum is {most}")
+def _check_query(query: str, path: FieldPath) -> None:
+    if not query:
+        raise EmptyInputError(path, "has no characters; a query must not be empty")
 
 
 def _check_finite(given: DocumentScores) -> None:

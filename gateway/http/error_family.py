@@ -11,8 +11,8 @@ import orjson
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from gateway.http.exceptions import MalformedRequestError, MethodNotAllowedError
-from torchless.contracts.errors import TorchlessError
+from gateway.http.exceptions import MalformedRequestError, MethodNotAllowedError, UnreadBodyError
+from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +52,14 @@ def plain_status(error: TorchlessError) -> int:
     return 405 if isinstance(error, MethodNotAllowedError) else error.kind.policy.http_status
 
 
+def bad_request_status(error: TorchlessError) -> int:
+    """As `plain_status`, but 400 for inputs that are too many or too long; 413 is only for the size of the body.
+
+    OpenAI, Cohere and vLLM answer like that, and their clients have no class of error for 413.
+    """
+    is_input = error.kind is ErrorKind.INPUT_TOO_LARGE and not isinstance(error, UnreadBodyError)
+    return 400 if is_input else plain_status(error)
+
+
 PLAIN_STATUSES = (400, 404, 413, 429, 500, 503, 504)
-"""All that `plain_status` gives for routes that embed or rerank, without those of authentication."""
+"""All that these two give for routes that embed or rerank, without those of authentication."""

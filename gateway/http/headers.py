@@ -2,7 +2,8 @@
 
 A request sends `traceparent` (W3C trace context) and `x-request-timeout-s`, its deadline in seconds from its arrival;
 services get what is left of it. A response says what the cache gave in `x-torchless-cache` (`hit`, `partial` or
-`miss`), and names in `x-torchless-degraded` the capabilities that were unavailable and that the answer does without.
+`miss`), names in `x-torchless-degraded` the capabilities that were unavailable and that the answer does without, and
+counts in `x-torchless-truncated` the inputs that were longer than the model reads and were truncated.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ TIMEOUT_HEADER = "x-request-timeout-s"
 MIN_TIMEOUT_S = 0.001
 CACHE_HEADER = "x-torchless-cache"
 DEGRADED_HEADER = "x-torchless-degraded"
+TRUNCATED_HEADER = "x-torchless-truncated"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -85,3 +87,5 @@ def write_provenance_headers(provenance: Provenance, headers: MutableHeaders) ->
         headers[CACHE_HEADER] = result
     if provenance.degraded:
         headers[DEGRADED_HEADER] = ", ".join(provenance.degraded)
+    if provenance.truncated:
+        headers[TRUNCATED_HEADER] = str(provenance.truncated)

@@ -39,6 +39,12 @@ class GatewayMetrics:
             registry=self._registry,
             buckets=_BUCKETS,
         )
+        self.truncated = Counter(
+            "torchless_gateway_truncated_inputs",
+            "Inputs that were longer than the model reads and were truncated",
+            ("route",),
+            registry=self._registry,
+        )
         self.in_flight = Gauge(
             "torchless_gateway_requests_in_flight",
             "Requests in progress",

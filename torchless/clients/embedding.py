@@ -283,7 +283,9 @@ def _read_tokens(response: pb.TokenizeResponse) -> list[list[Token]]:
 
 
 def _part(whole: Embeddings, start: int, stop: int) -> Embeddings:
-    return replace(whole, vectors=whole.vectors[start:stop], token_counts=whole.token_counts[start:stop])
+    truncated = [index - start for index in whole.truncated if start <= index < stop]
+    counts = whole.token_counts[start:stop]
+    return replace(whole, vectors=whole.vectors[start:stop], token_counts=counts, truncated=truncated)
 
 
 def read_embeddings(response: pb.GenerateEmbeddingsResponse) -> Embeddings:
@@ -294,4 +296,5 @@ def read_embeddings(response: pb.GenerateEmbeddingsResponse) -> Embeddings:
         model=response.model,
         revision=response.revision,
         timings=_read_timings(response.timings),
+        truncated=list(response.truncated),
     )

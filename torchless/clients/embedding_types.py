@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -69,6 +69,8 @@ class Embeddings:
     """Fingerprint of what decided the vectors, as in `EmbeddingModelInfo`."""
     timings: Timings = NO_TIMINGS
     """Where the time went inside the service."""
+    truncated: list[int] = field(default_factory=list)
+    """Indices of the inputs that were longer than the model reads and were truncated, ascending."""
 
     def per_input(self) -> list[NDArray[np.float32]]:
         """For token granularity: one array per input, shape (tokens, dimensions)."""

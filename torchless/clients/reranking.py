@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
@@ -79,6 +79,10 @@ class DocumentScores:
     """Read-only. Shape (documents,), in the order of the documents, all finite."""
     token_counts: list[int]
     """Tokens that the model read for each document, query and special tokens included."""
+    truncated: list[int] = field(default_factory=list)
+    """Indices of the documents of which the model read only a part, ascending."""
+    query_truncated: bool = False
+    """Whether the model read only a part of the query, with at least one document."""
 
     def order(self) -> NDArray[np.intp]:
         """Indices of the documents, best first; equal scores keep the order of the request."""
@@ -102,6 +106,11 @@ class Reranking:
     def total_tokens(self) -> int:
         """Tokens that the model read for all documents of all queries."""
         return sum(sum(query.token_counts) for query in self.queries)
+
+    @property
+    def truncated_texts(self) -> int:
+        """Number of queries and documents of which the model read only a part."""
+        return sum(len(query.truncated) + query.query_truncated for query in self.queries)
 
 
 class ModelKind(StrEnum):
@@ -222,7 +231,10 @@ def _scores(response: pb.RerankBatchResponse, documents: Sequence[int]) -> list[
         raise TorchlessError(ErrorKind.INTERNAL, "the service returned a different number of scores than of documents")
     return [
         DocumentScores(
-            np.frombuffer(entry.scores, dtype="<f4").astype(np.float32, copy=False), list(entry.token_counts)
+            np.frombuffer(entry.scores, dtype="<f4").astype(np.float32, copy=False),
+            list(entry.token_counts),
+            list(entry.truncated),
+            entry.query_truncated,
         )
         for entry in response.queries
     ]

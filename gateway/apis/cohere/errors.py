@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.apis.cohere.schemas import ErrorAnswer
-from gateway.http.error_family import PLAIN_STATUSES, ErrorFamily, plain_status
+from gateway.http.error_family import PLAIN_STATUSES, ErrorFamily, bad_request_status
 from torchless.contracts.errors import TorchlessError
 
 
@@ -15,4 +15,4 @@ def _body(error: TorchlessError, status: int) -> Mapping[str, Any]:
     return {"message": error.message, "detail": error.message}
 
 
-COHERE = ErrorFamily("Cohere", plain_status, _body, ErrorAnswer, PLAIN_STATUSES)
+COHERE = ErrorFamily("Cohere", bad_request_status, _body, ErrorAnswer, PLAIN_STATUSES)

@@ -136,7 +136,7 @@ async def _reranked(version: str, body: RerankRequest, call: Call) -> Response:
     found = await call.services.reranker.rank(
         body.query,
         texts_of(body),
-        options_of(body),
+        options_of(body, call.services.settings.limits),
         call.context,
         field="documents",
         top_n=body.top_n or 0,
@@ -169,7 +169,7 @@ async def _embedded(
     options = EmbedOptions(
         model=body.model,
         input_type=_INPUT_TYPES.get(body.input_type, InputType.UNSPECIFIED),
-        truncation=_TRUNCATIONS[body.truncate],
+        truncation=_TRUNCATIONS[body.truncate or ("END" if call.services.settings.limits.truncate else "NONE")],
         dimensions=dimensions,
     )
     names = {"dimensions": "output_dimension"}

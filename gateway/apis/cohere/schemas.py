@@ -27,8 +27,9 @@ class _EmbedFields(RequestModel):
         "classification"
     )
     """Purpose of the inputs; selects the prompt of the model. Images are not supported."""
-    truncate: Annotated[Literal["NONE", "START", "END"], *NullIsAbsent] = "END"
-    """Which end of an input longer than the model's maximum length is truncated; NONE: refuse it."""
+    truncate: Literal["NONE", "START", "END"] | None = None
+    """Which end of an input longer than the model's maximum length is truncated; NONE: refuse it. Absent: END, unless
+    the gateway is configured to refuse."""
 
 
 class EmbedV1Request(_EmbedFields):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.apis.openai.schemas import ErrorAnswer
-from gateway.http.error_family import PLAIN_STATUSES, ErrorFamily, plain_status
+from gateway.http.error_family import PLAIN_STATUSES, ErrorFamily, bad_request_status
 from torchless.contracts.errors import ErrorKind, ResourceType, TorchlessError
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -34,4 +34,4 @@ def openai_body(error: TorchlessError, status: int) -> Mapping[str, Any]:
     return {"error": {"message": error.message, "type": kind, "param": param, "code": code}}
 
 
-OPENAI = ErrorFamily("OpenAI", plain_status, openai_body, ErrorAnswer, PLAIN_STATUSES)
+OPENAI = ErrorFamily("OpenAI", bad_request_status, openai_body, ErrorAnswer, PLAIN_STATUSES)

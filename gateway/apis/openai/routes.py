@@ -14,9 +14,10 @@ from gateway.capabilities.embedding import EmbeddingUseCase, Inputs
 from gateway.capabilities.model_catalogue import ListedModel
 from gateway.encoding.base64 import base64_rows
 from gateway.encoding.json import finite, json_response
-from gateway.http.exceptions import unknown_route
+from gateway.http.exceptions import malformed, unknown_route
 from gateway.routing import Call, Routes
-from torchless.clients.embedding import EmbedOptions
+from gateway.settings import LimitSettings
+from torchless.clients.embedding import EmbedOptions, Truncation
 
 routes = Routes(OPENAI, "/v1", "/embeddings", "/models")
 _EXAMPLES = {
@@ -48,8 +49,10 @@ async def embeddings(body: EmbeddingsRequest, call: Call) -> Response:
     inputs: Inputs = body.input
     if _token_ids(inputs) and services.settings.openai.reads_cl100k:
         inputs = _cl100k_texts(inputs, services.embedder)  # type: ignore[arg-type]
-    options = EmbedOptions(model=body.model, dimensions=body.dimensions)
-    answer = await services.embedder.embed(inputs, options, call.context, field="input")
+    options = EmbedOptions(
+        model=body.model, dimensions=body.dimensions, truncation=_truncation(body, services.settings.limits)
+    )
+    answer = await services.embedder.embed(inputs, options, call.context, field="input", one_may_be_empty=True)
     vectors = finite(answer.vectors)
     rows: Iterable[Any] = base64_rows(vectors) if body.encoding_format == "base64" else vectors
     tokens = sum(answer.token_counts)
@@ -61,6 +64,17 @@ async def embeddings(body: EmbeddingsRequest, call: Call) -> Response:
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
     )
+
+
+def _truncation(body: EmbeddingsRequest, limits: LimitSettings) -> Truncation:
+    truncate = body.truncate
+    if body.truncate_prompt_tokens is not None:
+        if truncate is False:
+            raise malformed("truncate", "is false, but truncate_prompt_tokens asks for truncation; send one of them")
+        truncate = True
+    if not (limits.truncate if truncate is None else truncate):
+        return Truncation.NONE
+    return Truncation.LEFT if body.truncation_side == "left" else Truncation.RIGHT
 
 
 def _token_ids(inputs: Inputs) -> bool:

@@ -25,6 +25,14 @@ class EmbeddingsRequest(RequestModel):
     """Leading dimensions to keep, if the model supports it. Absent or 0: all."""
     modality: Annotated[Literal["text"], *NullIsAbsent] = "text"
     """infinity's extension; only `text` is supported."""
+    truncate: bool | None = None
+    """Jina's extension: truncate inputs longer than the model's maximum length; false: refuse them. Absent: as the
+    gateway is configured."""
+    truncate_prompt_tokens: Literal[-1] | None = None
+    """vLLM's extension: -1 truncates inputs at the model's maximum length; other numbers are not supported. Absent: as
+    `truncate` says."""
+    truncation_side: Annotated[Literal["left", "right"], *NullIsAbsent] = "right"
+    """vLLM's extension: which end is truncated."""
 
 
 class Embedding(AnswerModel):

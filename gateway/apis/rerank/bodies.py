@@ -8,7 +8,7 @@ from typing import Any
 from gateway.apis.rerank.schemas import RankingFields, ScoringFields
 from gateway.capabilities.reranking import Ranking
 from gateway.http.exceptions import malformed
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, LimitSettings
 from torchless.clients.reranking import LongDocuments, Reranking, RerankOptions, ScoreForm
 from torchless.contracts.field_path import FieldPath
 
@@ -18,10 +18,10 @@ def reranking_deadline(settings: GatewaySettings) -> float:
     return settings.reranking.deadline_s
 
 
-def options_of(body: ScoringFields) -> RerankOptions:
-    """The scoring options of `body`."""
+def options_of(body: ScoringFields, limits: LimitSettings) -> RerankOptions:
+    """The scoring options of `body`; the limits say whether long documents are truncated if `body` does not."""
     raw = body.raw_scores or not (body.use_activation and body.activation and body.softmax)
-    long = LongDocuments.AS_CONFIGURED
+    long = LongDocuments.AS_CONFIGURED if limits.truncate else LongDocuments.REFUSE
     if body.truncate_prompt_tokens is not None:
         long = LongDocuments.CUT if body.truncation_side == "right" else LongDocuments.CUT_START
     return RerankOptions(

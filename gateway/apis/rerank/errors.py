@@ -11,7 +11,7 @@ from typing import Any
 from gateway.apis.openai.errors import openai_body
 from gateway.apis.rerank.schemas import ErrorAnswer, UndecidedErrorAnswer
 from gateway.apis.tei.errors import TEI, tei_body, tei_status
-from gateway.http.error_family import PLAIN_STATUSES, ErrorFamily, plain_status
+from gateway.http.error_family import PLAIN_STATUSES, ErrorFamily, bad_request_status
 from torchless.contracts.errors import TorchlessError
 
 
@@ -33,5 +33,7 @@ RERANK_UNDECIDED = ErrorFamily(
     TEI.statuses,
 )
 """Used until the body shows which API is meant."""
-RERANK_DOCUMENTS = ErrorFamily("Jina, vLLM and infinity", plain_status, _documents_body, ErrorAnswer, PLAIN_STATUSES)
+RERANK_DOCUMENTS = ErrorFamily(
+    "Jina, vLLM and infinity", bad_request_status, _documents_body, ErrorAnswer, PLAIN_STATUSES
+)
 """Used for a request with `documents`."""

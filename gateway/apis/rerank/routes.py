@@ -47,11 +47,11 @@ _DOCUMENTS = {
 
 
 async def _texts(body: tei.RerankRequest, call: Call) -> Response:
-    settings = call.services.settings.tei
-    cut = settings.auto_truncate if body.truncate is None else body.truncate
+    settings = call.services.settings
+    cut = settings.limits.truncate if body.truncate is None else body.truncate
     side = LongDocuments.CUT_START if body.truncation_direction.lower() == "left" else LongDocuments.CUT
     options = RerankOptions(
-        model=settings.rerank_model,
+        model=settings.tei.rerank_model,
         score_form=ScoreForm.RAW if body.raw_scores else ScoreForm.UNIT,
         long_documents=side if cut else LongDocuments.REFUSE,
     )
@@ -69,7 +69,12 @@ async def _texts(body: tei.RerankRequest, call: Call) -> Response:
 async def _documents(body: shared.RerankRequest, call: Call) -> Response:
     texts = texts_of(body)
     found = await call.services.reranker.rank(
-        body.query, texts, options_of(body), call.context, field="documents", top_n=body.top_n
+        body.query,
+        texts,
+        options_of(body, call.services.settings.limits),
+        call.context,
+        field="documents",
+        top_n=body.top_n,
     )
     return json_response(
         {

@@ -19,7 +19,7 @@ from gateway.apis.tei.schemas import (
     TruncationFields,
 )
 from gateway.apis.tei.timing_headers import timing_headers
-from gateway.encoding.json import finite, json_response
+from gateway.encoding.json import encode_json, finite, joined_lists, json_response
 from gateway.routing import Call, Routes
 from gateway.services import EMBEDDING
 from torchless import __version__
@@ -104,7 +104,7 @@ async def similarity(body: SimilarityRequest, call: Call) -> Response:
 )
 async def tokenize(body: TokenizeRequest, call: Call) -> Response:
     """Returns the tokens of texts, with their positions."""
-    answer = await call.services.embedder.tokenize(
+    parts = call.services.embedder.tokenize(
         body.inputs,
         call.context,
         field="inputs",
@@ -112,7 +112,8 @@ async def tokenize(body: TokenizeRequest, call: Call) -> Response:
         add_special_tokens=body.add_special_tokens,
         prompt_name=body.prompt_name,
     )
-    return json_response(answer)
+    # One part after the other, so that other requests are answered between them.
+    return joined_lists([encode_json(part) async for part in parts])
 
 
 @routes.post(
@@ -154,7 +155,7 @@ async def info(call: Call) -> Response:
         "max_batch_tokens": model.max_batch_tokens,
         "max_batch_requests": None,
         "max_client_batch_size": settings.limits.items,
-        "auto_truncate": settings.tei.auto_truncate,
+        "auto_truncate": settings.limits.truncate,
         "tokenization_workers": 0,
         "version": __version__,
         "sha": None,
@@ -164,7 +165,7 @@ async def info(call: Call) -> Response:
 
 
 def _options(body: TruncationFields, call: Call) -> EmbedOptions:
-    cut = call.services.settings.tei.auto_truncate if body.truncate is None else body.truncate
+    cut = call.services.settings.limits.truncate if body.truncate is None else body.truncate
     side = Truncation.LEFT if body.truncation_direction.lower() == "left" else Truncation.RIGHT
     return EmbedOptions(model=_model(call), prompt_name=body.prompt_name, truncation=side if cut else Truncation.NONE)
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from gateway.apis.openai.errors import openai_body
 from gateway.apis.openai.schemas import ErrorAnswer
-from gateway.http.error_family import PLAIN_STATUSES, ErrorFamily, plain_status
+from gateway.http.error_family import PLAIN_STATUSES, ErrorFamily, bad_request_status
 
-VLLM = ErrorFamily("vLLM", plain_status, openai_body, ErrorAnswer, PLAIN_STATUSES)
+VLLM = ErrorFamily("vLLM", bad_request_status, openai_body, ErrorAnswer, PLAIN_STATUSES)

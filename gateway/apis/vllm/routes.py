@@ -44,7 +44,9 @@ async def score(body: ScoreRequest, call: Call) -> Response:
     """Scores pairs of texts: one query with each document, or each query with the document at the same position."""
     fields = _fields(body)
     queries, documents = (getattr(body, name) for name in fields)
-    answer = await call.services.reranker.score(queries, documents, options_of(body), call.context, fields=fields)
+    answer = await call.services.reranker.score(
+        queries, documents, options_of(body, call.services.settings.limits), call.context, fields=fields
+    )
     scores = [score for query in answer.queries for score in query.scores]
     return json_response(
         {

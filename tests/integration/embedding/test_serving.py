@@ -25,6 +25,7 @@ from torchless.clients.translate import translate
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 pytestmark = pytest.mark.torch
+REFUSING = EmbedOptions(truncation=Truncation.NONE)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -57,14 +58,15 @@ def test_reflection_names_the_service_and_its_methods(bento: Bento) -> None:
     ("inputs", "options", "kind", "named"),
     [
         ([], EmbedOptions(), ErrorKind.INVALID_INPUT, "texts"),
-        ([""], EmbedOptions(), ErrorKind.INVALID_INPUT, "texts[0]"),
+        ([[]], EmbedOptions(), ErrorKind.INVALID_INPUT, "token_ids[0]"),
         (["a"], EmbedOptions(model="no/such"), ErrorKind.NOT_FOUND, "no/such"),
         (["a"], EmbedOptions(dimensions=100), ErrorKind.INVALID_INPUT, "dimensions"),
-        (["w " * 300], EmbedOptions(truncation=Truncation.NONE), ErrorKind.INPUT_TOO_LARGE, "302 tokens"),
+        (["w " * 300], REFUSING, ErrorKind.INPUT_TOO_LARGE, "302 tokens"),
         ([[30522]], EmbedOptions(), ErrorKind.INVALID_INPUT, "token_ids[0][0]"),
         ([[2**32]], EmbedOptions(), ErrorKind.INVALID_INPUT, "token_ids"),
         (["\ud800"], EmbedOptions(), ErrorKind.INVALID_INPUT, "texts[0]"),
-        (["x" * 1_000_001], EmbedOptions(), ErrorKind.INPUT_TOO_LARGE, "1000001 characters"),
+        (["x" * 1_000_001], REFUSING, ErrorKind.INPUT_TOO_LARGE, "1000001 characters"),
+        (["\u00e9" * 1_000_001], EmbedOptions(), ErrorKind.INPUT_TOO_LARGE, "1000001 characters"),
     ],
 )
 async def test_invalid_field_is_named_and_the_next_request_works(

@@ -204,7 +204,7 @@ def test_truncation_of_texts_follows_the_request(
 
 def test_texts_are_not_cut_where_the_gateway_is_told_so(gateway: Gateway, reranking: RerankingServer) -> None:
     long = " ".join(["word"] * 100)
-    with gateway(reranking={"address": reranking.address}, tei={"auto_truncate": False}) as http:
+    with gateway(reranking={"address": reranking.address}, limits={"truncate": False}) as http:
         refused = http.post("/rerank", json={"query": QUERY, "texts": ["one", long]})
         assert http.post("/rerank", json={"query": QUERY, "texts": [long], "truncate": True}).status_code == 200
     assert (refused.status_code, refused.json()["error_type"]) == (413, "Validation")

@@ -12,6 +12,7 @@ from tests.integration.gateway.conftest import Gateway
 from torchless.clients.testing import EMBEDDING_MODEL as MODEL
 from torchless.clients.testing import EmbeddingService, vector_of
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb
+from torchless.contracts.errors import invalid_input
 
 LONG = " ".join(["word"] * 100)
 
@@ -59,7 +60,7 @@ def test_truncation_follows_the_request(
 
 
 def test_an_over_long_input_is_refused_where_it_may_not_be_cut(gateway: Gateway, embedding: EmbeddingService) -> None:
-    with gateway(embedding={"address": embedding.address}, tei={"auto_truncate": False}) as http:
+    with gateway(embedding={"address": embedding.address}, limits={"truncate": False}) as http:
         answer = http.post("/embed", json={"inputs": ["one", LONG]})
         cut = http.post("/embed", json={"inputs": LONG, "truncate": True})
         assert http.get("/info").json()["auto_truncate"] is False
@@ -138,6 +139,25 @@ def test_more_than_is_tokenized_or_decoded_at_once(gateway: Gateway, embedding: 
             assert (refused.status_code, refused.json()["error_type"]) == (413, "Validation")
             assert refused.json()["error"].startswith(said)
             assert embedding.messages == []
+
+
+def test_tokenize_takes_as_many_texts_as_embed(http: httpx.Client, embedding: EmbeddingService) -> None:
+    texts = [f"{'word ' * 400}{number}" for number in range(300)]
+    assert http.post("/embed", json={"inputs": texts}).status_code == 200
+    embedding.requests.clear()
+    answer = http.post("/tokenize", json={"inputs": texts, "add_special_tokens": False})
+    assert [text[-1]["text"] for text in answer.json()] == [str(number) for number in range(300)]
+    assert sum(len(call.texts) for call in embedding.messages) == 300
+    assert 1 < len(embedding.messages) < 10
+    assert all(sum(map(len, call.texts)) <= 200_000 for call in embedding.messages)
+    assert http.post("/tokenize", json={"inputs": "w " * 300_000}).status_code == 200
+
+
+def test_errors_of_later_parts_name_the_text(http: httpx.Client, embedding: EmbeddingService) -> None:
+    texts = ["word " * 30_000] * 3
+    embedding.fail_next(invalid_input(("texts", 0), "is wrong"))
+    answer = http.post("/tokenize", json={"inputs": texts})
+    assert answer.json()["error"] == "inputs[0]: is wrong"
 
 
 def test_info_describes_the_model(http: httpx.Client) -> None:

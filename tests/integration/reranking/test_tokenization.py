@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from bentos.models.long_text import LongTexts
 from bentos.reranking.tokenization import TruncatingTokenizer
 from tests.integration.reranking.small_models import LETTERS, fast_tokenizer
 from torchless.settings import SettingsError
@@ -85,13 +86,18 @@ def test_long_text_is_shortened_as_if_it_were_tokenized_whole(tokens: int, keep_
 def test_only_the_needed_part_of_a_long_text_is_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = of_letters()
     seen: list[int] = []
-    plain = TruncatingTokenizer._plain
+    plain, decides = TruncatingTokenizer._plain, LongTexts._decides
 
     def counted(self: TruncatingTokenizer, texts: Sequence[str]) -> Any:
         seen.extend(map(len, texts))
         return plain(self, texts)
 
+    def also_counted(self: LongTexts, part: str, *more: Any) -> bool:
+        seen.append(len(part))
+        return decides(self, part, *more)
+
     monkeypatch.setattr(TruncatingTokenizer, "_plain", counted)
+    monkeypatch.setattr(LongTexts, "_decides", also_counted)
     tokenizer.shorten([". " * 500_000, "short"], 50)
     assert max(seen) < 5_000
 
@@ -127,7 +133,8 @@ def test_long_query_is_shortened_to_the_space_beside_a_document(way: Any, kept: 
 def test_windows_contain_every_token_and_overlap_as_configured(overlap: int, letters: int) -> None:
     tokenizer = of_letters(16, overlap)
     text = (LETTERS * 3)[:letters]
-    (windows,) = tokenizer.encode([("a b", " ".join(text))], "windows")
+    ((windows, *truncated),) = tokenizer.encode([("a b", " ".join(text))], "windows")
+    assert truncated == [False, False]
     ids = [4 + LETTERS.index(letter) for letter in text]
     held = [window.ids[4:-1] for window in windows]
     assert held[0] + [number for each in held[1:] for number in each[overlap:]] == ids
@@ -140,7 +147,7 @@ def test_windows_contain_every_token_and_overlap_as_configured(overlap: int, let
 
 
 def test_windows_of_single_texts_have_one_type_id() -> None:
-    (windows,) = of_letters(10, 2, pairs=False).encode([" ".join(LETTERS)], "windows")
+    ((windows, *_),) = of_letters(10, 2, pairs=False).encode([" ".join(LETTERS)], "windows")
     assert len(windows) == 4
     assert {number for window in windows for number in window.type_ids} == {0}
 
@@ -148,7 +155,25 @@ def test_windows_of_single_texts_have_one_type_id() -> None:
 @pytest.mark.parametrize("way", ["cut", "cut_start", "refuse"])
 def test_other_options_give_one_window_and_only_refuse_keeps_it_whole(way: Any) -> None:
     made = of_letters().encode([("a b", " ".join(LETTERS)), ("a", "b")], way)
-    assert [[len(window.ids) for window in windows] for windows in made] == [[31 if way == "refuse" else 16], [5]]
+    lengths = [[len(window.ids) for window in each.windows] for each in made]
+    assert lengths == [[31 if way == "refuse" else 16], [5]]
+    assert [each.text_truncated for each in made] == [way != "refuse", False]
+
+
+@pytest.mark.parametrize("way", ["cut", "cut_start"])
+@pytest.mark.parametrize("query", [1, 4, 6, 7, 8, 12, 13, 20])
+@pytest.mark.parametrize("document", [0, 1, 4, 6, 7, 8, 12, 13, 20])
+def test_truncated_side_of_a_pair_is_told(way: Any, query: int, document: int) -> None:
+    (made,) = of_letters().encode([(" ".join(LETTERS[:query]), " ".join(LETTERS[:document]))], way)
+    (window,) = made.windows
+    kept = window.type_ids.count(0) - 2, window.type_ids.count(1) - 1
+    assert (made.query_truncated, made.text_truncated) == (kept[0] < query, kept[1] < document)
+
+
+def test_truncated_single_text_is_told() -> None:
+    texts = [" ".join(LETTERS[:14]), " ".join(LETTERS[:15]), ""]
+    made = of_letters(pairs=False).encode(texts, "cut")
+    assert [each.text_truncated for each in made] == [False, True, False]
 
 
 def test_length_counts_the_whole_text_with_special_tokens() -> None:

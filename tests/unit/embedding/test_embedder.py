@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from prometheus_client import REGISTRY
 
 from bentos.embedding.embedder import Embedder, EmbedJob
 from bentos.embedding.settings import EmbeddingSettings
+from bentos.models.tokens import EncodedText
 from tests.fakes import DIMENSIONS, VOCABULARY, FakeEmbeddingModel, pooled_vector, token_vectors
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -131,11 +133,10 @@ async def test_token_ids_embed_like_their_text() -> None:
     ("job", "kind", "named"),
     [
         (EmbedJob(), ErrorKind.INVALID_INPUT, "texts: must not be empty"),
-        (EmbedJob(texts=["a", ""]), ErrorKind.INVALID_INPUT, "texts[1]: must not be empty"),
         (
-            EmbedJob(texts=["a", "x" * 101]),
+            EmbedJob(texts=["a", "x" * 101], truncate=None),
             ErrorKind.INPUT_TOO_LARGE,
-            "texts[1]: has 101 characters; the maximum is 100",
+            "texts[1]: has 101 characters; the maximum without truncation is 100",
         ),
         (EmbedJob(texts=["a"] * 11), ErrorKind.INPUT_TOO_LARGE, "texts: hold 11 inputs; the maximum is 10"),
         (EmbedJob(texts=["a"], model="other"), ErrorKind.NOT_FOUND, "'other'"),
@@ -211,10 +212,58 @@ async def test_token_vectors_above_the_message_limit_are_refused_before_inferenc
     assert model.batches == []
 
 
+async def test_texts_of_any_length_may_be_truncated() -> None:
+    model = FakeEmbeddingModel()
+    async with embedder(model, max_input_characters=10, max_request_characters=20) as subject:
+        answer = await subject.embed(EmbedJob(texts=["w " * 1000, "w", "w " * 16]))
+    assert answer.token_counts == [16, 2, 16]
+    assert answer.truncated == [0, 2]
+
+
+async def test_truncated_inputs_are_named_and_counted() -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("torchless_truncated_inputs_total", labels) or 0
+
+    model, labels = FakeEmbeddingModel(id="counted"), {"service": "embedding", "model": "counted"}
+    async with embedder(model) as subject:
+        assert (await subject.embed(EmbedJob(texts=["w " * 15]))).truncated == []
+        before = counted()
+        assert (await subject.embed(EmbedJob(texts=["w " * 16, "w", "w " * 99]))).truncated == [0, 2]
+        left = await subject.embed(EmbedJob(texts=["w", "w " * 16], truncate="left", per_token=True))
+        assert left.truncated == [1]
+        prompted = await subject.embed(EmbedJob(texts=["w " * 15], purpose="query"))
+        assert prompted.truncated == [0]
+    assert (before, counted()) == (0, 4)
+
+
+async def test_empty_text_is_embedded_as_the_model_reads_it() -> None:
+    model = FakeEmbeddingModel()
+    async with embedder(model) as subject:
+        answer = await subject.embed(EmbedJob(texts=["", "a"]))
+        assert (await subject.count_tokens([""], "", None, ""))[1] == [1]
+    np.testing.assert_allclose(answer.vectors[0], unit(pooled_vector([0])), rtol=1e-5)
+    assert answer.token_counts == [1, 2]
+
+
+async def test_text_without_tokens_is_refused() -> None:
+    class NoSpecialTokens(FakeEmbeddingModel):
+        def encode(self, texts: Any, truncate: Any) -> Any:
+            return [EncodedText(text.ids[1:]) for text in super().encode(texts, truncate)]
+
+    async with embedder(NoSpecialTokens()) as subject:
+        for empty in ("", " "):
+            with pytest.raises(TorchlessError, match=r"texts\[1\]: has no tokens") as caught:
+                await subject.embed(EmbedJob(texts=["a", empty]))
+            assert caught.value.kind is ErrorKind.INVALID_INPUT
+
+
 async def test_texts_above_the_total_limit_are_refused() -> None:
     async with embedder(max_request_characters=100) as subject:
-        with pytest.raises(TorchlessError, match="120 characters in total; the maximum is 100"):
-            await subject.embed(EmbedJob(texts=["x" * 60] * 2))
+        refusing = EmbedJob(texts=["x" * 60] * 2, truncate=None)
+        with pytest.raises(TorchlessError, match="120 characters in total; the maximum without truncation is 100"):
+            await subject.embed(refusing)
+        with pytest.raises(TorchlessError, match="120 characters in total"):
+            await subject.count_tokens(refusing.texts, "", None, "")
 
 
 async def test_limits_for_callers_do_not_stop_the_warm_up() -> None:

@@ -25,7 +25,7 @@ def test_the_environment_wins_one_value_at_a_time(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TORCHLESS_GATEWAY_LIMITS__ITEMS", "7")
     settings = GatewaySettings.load()
     assert (settings.embedding.deadline_s, settings.embedding.address) == (5, "127.0.0.1:50051")
-    assert (settings.limits.items, settings.limits.characters) == (7, 100_000)
+    assert (settings.limits.items, settings.limits.documents) == (7, 10_000)
 
 
 def test_given_aliases_keep_the_built_in_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from prometheus_client import REGISTRY
 
+from bentos.models.tokens import TextTooLongError
 from bentos.reranking.model import EncodedQuery, LongDocuments, Pair, Query, ScoreForm
 from bentos.reranking.reranker import RerankAnswer, Reranker, RerankJob
 from bentos.reranking.settings import RerankingSettings
@@ -217,17 +219,20 @@ async def test_refuse_names_the_input_that_is_too_long(query: str, document: str
             "queries[1].documents: must not be empty",
         ),
         (job("", "a"), ErrorKind.INVALID_INPUT, "queries[0].query: must not be empty"),
-        (job("q", "a", ""), ErrorKind.INVALID_INPUT, "queries[0].documents[1]: must not be empty"),
-        (job("x" * 51, "a"), ErrorKind.INPUT_TOO_LARGE, "queries[0].query: has 51 characters; the maximum is 50"),
         (
-            job("q", "a", "x" * 101),
+            job("x" * 51, "a", long_documents="refuse"),
             ErrorKind.INPUT_TOO_LARGE,
-            "queries[0].documents[1]: has 101 characters; the maximum is 100",
+            "queries[0].query: has 51 characters; the maximum without truncation is 50",
         ),
         (
-            RerankJob([Query("q", ["x" * 100])] * 2),
+            job("q", "a", "x" * 101, long_documents="refuse"),
             ErrorKind.INPUT_TOO_LARGE,
-            "202 characters in total; the maximum is 200",
+            "queries[0].documents[1]: has 101 characters; the maximum without truncation is 100",
+        ),
+        (
+            RerankJob([Query("q", ["x" * 100])] * 2, long_documents="refuse"),
+            ErrorKind.INPUT_TOO_LARGE,
+            "202 characters in total; the maximum without truncation is 200",
         ),
         (RerankJob([Query("q", ["a"])] * 4), ErrorKind.INPUT_TOO_LARGE, "queries: hold 4 queries; the maximum is 3"),
         (
@@ -248,6 +253,82 @@ async def test_invalid_field_is_named_and_the_next_request_works(bad: RerankJob,
         assert_right(await subject.rerank(job("q", "fine", form="raw")), [Query("q", ["fine"])])
     assert caught.value.kind is kind
     assert named in caught.value.message
+
+
+async def test_empty_document_is_scored() -> None:
+    async with reranker() as subject:
+        assert_right(await subject.rerank(job("q", "a", "", form="raw")), [Query("q", ["a", ""])])
+
+
+async def test_texts_without_tokens_are_refused() -> None:
+    class Bare(FakeRerankingModel):
+        def encode(self, query: str, documents: Sequence[str], *more: Any) -> EncodedQuery:
+            asked = [word_id(word) for word in query.split()]
+            return EncodedQuery(
+                [[Pair([word_id(word) for word in text.split()], query_ids=asked)] for text in documents], 0
+            )
+
+    async with reranker(Bare()) as subject:
+        for query, documents, named in (
+            ("q", ["a", " "], "queries[0].documents[1]: has no tokens"),
+            (" ", ["a"], "queries[0].query: has no tokens"),
+        ):
+            with pytest.raises(TorchlessError) as caught:
+                await subject.rerank(job(query, *documents))
+            assert caught.value.kind is ErrorKind.INVALID_INPUT
+            assert named in caught.value.message
+
+
+async def test_truncated_documents_and_queries_are_named_and_counted() -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("torchless_truncated_inputs_total", labels) or 0
+
+    labels = {"service": "reranking", "model": "counted"}
+    long = " ".join(words(40))
+    queries = [Query("q", ["a", long, "b", long]), Query(" ".join(words(8)), ["a"]), Query("q", ["a"])]
+    async with reranker(FakeRerankingModel(id="counted", max_tokens_per_doc=30)) as subject:
+        answer = await subject.rerank(RerankJob(queries))
+        assert [each.truncated for each in answer.queries] == [[1, 3], [], []]
+        assert [each.query_truncated for each in answer.queries] == [False, True, False]
+        assert counted() == 3
+        windows = await subject.rerank(job("q", long, " ".join(words(30)), long_documents="windows"))
+        assert windows.queries[0].truncated == [0]
+        limited = await subject.rerank(job("q", "a b c", "a", max_tokens_per_doc=2))
+        assert limited.queries[0].truncated == [0]
+        assert counted() == 5
+
+
+async def test_refusal_reads_more_than_the_configured_part_of_a_document() -> None:
+    model = FakeRerankingModel(max_tokens_per_doc=3)
+    async with reranker(model) as subject:
+        document = " ".join(words(10))
+        whole = await subject.rerank(job("q", document, form="raw", long_documents="refuse"))
+        assert_right(whole, [Query("q", [document])])
+        limited = await subject.rerank(job("q", document, form="raw", long_documents="refuse", max_tokens_per_doc=3))
+    assert (whole.queries[0].truncated, limited.queries[0].truncated) == ([], [0])
+
+
+async def test_documents_and_queries_of_any_length_may_be_truncated() -> None:
+    limits = {"max_query_characters": 5, "max_document_characters": 5, "max_request_characters": 9}
+    async with reranker(FakeRerankingModel(), **limits) as subject:
+        answer = await subject.rerank(job("w " * 1000, "w " * 1000))
+    assert (answer.queries[0].truncated, answer.queries[0].query_truncated) == ([0], True)
+
+
+async def test_text_that_can_only_be_tokenized_as_a_whole_is_named() -> None:
+    class Whole(FakeRerankingModel):
+        def encode(self, query: str, documents: Sequence[str], *more: Any) -> EncodedQuery:
+            raise TextTooLongError(next(text for text in (query, *documents) if len(text) > 3), 3)
+
+    async with reranker(Whole()) as subject:
+        for query, documents, named in (
+            ("q", ["a", "long", "long"], "queries[0].documents[1]: has 4 characters"),
+            ("long", ["a"], "queries[0].query: has 4 characters"),
+        ):
+            with pytest.raises(TorchlessError) as caught:
+                await subject.rerank(job(query, *documents))
+            assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
+            assert named in caught.value.message
 
 
 async def test_ten_thousand_documents_are_the_maximum() -> None:

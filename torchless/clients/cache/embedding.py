@@ -355,4 +355,5 @@ def _embeddings(entries: Sequence[Entry], model: ModelRevision, timings: Timings
         model=model.id,
         revision=model.revision,
         timings=timings,
+        truncated=[index for index, entry in enumerate(entries) if entry.truncated],
     )

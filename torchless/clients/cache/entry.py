@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 
 from torchless.clients.embedding import Embeddings, EmbedOptions, InputType
 
-VERSION: Final = 1
+VERSION: Final = 2
 DIGEST_BYTES: Final = 32
 _TAG_BYTES = 8
 _MAX_SCOPES = 1024
 _LONGEST_NAMES = 1024
 """Longest names of model and prompt together of a scope that is kept, in characters."""
-_MAGIC = b"tle1"
-# magic, checksum of the key and of what follows, time of computation (Unix seconds), tokens
-_HEAD = struct.Struct("<4sIII")
-_REST = struct.Struct("<II")
+_MAGIC = b"tle2"
+# magic, checksum of the key and of what follows, time of computation (Unix seconds), tokens, whether truncated
+_HEAD = struct.Struct("<4sIIII")
+_REST = struct.Struct("<III")
 _WIRE = np.dtype("<f4")
 
 Inputs: TypeAlias = Sequence[str] | Sequence[Sequence[int]]
@@ -44,14 +44,19 @@ class Entry(NamedTuple):
     """Tokens that the model read."""
     made_at: int
     """Time of computation, in Unix seconds."""
+    truncated: bool = False
+    """Whether the input was longer than the model reads."""
 
 
 def entries_of(answer: Embeddings) -> list[Entry]:
     """One entry per row of an answer with one vector per input."""
     width = answer.vectors.shape[1] * _WIRE.itemsize
     raw = answer.vectors.astype(_WIRE, order="C", copy=False).tobytes()
-    now = int(time.time())
-    return [Entry(raw[i * width : (i + 1) * width], tokens, now) for i, tokens in enumerate(answer.token_counts)]
+    now, truncated = int(time.time()), set(answer.truncated)
+    return [
+        Entry(raw[i * width : (i + 1) * width], tokens, now, i in truncated)
+        for i, tokens in enumerate(answer.token_counts)
+    ]
 
 
 def matrix_of(entries: Sequence[Entry]) -> NDArray[np.float32]:
@@ -69,7 +74,7 @@ def matrix_of(entries: Sequence[Entry]) -> NDArray[np.float32]:
 
 def pack(entry: Entry, key: bytes) -> bytes:
     """`entry` as Redis holds it under `key`: a versioned header and the vector."""
-    body = _REST.pack(entry.made_at, entry.tokens) + entry.vector
+    body = _REST.pack(entry.made_at, entry.tokens, entry.truncated) + entry.vector
     return _MAGIC + zlib.crc32(body, zlib.crc32(key)).to_bytes(4, "little") + body
 
 
@@ -77,10 +82,10 @@ def unpack(value: object, key: bytes) -> Entry | None:
     """The entry that `value` holds; None if it is anything else, truncated, altered, or the entry of another key."""
     if not isinstance(value, bytes) or len(value) <= _HEAD.size or (len(value) - _HEAD.size) % _WIRE.itemsize:
         return None
-    magic, checksum, made_at, tokens = _HEAD.unpack_from(value)
+    magic, checksum, made_at, tokens, truncated = _HEAD.unpack_from(value)
     if magic != _MAGIC or checksum != zlib.crc32(memoryview(value)[8:], zlib.crc32(key)):
         return None
-    return Entry(value[_HEAD.size :], tokens, made_at)
+    return Entry(value[_HEAD.size :], tokens, made_at, bool(truncated))
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,7 @@ class EmbeddingService(InProcessService, EmbeddingServiceServicer):
         tokens = [_tokens(text) for text in texts]
         if request.truncation == pb.TRUNCATION_NONE:
             self._check_lengths(tokens)
+        truncated = [index for index, each in enumerate(tokens) if len(each) > self.model.max_tokens]
         tokens = [each[: self.model.max_tokens] for each in tokens]
         units = chain.from_iterable(tokens) if request.granularity == pb.GRANULARITY_TOKEN else texts
         dimensions = request.dimensions or self.model.dimensions
@@ -141,6 +142,7 @@ class EmbeddingService(InProcessService, EmbeddingServiceServicer):
             timings=types_pb2.Timings(**asdict(self.timings)),
             embeddings=matrix.to_message(np.stack(vectors)),
             token_counts=map(len, tokens),
+            truncated=truncated,
         )
 
     def _count(self, request: pb.CountTokensRequest) -> pb.CountTokensResponse:

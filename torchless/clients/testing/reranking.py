@@ -86,10 +86,12 @@ class RerankingService(InProcessService, RerankingServiceServicer):
 
     def _scored(self, query: pb.RerankQuery, is_raw: bool) -> pb.QueryScores:
         scores = np.array([self.score(query.query, document) for document in query.documents], dtype="<f4")
+        most = self.model.max_tokens
         lengths = [len(query.query.split()) + len(document.split()) + 3 for document in query.documents]
         return pb.QueryScores(
             scores=(scores * np.float32(2) - np.float32(1) if is_raw else scores).tobytes(),
-            token_counts=[min(self.model.max_tokens, length) for length in lengths],
+            token_counts=[min(most, length) for length in lengths],
+            truncated=[index for index, length in enumerate(lengths) if length > most],
         )
 
     def _check_lengths(self, request: pb.RerankBatchRequest) -> None:

@@ -20,6 +20,8 @@ from torchless.contracts.errors import ErrorKind, TorchlessError, input_too_larg
 MODEL = "tests/hashes"
 TOO_LONG = "too long"
 POISON = "poison"
+TRUNCATED = frozenset("fgh")
+"""Inputs that the model truncates."""
 DIMENSIONS = 16
 _read_model = reader(pb.Model, EmbeddingModelInfo)
 
@@ -83,12 +85,15 @@ def answer_of(
     counts = [len(str(each)) for each in inputs]
     if options.granularity is Granularity.TOKEN:
         rows = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
-    return Embeddings(np.stack(rows), counts, model, revision)
+    truncated = [index for index, each in enumerate(inputs) if str(each) in TRUNCATED]
+    return Embeddings(np.stack(rows), counts, model, revision, truncated=truncated)
 
 
 def same(one: Embeddings, other: Embeddings) -> bool:
     """Whether two answers are equal, their vectors bit for bit."""
-    facts = [(each.token_counts, each.model, each.revision, each.vectors.shape) for each in (one, other)]
+    facts = [
+        (each.token_counts, each.truncated, each.model, each.revision, each.vectors.shape) for each in (one, other)
+    ]
     return facts[0] == facts[1] and one.vectors.tobytes() == other.vectors.tobytes()
 
 

@@ -61,6 +61,15 @@ async def test_cached_input_is_not_computed_again(make_cache: MakeCache, service
     assert second.embeddings.vectors.dtype == np.float32
 
 
+async def test_cached_input_that_was_truncated_still_says_so(make_cache: MakeCache, service: HashService) -> None:
+    cache = make_cache()
+    await cache.embed(["a", "f"])
+    for inputs, truncated in ((["f", "a", "g"], [0, 2]), (["g", "b", "f", "f"], [0, 2, 3]), (["f"], [0]), (["a"], [])):
+        answer = await cache.embed(inputs)
+        assert answer.hits > 0
+        assert answer.embeddings.truncated == truncated
+
+
 async def test_only_missing_inputs_are_computed_and_equal_ones_once(
     make_cache: MakeCache, service: HashService
 ) -> None:

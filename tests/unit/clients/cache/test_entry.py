@@ -74,7 +74,7 @@ def test_scopes_are_reused_and_bounded() -> None:
 
 entries = st.builds(
     Entry, st.binary(min_size=4, max_size=64).map(lambda raw: raw[: len(raw) // 4 * 4]), st.integers(0, 2**32 - 1),
-    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1), st.booleans(),
 )  # fmt: skip
 
 

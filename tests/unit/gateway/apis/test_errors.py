@@ -20,7 +20,14 @@ from gateway.http.exceptions import (
     malformed,
     unknown_route,
 )
-from torchless.contracts.errors import ErrorKind, ResourceType, TorchlessError, invalid_input, not_found
+from torchless.contracts.errors import (
+    ErrorKind,
+    ResourceType,
+    TorchlessError,
+    input_too_large,
+    invalid_input,
+    not_found,
+)
 
 FAMILIES = [OPENAI, TEI, COHERE, RERANK_DOCUMENTS, VLLM]
 OWN = [
@@ -49,7 +56,15 @@ def test_body_and_status_are_the_familys(family: ErrorFamily, error: TorchlessEr
 @pytest.mark.parametrize("kind", ErrorKind)
 def test_plain_families_follow_the_table(kind: ErrorKind) -> None:
     error = TorchlessError(kind, "why")
-    assert {family.status(error) for family in FAMILIES if family is not TEI} == {kind.policy.http_status}
+    status = 400 if kind is ErrorKind.INPUT_TOO_LARGE else kind.policy.http_status
+    assert {family.status(error) for family in FAMILIES if family is not TEI} == {status}
+
+
+def test_only_a_body_that_is_too_large_gets_413_except_at_text_embeddings_inference() -> None:
+    assert {family.status(body_too_large(32.0)) for family in FAMILIES} == {413}
+    too_many = orjson.loads(OPENAI.answer(input_too_large("input", "holds 3 inputs")).body)["error"]
+    assert (too_many["type"], too_many["param"]) == ("invalid_request_error", "input")
+    assert TEI.status(input_too_large("inputs", "holds 3 inputs")) == 413
 
 
 def test_text_embeddings_inferences_statuses() -> None:

@@ -126,7 +126,7 @@ class GenerateEmbeddingsRequest(google.protobuf.message.Message):
     """One vector for each input, or for each token."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The inputs as texts, each of at least one character. Exactly one of texts and token_ids is given."""
+        """The inputs as texts; one may be empty. Exactly one of texts and token_ids is given."""
 
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[torchless.contracts.types.v1.types_pb2.TokenIds]:
@@ -162,6 +162,7 @@ class GenerateEmbeddingsResponse(google.protobuf.message.Message):
     EMBEDDINGS_FIELD_NUMBER: builtins.int
     TOKEN_COUNTS_FIELD_NUMBER: builtins.int
     TIMINGS_FIELD_NUMBER: builtins.int
+    TRUNCATED_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Id of the model that answered."""
     revision: builtins.str
@@ -180,6 +181,10 @@ class GenerateEmbeddingsResponse(google.protobuf.message.Message):
     def timings(self) -> torchless.contracts.types.v1.types_pb2.Timings:
         """Where the time went."""
 
+    @property
+    def truncated(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Indices of the inputs that were truncated, ascending. Each is below the number of inputs."""
+
     def __init__(
         self,
         *,
@@ -188,9 +193,10 @@ class GenerateEmbeddingsResponse(google.protobuf.message.Message):
         embeddings: torchless.contracts.types.v1.types_pb2.Matrix | None = ...,
         token_counts: collections.abc.Iterable[builtins.int] | None = ...,
         timings: torchless.contracts.types.v1.types_pb2.Timings | None = ...,
+        truncated: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["embeddings", b"embeddings", "timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "model", b"model", "revision", b"revision", "timings", b"timings", "token_counts", b"token_counts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "model", b"model", "revision", b"revision", "timings", b"timings", "token_counts", b"token_counts", "truncated", b"truncated"]) -> None: ...
 
 Global___GenerateEmbeddingsResponse: typing_extensions.TypeAlias = GenerateEmbeddingsResponse
 
@@ -263,7 +269,7 @@ class CountTokensRequest(google.protobuf.message.Message):
     """As in GenerateEmbeddingsRequest."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Texts, each of at least one character."""
+        """Texts; one may be empty."""
 
     def __init__(
         self,
@@ -315,7 +321,7 @@ class TokenizeRequest(google.protobuf.message.Message):
     """Name of one of the model's prompts, prepended to each text; empty: none."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Texts, each of at least one character."""
+        """Texts; one may be empty."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from torchless.contracts.types.v1 import types_pb2 as torchless_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&torchless/reranking/v1/reranking.proto\x12\x16torchless.reranking.v1\x1a\x1etorchless/types/v1/types.proto\"/\n\x0bRerankQuery\x12\r\n\x05query\x18\x01 \x01(\t\x12\x11\n\tdocuments\x18\x02 \x03(\t\"\xeb\x01\n\x12RerankBatchRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x34\n\x07queries\x18\x02 \x03(\x0b\x32#.torchless.reranking.v1.RerankQuery\x12\x35\n\nscore_form\x18\x03 \x01(\x0e\x32!.torchless.reranking.v1.ScoreForm\x12\x1a\n\x12max_tokens_per_doc\x18\x04 \x01(\r\x12=\n\x0elong_documents\x18\x05 \x01(\x0e\x32%.torchless.reranking.v1.LongDocuments\"7\n\x0bQueryScores\x12\x0e\n\x06scores\x18\x01 \x01(\x0c\x12\x18\n\x0ctoken_counts\x18\x02 \x03(\rB\x02\x10\x01\"\x9a\x01\n\x13RerankBatchResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x34\n\x07queries\x18\x03 \x03(\x0b\x32#.torchless.reranking.v1.QueryScores\x12,\n\x07timings\x18\x04 \x01(\x0b\x32\x1b.torchless.types.v1.Timings\"\x13\n\x11ListModelsRequest\"C\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.torchless.reranking.v1.Model\"\x8f\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12/\n\x04kind\x18\x03 \x01(\x0e\x32!.torchless.reranking.v1.ModelKind\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x1a\n\x12max_tokens_per_doc\x18\x05 \x01(\r\x12=\n\x0elong_documents\x18\x06 \x01(\x0e\x32%.torchless.reranking.v1.LongDocuments\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x18\n\x10max_batch_tokens\x18\t \x01(\r\x12\x0f\n\x07\x63reated\x18\n \x01(\x03*P\n\tScoreForm\x12\x1a\n\x16SCORE_FORM_UNSPECIFIED\x10\x00\x12\x12\n\x0eSCORE_FORM_RAW\x10\x01\x12\x13\n\x0fSCORE_FORM_UNIT\x10\x02*\x9c\x01\n\rLongDocuments\x12\x1e\n\x1aLONG_DOCUMENTS_UNSPECIFIED\x10\x00\x12\x16\n\x12LONG_DOCUMENTS_CUT\x10\x01\x12\x1c\n\x18LONG_DOCUMENTS_CUT_START\x10\x02\x12\x1a\n\x16LONG_DOCUMENTS_WINDOWS\x10\x03\x12\x19\n\x15LONG_DOCUMENTS_REFUSE\x10\x04*f\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18MODEL_KIND_CROSS_ENCODER\x10\x01\x12\x1f\n\x1bMODEL_KIND_LATE_INTERACTION\x10\x02\x32\xdf\x01\n\x10RerankingService\x12\x66\n\x0bRerankBatch\x12*.torchless.reranking.v1.RerankBatchRequest\x1a+.torchless.reranking.v1.RerankBatchResponse\x12\x63\n\nListModels\x12).torchless.reranking.v1.ListModelsRequest\x1a*.torchless.reranking.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&torchless/reranking/v1/reranking.proto\x12\x16torchless.reranking.v1\x1a\x1etorchless/types/v1/types.proto\"/\n\x0bRerankQuery\x12\r\n\x05query\x18\x01 \x01(\t\x12\x11\n\tdocuments\x18\x02 \x03(\t\"\xeb\x01\n\x12RerankBatchRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x34\n\x07queries\x18\x02 \x03(\x0b\x32#.torchless.reranking.v1.RerankQuery\x12\x35\n\nscore_form\x18\x03 \x01(\x0e\x32!.torchless.reranking.v1.ScoreForm\x12\x1a\n\x12max_tokens_per_doc\x18\x04 \x01(\r\x12=\n\x0elong_documents\x18\x05 \x01(\x0e\x32%.torchless.reranking.v1.LongDocuments\"g\n\x0bQueryScores\x12\x0e\n\x06scores\x18\x01 \x01(\x0c\x12\x18\n\x0ctoken_counts\x18\x02 \x03(\rB\x02\x10\x01\x12\x15\n\ttruncated\x18\x03 \x03(\rB\x02\x10\x01\x12\x17\n\x0fquery_truncated\x18\x04 \x01(\x08\"\x9a\x01\n\x13RerankBatchResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x34\n\x07queries\x18\x03 \x03(\x0b\x32#.torchless.reranking.v1.QueryScores\x12,\n\x07timings\x18\x04 \x01(\x0b\x32\x1b.torchless.types.v1.Timings\"\x13\n\x11ListModelsRequest\"C\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.torchless.reranking.v1.Model\"\x8f\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12/\n\x04kind\x18\x03 \x01(\x0e\x32!.torchless.reranking.v1.ModelKind\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x1a\n\x12max_tokens_per_doc\x18\x05 \x01(\r\x12=\n\x0elong_documents\x18\x06 \x01(\x0e\x32%.torchless.reranking.v1.LongDocuments\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x18\n\x10max_batch_tokens\x18\t \x01(\r\x12\x0f\n\x07\x63reated\x18\n \x01(\x03*P\n\tScoreForm\x12\x1a\n\x16SCORE_FORM_UNSPECIFIED\x10\x00\x12\x12\n\x0eSCORE_FORM_RAW\x10\x01\x12\x13\n\x0fSCORE_FORM_UNIT\x10\x02*\x9c\x01\n\rLongDocuments\x12\x1e\n\x1aLONG_DOCUMENTS_UNSPECIFIED\x10\x00\x12\x16\n\x12LONG_DOCUMENTS_CUT\x10\x01\x12\x1c\n\x18LONG_DOCUMENTS_CUT_START\x10\x02\x12\x1a\n\x16LONG_DOCUMENTS_WINDOWS\x10\x03\x12\x19\n\x15LONG_DOCUMENTS_REFUSE\x10\x04*f\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18MODEL_KIND_CROSS_ENCODER\x10\x01\x12\x1f\n\x1bMODEL_KIND_LATE_INTERACTION\x10\x02\x32\xdf\x01\n\x10RerankingService\x12\x66\n\x0bRerankBatch\x12*.torchless.reranking.v1.RerankBatchRequest\x1a+.torchless.reranking.v1.RerankBatchResponse\x12\x63\n\nListModels\x12).torchless.reranking.v1.ListModelsRequest\x1a*.torchless.reranking.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,26 +34,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_QUERYSCORES'].fields_by_name['token_counts']._loaded_options = None
   _globals['_QUERYSCORES'].fields_by_name['token_counts']._serialized_options = b'\020\001'
-  _globals['_SCOREFORM']._serialized_start=963
-  _globals['_SCOREFORM']._serialized_end=1043
-  _globals['_LONGDOCUMENTS']._serialized_start=1046
-  _globals['_LONGDOCUMENTS']._serialized_end=1202
-  _globals['_MODELKIND']._serialized_start=1204
-  _globals['_MODELKIND']._serialized_end=1306
+  _globals['_QUERYSCORES'].fields_by_name['truncated']._loaded_options = None
+  _globals['_QUERYSCORES'].fields_by_name['truncated']._serialized_options = b'\020\001'
+  _globals['_SCOREFORM']._serialized_start=1011
+  _globals['_SCOREFORM']._serialized_end=1091
+  _globals['_LONGDOCUMENTS']._serialized_start=1094
+  _globals['_LONGDOCUMENTS']._serialized_end=1250
+  _globals['_MODELKIND']._serialized_start=1252
+  _globals['_MODELKIND']._serialized_end=1354
   _globals['_RERANKQUERY']._serialized_start=98
   _globals['_RERANKQUERY']._serialized_end=145
   _globals['_RERANKBATCHREQUEST']._serialized_start=148
   _globals['_RERANKBATCHREQUEST']._serialized_end=383
   _globals['_QUERYSCORES']._serialized_start=385
-  _globals['_QUERYSCORES']._serialized_end=440
-  _globals['_RERANKBATCHRESPONSE']._serialized_start=443
-  _globals['_RERANKBATCHRESPONSE']._serialized_end=597
-  _globals['_LISTMODELSREQUEST']._serialized_start=599
-  _globals['_LISTMODELSREQUEST']._serialized_end=618
-  _globals['_LISTMODELSRESPONSE']._serialized_start=620
-  _globals['_LISTMODELSRESPONSE']._serialized_end=687
-  _globals['_MODEL']._serialized_start=690
-  _globals['_MODEL']._serialized_end=961
-  _globals['_RERANKINGSERVICE']._serialized_start=1309
-  _globals['_RERANKINGSERVICE']._serialized_end=1532
+  _globals['_QUERYSCORES']._serialized_end=488
+  _globals['_RERANKBATCHRESPONSE']._serialized_start=491
+  _globals['_RERANKBATCHRESPONSE']._serialized_end=645
+  _globals['_LISTMODELSREQUEST']._serialized_start=647
+  _globals['_LISTMODELSREQUEST']._serialized_end=666
+  _globals['_LISTMODELSRESPONSE']._serialized_start=668
+  _globals['_LISTMODELSRESPONSE']._serialized_end=735
+  _globals['_MODEL']._serialized_start=738
+  _globals['_MODEL']._serialized_end=1009
+  _globals['_RERANKINGSERVICE']._serialized_start=1357
+  _globals['_RERANKINGSERVICE']._serialized_end=1580
 # @@protoc_insertion_point(module_scope)

@@ -116,7 +116,7 @@ class RerankQuery(google.protobuf.message.Message):
     """The query, at least one character."""
     @property
     def documents(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The documents, at least one, each of at least one character."""
+        """The documents, at least one; one may be empty."""
 
     def __init__(
         self,
@@ -172,23 +172,33 @@ class QueryScores(google.protobuf.message.Message):
 
     SCORES_FIELD_NUMBER: builtins.int
     TOKEN_COUNTS_FIELD_NUMBER: builtins.int
+    TRUNCATED_FIELD_NUMBER: builtins.int
+    QUERY_TRUNCATED_FIELD_NUMBER: builtins.int
     scores: builtins.bytes
     """One IEEE 754 binary32 value for each document, little-endian, in the order of the documents: 4 * documents bytes.
     All are finite.
     """
+    query_truncated: builtins.bool
+    """Whether tokens of the query were dropped, for at least one document."""
     @property
     def token_counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Tokens that the model read for each document, with the query and special tokens, once for each window; without the
         tokens that were dropped.
         """
 
+    @property
+    def truncated(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Indices of the documents of which tokens were dropped, ascending. Each is below the number of documents."""
+
     def __init__(
         self,
         *,
         scores: builtins.bytes = ...,
         token_counts: collections.abc.Iterable[builtins.int] | None = ...,
+        truncated: collections.abc.Iterable[builtins.int] | None = ...,
+        query_truncated: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["scores", b"scores", "token_counts", b"token_counts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["query_truncated", b"query_truncated", "scores", b"scores", "token_counts", b"token_counts", "truncated", b"truncated"]) -> None: ...
 
 Global___QueryScores: typing_extensions.TypeAlias = QueryScores
 

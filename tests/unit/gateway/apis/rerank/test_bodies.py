@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.apis.rerank.bodies import options_of, texts_of
 from gateway.apis.rerank.schemas import RerankRequest
 from gateway.http.exceptions import MalformedRequestError
+from gateway.settings import LimitSettings
 from torchless.clients.reranking import LongDocuments, RerankOptions, ScoreForm
 
 texts = st.text(st.characters(codec="utf-8"))
@@ -61,4 +62,11 @@ def test_objects_without_a_text(document: dict[str, Any], rank_fields: list[str]
     ],
 )
 def test_options(fields: dict[str, Any], expected: RerankOptions) -> None:
-    assert options_of(body_of(["d"], **fields)) == expected
+    assert options_of(body_of(["d"], **fields), LimitSettings()) == expected
+
+
+def test_long_documents_are_refused_where_the_gateway_does_not_truncate() -> None:
+    limits = LimitSettings(truncate=False)
+    assert options_of(body_of(["d"]), limits).long_documents is LongDocuments.REFUSE
+    asked = options_of(body_of(["d"], truncate_prompt_tokens=-1), limits)
+    assert asked.long_documents is LongDocuments.CUT
