@@ -1,4 +1,4 @@
-"""Ties a process to its parent."""
+"""Ties a process to its parent, and says with which status a process exits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import signal
 
 logger = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+EXIT_CONFIGURATION = 78
+"""Exit status of a service that cannot start until its settings or its machine change (EX_CONFIG of sysexits.h)."""
+EXIT_TEMPORARY = 75
+"""Exit status of a service that may start when it is started again (EX_TEMPFAIL of sysexits.h)."""
 
 
 def leave_with_parent() -> None:

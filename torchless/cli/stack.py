@@ -7,83 +7,24 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from torchless.cli.errors import StackError
-from torchless.cli.log_tail import LogFollower, last_error, log_tail, text_of
+from torchless.cli.events import Died, Event, GivenUp, Ready, Slow, StartFailed, WorkerEnded, logged, reason_in
+from torchless.cli.log_tail import LogFollower, last_error, log_tail
 from torchless.cli.orphans import kill_orphans
 from torchless.cli.ports import check_ports
 from torchless.cli.services import Service
 from torchless.cli.state import StackState, StateLock, read_state
 from torchless.cli.supervisord import Process, State, Supervisord
-from torchless.workers import WORKER_ENDED
+from torchless.process import EXIT_CONFIGURATION
 
 POLL_S = 0.5
 """Interval between polls of supervisord, in seconds."""
 READY_POLL_S = 0.5
 """Interval between readiness checks of a service, in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A service became ready."""
-
-    service: Service
-    """The service."""
-    after_s: float
-    """Seconds since the stack started, or since the service last died."""
-
-
-@dataclass(frozen=True, slots=True)
-class Died:
-    """The process of a service ended by itself; supervisord restarts it."""
-
-    service: Service
-    """The service."""
-    how: str
-    """How it ended, in supervisord's words, for example `exit status 1` or `terminated by SIGKILL`."""
-    log_tail: str
-    """The last lines of its log."""
-    was_ready: bool
-    """Whether it was ready before."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerEnded:
-    """A worker below the process of a service ended by itself; BentoML starts another one."""
-
-    service: Service
-    """The service."""
-    how: str
-    """How it ended, in one line."""
-    was_ready: bool
-    """Whether the service was ready before."""
-
-
-@dataclass(frozen=True, slots=True)
-class GivenUp:
-    """A service died too often or cannot start; supervisord does not restart it."""
-
-    service: Service
-    """The service."""
-    reason: str
-    """Why it could not start; empty if it started and died."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slow:
-    """A service takes longer than usual to become ready; BentoML's supervisor may be restarting its worker."""
-
-    service: Service
-    """The service."""
-    log_tail: str
-    """The last lines of its log."""
-
-
-Event = Ready | Died | WorkerEnded | GivenUp | Slow
 
 
 class Stack:
@@ -121,6 +62,7 @@ class Stack:
         self._logs = logs.resolve() if logs is not None else self._folder / "logs"
         self._lock: StateLock | None = None
         self._started: set[str] = set()
+        self._given_up: set[str] = set()
         self._seen: dict[str, Process] = {}
         self._waiting: dict[str, float] = {}
         self._events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
@@ -192,11 +134,13 @@ class Stack:
         """Yields events until every service is ready.
 
         Raises:
-            StackError: A service ended before it was ready, or cannot be started; the message says why in one line.
+            StackError: A service cannot start; the message says why in one line.
         """
         async with contextlib.aclosing(self.events()) as events:
             async for event in events:
-                self._raise_if_hopeless(event)
+                if isinstance(event, StartFailed):
+                    name = event.service.name
+                    raise StackError(f"{name} does not start: {event.reason}\nits log: {self.log(name)}")
                 yield event
                 if not self._waiting:
                     return
@@ -214,17 +158,6 @@ class Stack:
             kill_orphans(self._marker)
             if self._lock is not None:
                 self._lock.release()
-
-    def _raise_if_hopeless(self, event: Event) -> None:
-        name = event.service.name
-        if isinstance(event, Died | WorkerEnded) and not event.was_ready:
-            # A killed process had no time to say why; the reason of another one is in the log.
-            reason = event.how if "SIG" in event.how else last_error(self.log(name)) or event.how
-        elif isinstance(event, GivenUp):
-            reason = event.reason or "it died too often"
-        else:
-            return
-        raise StackError(f"{name} does not start: {reason}\nits log: {self.log(name)}")
 
     def _take_lock(self) -> None:
         """Locks the folder, and kills the orphans of an earlier stack."""
@@ -251,29 +184,49 @@ class Stack:
                 if process.stopped_at != (before.stopped_at if before else 0):
                     await self._on_death(process)
                 if process.state is State.FATAL and (before is None or before.state is not State.FATAL):
-                    self._events.put_nowait(GivenUp(self._services[process.name], process.spawn_error))
+                    await self._give_up(process.name, self._why_fatal(process))
             await asyncio.sleep(POLL_S)
         raise StackError(f"supervisord ended unexpectedly; see supervisord.log in {self._folder}")
 
     async def _on_death(self, process: Process) -> None:
-        how = self._supervisord.how_it_ended(process.name)
-        tail, was_ready = log_tail(self.log(process.name)), process.name in self._started
-        self._events.put_nowait(Died(self._services[process.name], how, tail, was_ready))
-        self._waiting[process.name] = time.monotonic()
+        name, log = process.name, self.log(process.name)
+        if name in self._given_up:
+            return
+        how = self._supervisord.how_it_ended(name)
+        # A killed process had no time to say why; the reason of another one is in its log.
+        reason = how if "SIGKILL" in how else reason_in(last_error(log)) or how
+        self._waiting[name] = time.monotonic()
+        if how == f"exit status {EXIT_CONFIGURATION}":
+            await self._give_up(name, reason)
+        elif name in self._started:
+            self._events.put_nowait(Died(self._services[name], how, log_tail(log)))
+        else:
+            self._events.put_nowait(StartFailed(self._services[name], reason))
         # Orphaned workers would hold the port; the workers of the new process are below supervisord.
-        marker, alive = f"{self._marker}/{process.name}", self._supervisord.pid
+        marker, alive = f"{self._marker}/{name}", self._supervisord.pid
         await asyncio.to_thread(kill_orphans, marker, except_below=alive)
 
+    def _why_fatal(self, process: Process) -> str:
+        said = reason_in(last_error(self.log(process.name)))
+        return f"it ended too often: {said}" if said else process.spawn_error
+
+    async def _give_up(self, name: str, reason: str) -> None:
+        self._given_up.add(name)
+        kind = GivenUp if name in self._started else StartFailed
+        self._events.put_nowait(kind(self._services[name], reason))
+        await asyncio.to_thread(self._supervisord.give_up, name)
+
     async def _watch_logs(self) -> None:
-        """Reports workers that ended: only their parent, BentoML's supervisor, sees that, and it logs it."""
+        """Reports what services write to their logs and show nowhere else."""
         followers = {name: LogFollower(self.log(name)) for name in self._services}
         while True:
             for name, follower in followers.items():
                 for line in await asyncio.to_thread(follower.lines):
-                    _, ended, how = text_of(line).partition(f"{WORKER_ENDED}: ")
-                    if ended:
+                    event = logged(line, self._services[name], was_ready=name in self._started)
+                    if isinstance(event, WorkerEnded):
                         self._waiting[name] = time.monotonic()
-                        self._events.put_nowait(WorkerEnded(self._services[name], how, name in self._started))
+                    if event is not None:
+                        self._events.put_nowait(event)
             await asyncio.sleep(POLL_S)
 
     async def _watch_readiness(self, service: Service) -> None:

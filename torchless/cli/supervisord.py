@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import xmlrpc.client
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from http.client import HTTPException
@@ -27,6 +27,7 @@ from torchless.cli.services import Service
 STEADY_AFTER_S = 5
 """A service that runs this long, in seconds, counts as started, and its restarts are counted from zero again."""
 _SOCKET = "supervisor.sock"
+_UNANSWERED = (OSError, HTTPException, xmlrpc.client.Error)
 
 
 class State(StrEnum):
@@ -120,14 +121,10 @@ class Supervisord:
 
     def processes(self) -> list[Process]:
         """The process of every service; empty if supervisord does not answer."""
-        from supervisor.xmlrpc import SupervisorTransport
-
-        transport = SupervisorTransport(None, None, f"unix://{self._socket_folder}/{_SOCKET}")
-        proxy = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
-        with contextlib.closing(transport):
+        with self._proxy() as supervisor:
             try:
-                answer = cast(list[dict[str, Any]], proxy.supervisor.getAllProcessInfo())
-            except (OSError, HTTPException, xmlrpc.client.Error):
+                answer = cast(list[dict[str, Any]], supervisor.getAllProcessInfo())
+            except _UNANSWERED:
                 return []  # it is starting or stopping
         return [Process(i["name"], State(i["statename"]), i["pid"], i["stop"], i["spawnerr"]) for i in answer]
 
@@ -135,6 +132,11 @@ class Supervisord:
         """How the last process of a service ended, from the log: the API does not tell it of one that died early."""
         endings = re.findall(rf"exited: {re.escape(name)} \((.+?);", self._own_log.read_text(errors="replace"))
         return endings[-1] if endings else "for an unknown reason"
+
+    def give_up(self, name: str) -> None:
+        """Ends the process of a service and does not restart it."""
+        with self._proxy() as supervisor, contextlib.suppress(*_UNANSWERED):
+            supervisor.stopProcess(name, False)
 
     @property
     def pid(self) -> int | None:
@@ -145,6 +147,14 @@ class Supervisord:
     def alive(self) -> bool:
         """Whether supervisord runs."""
         return self._child is not None and self._child.poll() is None
+
+    @contextlib.contextmanager
+    def _proxy(self) -> Iterator[Any]:
+        from supervisor.xmlrpc import SupervisorTransport
+
+        transport = SupervisorTransport(None, None, f"unix://{self._socket_folder}/{_SOCKET}")
+        with contextlib.closing(transport):
+            yield xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
 
     def _spawn(self, log: Path) -> subprocess.Popen[bytes]:
         configuration = str(self._folder / "supervisord.conf")

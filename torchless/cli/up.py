@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from torchless.cli.events import Died, Event, GivenUp, Ready, Retries, StartFailed, WorkerEnded
 from torchless.cli.services import Service
-from torchless.cli.stack import Died, Event, GivenUp, Ready, Stack, WorkerEnded
+from torchless.cli.stack import Stack
 from torchless.settings.problems import shown
 
 PROGRESS_S = 5.0
@@ -93,8 +94,11 @@ def show(event: Event, console: Console) -> None:
     if isinstance(event, Ready):
         _say(console, f"[green]{name}[/] is ready after {event.after_s:.1f} s")
     elif isinstance(event, GivenUp):
-        reason = escape(event.reason) or "it died too often"
-        _say(console, f"[bold red]{name}[/] is not restarted: {reason}; the other services keep running")
+        _say(console, f"[bold red]{name}[/] is not restarted: {escape(event.reason)}; the other services keep running")
+    elif isinstance(event, Retries):
+        _say(console, f"[yellow]{name}[/]: {escape(event.reason)}")
+    elif isinstance(event, StartFailed):
+        _say(console, f"[bold red]{name}[/] does not start: {escape(event.reason)}")
     elif isinstance(event, WorkerEnded):
         _say(console, f"[bold red]{name}[/]: a worker ended: {escape(event.how)}; a new one starts")
     else:

@@ -138,6 +138,36 @@ def test_up_stops_waiting_when_a_service_ends_before_it_is_ready(state: Path) ->
     assert "died" not in "".join(others)
 
 
+def test_up_stops_waiting_when_a_service_says_that_it_cannot_start(state: Path) -> None:
+    up = Up(state, f"one={free_port()},--hopeless")
+
+    assert "one does not start: no GPU\n" in up.all()
+    assert up.process.wait(WAIT_S) == 1
+
+
+def test_up_says_what_a_service_waits_for_that_tries_again(state: Path) -> None:
+    up = Up(state, f"one={free_port()},--retries")
+    up.until("one: ")
+    assert up.printed[-1].endswith("no hub; the next attempt is in 4 s")
+    up.until("the stack is up")
+
+    assert up.stop() == 0
+
+
+def test_a_service_that_only_a_change_helps_is_not_restarted(state: Path) -> None:
+    port, other = free_ports(2)
+    up = Up(state, f"one={port}", f"two={other}")
+    up.until("the stack is up")
+    unharmed = up.service(other)
+    up.service(port).send_signal(signal.SIGUSR1)
+    up.until("one is not restarted: ")
+    wait_until(lambda: not any(str(port) in process.cmdline() for process in up.family()), within_s=WAIT_S)
+
+    assert unharmed.is_running()
+    assert up.stop() == 0
+    assert "died" not in up.all()
+
+
 def test_a_worker_that_ends_is_reported_with_its_reason_until_the_service_is_ready_again(state: Path) -> None:
     port = free_port()
     up = Up(state, f"one={port}")
