@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from torchless.cli.log_tail import text_of
+from torchless.cli.log_lines import text_of
 from torchless.cli.services import Service
 from torchless.workers import WORKER_ENDED
 

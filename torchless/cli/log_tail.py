@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from pathlib import Path
+
+from torchless.cli.log_lines import error_in
 
 _READ_BYTES = 64 * 1024
 _MOST_BYTES = 1024 * 1024
 """Most bytes that a follower reads at a time."""
-_ERROR = re.compile(r"\b(?:ERROR|CRITICAL)\b\]?(?: \[[^\]]+\]| [\w.]+:)? (?P<message>.+)")
-"""A line with an error, in our format and in BentoML's: `... ERROR name: text`, `... [ERROR] [cli] text`."""
-_EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception|Exit|Interrupt)\b.*")
-"""The last line of a traceback."""
 
 
 def log_tail(log: Path, lines: int = 15) -> str:
@@ -27,32 +23,8 @@ def last_error(log: Path) -> str:
     Lines are plain text, or JSON objects with a level.
     """
     lines = [line for line in _end(log) if line.strip()]
-    errors = filter(None, map(_error_in, reversed(lines)))
+    errors = filter(None, map(error_in, reversed(lines)))
     return next(errors, lines[-1].strip() if lines else "")
-
-
-def text_of(line: str) -> str:
-    """The text of a line of a log: of a JSON object its message, otherwise the line itself."""
-    return _parsed(line)[1] or line
-
-
-def _error_in(line: str) -> str:
-    """The text of a line, if the line is an error; empty otherwise."""
-    level, text = _parsed(line)
-    if text:
-        return text if level in ("error", "critical") else ""
-    if found := _ERROR.search(line):
-        return found["message"].strip()
-    return line.strip() if _EXCEPTION.match(line) else ""
-
-
-def _parsed(line: str) -> tuple[str, str]:
-    """Level and message of a line that is a JSON object; empty for others."""
-    try:
-        entry = json.loads(line) if line.startswith("{") else {}
-    except ValueError:
-        entry = {}
-    return str(entry.get("level", "")).lower(), str(entry.get("event") or entry.get("message") or "")
 
 
 class LogFollower:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from torchless.cli.log_lines import readable
 from torchless.cli.log_tail import LogFollower, log_tail
 
 POLL_S = 0.2
@@ -19,6 +20,8 @@ _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 
 def print_logs(logs: Mapping[str, Path], console: Console, *, lines: int, follow: bool) -> None:
     """Prints the last lines of each log; with `follow` also what is added, until it is interrupted.
+
+    On a terminal, JSON lines are printed as text.
 
     Args:
         logs: The log files, by the service's name. With several, each line begins with the name.
@@ -44,4 +47,5 @@ def print_logs(logs: Mapping[str, Path], console: Console, *, lines: int, follow
 
 def _print(console: Console, prefix: str, lines: Sequence[str]) -> None:
     for line in lines:
-        console.print(f"{prefix}{escape(line)}", highlight=False, soft_wrap=True)
+        for part in (readable(line) if console.is_terminal else line).splitlines():
+            console.print(f"{prefix}{escape(part)}", highlight=False, soft_wrap=True)

@@ -59,7 +59,12 @@ def _holder(number: int) -> str:
     except psutil.Error:  # some systems show them to root only
         return ""
     for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == number and connection.pid:
+        if (
+            connection.status == psutil.CONN_LISTEN
+            and connection.pid
+            and connection.laddr
+            and connection.laddr.port == number
+        ):
             try:
                 return f"process {connection.pid}, {psutil.Process(connection.pid).name()}, listens on it"
             except psutil.Error:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from torchless.cli.events import Died, Event, GivenUp, Ready, Retries, StartFailed, WorkerEnded
+from torchless.cli.log_lines import readable
 from torchless.cli.services import Service
 from torchless.cli.stack import Stack
 from torchless.settings.problems import shown
@@ -105,7 +106,7 @@ def show(event: Event, console: Console) -> None:
         problem = f"died ({escape(event.how)}) and restarts" if isinstance(event, Died) else "is slow to become ready"
         _say(console, f"[bold red]{name}[/] {problem}; the end of its log:")
         for line in event.log_tail.splitlines() or ["(empty)"]:
-            _say(console, f"  [dim]{escape(line)}[/]")
+            _say(console, f"  [dim]{escape(readable(line))}[/]")
 
 
 def _say(console: Console, text: str) -> None:
