@@ -7,16 +7,20 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from gateway.apis.families import FAMILIES, family_of
 from gateway.apis.operation.routes import METRICS, PAGES
 from gateway.apis.operation.routes import routes as operation_routes
-from gateway.http.exceptions import GatewayDefectError, MethodNotAllowedError, unknown_route
+from gateway.http.cross_origin import CrossOriginMiddleware
+from gateway.http.exceptions import GatewayDefectError, method_not_allowed, unknown_route
 from gateway.http.identity import IdentityMiddleware
 from gateway.http.middleware import RequestMiddleware
 from gateway.http.openapi import OpenAPI
+from gateway.http.web_pages import WebPageMiddleware
 from gateway.services import Services
 from torchless import __version__
+from torchless.contracts.errors import TorchlessError
 
 _DESCRIPTION = (
     "Embeddings and reranking over the HTTP APIs of OpenAI, text-embeddings-inference, Cohere, Jina, vLLM and infinity;"
@@ -30,6 +34,8 @@ def compose(services: Services) -> Starlette:
         routes=[*(route for family in FAMILIES for route in family.routes), *PAGES],
         middleware=[
             Middleware(RequestMiddleware, metrics=services.metrics, draining=services.draining, routine=_routine()),
+            Middleware(CrossOriginMiddleware),
+            Middleware(WebPageMiddleware, answer=_answer_error),
             Middleware(IdentityMiddleware),
         ],
         exception_handlers={HTTPException: _answer_without_route, Exception: _answer_defect},
@@ -56,11 +62,25 @@ async def close(app: Starlette) -> None:
 
 async def _answer_without_route(request: Request, error: Exception) -> Response:
     """No route has this path, or none with this method."""
-    path = request.url.path
-    headers = dict(getattr(error, "headers", None) or {})
-    wrong_method = getattr(error, "status_code", 404) == 405
-    return family_of(path).answer(MethodNotAllowedError() if wrong_method else unknown_route(path), headers)
+    path: str = request.scope["path"]
+    allowed = _methods(request)
+    if not allowed:
+        return _answer_error(path, unknown_route(path))
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers={"allow": allowed})
+    return _answer_error(path, method_not_allowed(allowed))
+
+
+def _methods(request: Request) -> str:
+    """The methods of all routes that have the request's path, as in `Allow`; empty: no route has it."""
+    routes = [each for each in request.app.router.routes if each.matches(request.scope)[0] is not Match.NONE]
+    methods = {method for each in routes for method in each.methods or ()}
+    return ", ".join(sorted({*methods, "OPTIONS"})) if routes else ""
 
 
 async def _answer_defect(request: Request, error: Exception) -> Response:
-    return family_of(request.url.path).answer(GatewayDefectError())
+    return _answer_error(request.scope["path"], GatewayDefectError())
+
+
+def _answer_error(path: str, error: TorchlessError) -> Response:
+    return family_of(path).answer(error)

@@ -22,12 +22,13 @@ from starlette.types import Receive, Scope, Send
 from gateway.capabilities.request import RequestContext
 from gateway.http.bodies import BoundedBody
 from gateway.http.closing_response import ClosingResponse
+from gateway.http.content_coding import decoded
 from gateway.http.disconnect import cancelled_by_disconnect
 from gateway.http.error_family import ErrorFamily
 from gateway.http.exceptions import GatewayDefectError, UnreadBodyError
 from gateway.http.headers import request_context, write_provenance_headers
-from gateway.http.identity import require_scope
-from gateway.http.json_body import Body, BodyVariant, ParsedBody, by_field, single
+from gateway.http.identity import Principal, require_scope
+from gateway.http.json_body import Body, BodyVariant, ParsedBody, by_field, require_json, single
 from gateway.http.openapi import Operation
 from gateway.services import Services
 from gateway.settings import AccessScope, GatewaySettings
@@ -47,6 +48,8 @@ class Call:
     """Parts of the path that the route names."""
     query: Mapping[str, str]
     """Query parameters; of a name that occurs twice, the last value."""
+    principal: Principal | None
+    """The caller; None: it sent no valid credentials, on a route that is open to everyone."""
     user_agent: str
     """The client's User-Agent header; empty: none."""
 
@@ -175,11 +178,12 @@ class Routes:
         answer: Any,
         statuses: Sequence[int] = (),
         also_answered_with: Sequence[int] = (),
-        head: bool = False,
         query: type[BaseModel] | None = None,
         method: str = "GET",
     ) -> Callable[[H], H]:
         """Registers a handler for GET requests. Its docstring describes the route.
+
+        HEAD gets the same status and headers; uvicorn leaves the body out.
 
         Args:
             paths: The paths, the canonical one first.
@@ -189,7 +193,6 @@ class Routes:
             answer: The answer's type, for the OpenAPI document.
             statuses: Statuses of errors, besides 401, 403, 500 and that of a malformed header.
             also_answered_with: Statuses besides 200 that the answer may have.
-            head: Whether HEAD gets the same status and headers; uvicorn leaves the body out.
             query: The query parameters, for the OpenAPI document.
             method: The method.
         """
@@ -202,7 +205,7 @@ class Routes:
             answers |= {status: [answer] for status in (200, *also_answered_with)}
             for path in paths:
                 operation = self._operation(method, path, handler, rules, answers=answers, query=query)
-                self._add(operation, rules, partial(_run_without_body, handler=handler), head=head)
+                self._add(operation, rules, partial(_run_without_body, handler=handler))
             return handler
 
         return register
@@ -244,11 +247,9 @@ class Routes:
             answers = {**answers, **dict.fromkeys((401, 403), answers.get(401, [rules.family.schema]))}
         return Operation(method, path, about, rules.family.name, rules.scope, dict(sorted(answers.items())), query)
 
-    def _add(self, operation: Operation, rules: _Rules, work: _Work, *, head: bool = False) -> None:
-        route = Route(operation.path, _Endpoint(rules, work), methods=[operation.method], name=operation.id)
-        if not head and route.methods is not None:
-            route.methods.discard("HEAD")  # Starlette adds it to every GET
-        self.routes.append(route)
+    def _add(self, operation: Operation, rules: _Rules, work: _Work) -> None:
+        endpoint = _Endpoint(rules, work)
+        self.routes.append(Route(operation.path, endpoint, methods=[operation.method], name=operation.id))
         self.operations.append(operation)
 
 
@@ -274,8 +275,8 @@ class _Endpoint:
         settings = services.settings
         context = request_context(request.scope, settings.limits, rules.deadline(settings), principal.tenant)
         request.state.context = context
-        agent = request.headers.get("user-agent", "")
-        call = Call(services, context, request.path_params, request.query_params, agent)
+        caller, agent = request.scope["state"].get("principal"), request.headers.get("user-agent", "")
+        call = Call(services, context, request.path_params, request.query_params, caller, agent)
         with nullcontext() if rules.bulkhead is None else services.admission.slot(rules.bulkhead):
             return await self._work(request, call, rules)
 
@@ -308,7 +309,8 @@ async def _run_with_body(
     request: Request, call: Call, rules: _Rules, *, parse: Callable[[bytes], ParsedBody]
 ) -> Response:
     assert rules.bulkhead is not None  # noqa: S101  # every POST route has one
-    limits = call.services.body_limit
+    require_json(request.headers)
+    request, limits = decoded(request), call.services.body_limit
     with limits.body(request, rules.bulkhead, deadline=call.context.deadline) as body:
         parsed = parse(await body.read_all())
 
@@ -324,7 +326,7 @@ async def _run_with_stream(
     request: Request, call: Call, rules: _Rules, *, handler: StreamHandler, body_mib: Limit
 ) -> Response:
     assert rules.bulkhead is not None  # noqa: S101  # every POST route has one
-    limits, mib = call.services.body_limit, body_mib(call.services.settings)
+    request, limits, mib = decoded(request), call.services.body_limit, body_mib(call.services.settings)
     with limits.body(request, rules.bulkhead, deadline=call.context.deadline, mib=mib) as body:
         work = _with_provenance(request, call, handler(body, call))
         answer = await _handle_errors(request, rules.family, lambda: cancelled_by_disconnect(body.next_message, work))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -209,6 +210,26 @@ class AuthSettings(SettingsGroup):
         return given
 
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\\s]+")
+
+
+class CORSSettings(SettingsGroup):
+    """Web pages that may use the gateway from a browser."""
+
+    allow_origins: tuple[str, ...] = ()
+    """Origins of these pages, such as `https://app.example.com` or `http://localhost:5173`; `*`: every page, which
+    without API keys lets every page that someone visits use the gateway. Empty: no page of another origin."""
+
+    @field_validator("allow_origins")
+    @classmethod
+    def _are_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for each in given:
+            if each != "*" and not _ORIGIN.fullmatch(each):
+                raise ValueError(f"{each}: must be * or scheme://host[:port], in lower case and without a path")
+        return given
+
+
 class HealthSettings(SettingsGroup):
     """Readiness checks."""
 
@@ -239,6 +260,13 @@ class GatewaySettings(ProgramSettings):
     """How the GPU service is called."""
     auth: AuthSettings = AuthSettings()
     """Authentication."""
+    cors: CORSSettings = CORSSettings()
+    """Web pages that may use the gateway."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names under which the gateway may be called, without ports; `*`: every name. IP addresses, `localhost`, this
+    machine's name, and names that end in `.localhost` or `.internal` may always be used. Empty: every name, except that
+    a gateway without API keys accepts only those over a loopback address: otherwise a web page could use it by DNS
+    rebinding. A proxy on the same machine may need its name here."""
     limits: LimitSettings = LimitSettings()
     """Limits of requests."""
     models: ModelSettings = ModelSettings()
@@ -257,6 +285,14 @@ class GatewaySettings(ProgramSettings):
     """Readiness checks."""
     reload: ReloadSettings = ReloadSettings()
     """Changes while the gateway runs."""
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_host_names(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for each in given:
+            if each != "*" and not _HOST_NAME.fullmatch(each):
+                raise ValueError(f"{each}: must be * or a host name without a port, such as gateway.example.com")
+        return tuple(each.lower() for each in given)
 
     @field_validator("*", mode="before")
     @classmethod

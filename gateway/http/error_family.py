@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from gateway.http.exceptions import MalformedRequestError, MethodNotAllowedError, UnreadBodyError
+from gateway.http.exceptions import HTTPError, MalformedRequestError, UnreadBodyError
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 
@@ -35,10 +35,10 @@ class ErrorFamily:
         """The HTTP status of a request that cannot be parsed."""
         return self.status(MalformedRequestError(()))
 
-    def answer(self, error: TorchlessError, headers: Mapping[str, str] | None = None) -> Response:
+    def answer(self, error: TorchlessError) -> Response:
         """The response for `error`; 429 and 503 have Retry-After in whole seconds, 401 has WWW-Authenticate."""
         status = self.status(error)
-        sent = dict(headers or {})
+        sent = dict(error.headers) if isinstance(error, HTTPError) else {}
         if status in {429, 503}:
             sent["retry-after"] = str(max(1, math.ceil(error.retry_after_s or 1)))
         if status == 401:
@@ -48,8 +48,8 @@ class ErrorFamily:
 
 
 def plain_status(error: TorchlessError) -> int:
-    """The HTTP status of the error's kind; 405 for a method that the route does not answer."""
-    return 405 if isinstance(error, MethodNotAllowedError) else error.kind.policy.http_status
+    """The HTTP status of the error's kind, or of an `HTTPError`."""
+    return error.status if isinstance(error, HTTPError) else error.kind.policy.http_status
 
 
 def bad_request_status(error: TorchlessError) -> int:
@@ -61,5 +61,5 @@ def bad_request_status(error: TorchlessError) -> int:
     return 400 if is_input else plain_status(error)
 
 
-PLAIN_STATUSES = (400, 404, 413, 429, 500, 503, 504)
+PLAIN_STATUSES = (400, 404, 413, 415, 429, 500, 503, 504)
 """All that these two give for routes that embed or rerank, without those of authentication."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from torchless.contracts.errors import ErrorKind, FieldViolation, Resource, ResourceType, TorchlessError, describe
 from torchless.contracts.field_path import FieldPath
 
@@ -42,13 +44,48 @@ def malformed(path: FieldPath | str, description: str) -> MalformedRequestError:
     return MalformedRequestError((FieldViolation((path,) if isinstance(path, str) else path, description),))
 
 
-class MethodNotAllowedError(TorchlessError):
-    """The route exists, but not for this method."""
+class UndecodableBodyError(MalformedRequestError, UnreadBodyError):
+    """The body does not decode as its Content-Encoding says."""
 
     def __init__(self) -> None:
-        super().__init__(
-            ErrorKind.INVALID_INPUT, "this route does not support this method; the Allow header lists those it supports"
-        )
+        description = "does not match the body: the compressed data is damaged, incomplete or mostly empty"
+        super().__init__((FieldViolation(("content-encoding",), description),))
+
+
+class HTTPError(TorchlessError):
+    """A request that HTTP itself refuses: every API family answers it with the same status.
+
+    Args:
+        status: The status.
+        message: What is wrong, and what to change.
+        header: Name of the request's header at fault; empty: none.
+        headers: Headers of the response.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, header: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        violations = (FieldViolation((header,), message),) if header else ()
+        super().__init__(ErrorKind.INVALID_INPUT, describe(violations) or message, violations=violations)
+        self.status = status
+        self.headers = headers or {}
+
+
+def method_not_allowed(allowed: str) -> HTTPError:
+    """The path exists, but not for this method; `allowed` lists its methods."""
+    return HTTPError(405, f"this route supports only the methods {allowed}", headers={"allow": allowed})
+
+
+def not_json() -> HTTPError:
+    """The Content-Type is missing, or is not that of JSON."""
+    message = "must be application/json (with curl: -H 'Content-Type: application/json')"
+    return HTTPError(415, message, header="content-type", headers={"accept": "application/json"})
+
+
+def unsupported_coding(supported: Sequence[str]) -> HTTPError:
+    """The Content-Encoding is not among the `supported` ones."""
+    message = f"must be {' or '.join(supported)}, or absent"
+    return HTTPError(415, message, header="content-encoding", headers={"accept-encoding": ", ".join(supported)})
 
 
 def unknown_route(path: str) -> TorchlessError:

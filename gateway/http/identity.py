@@ -78,11 +78,16 @@ class IdentityMiddleware:
                 state["principal"] = await authenticator.authenticate(scope)
             except TorchlessError as error:
                 if scope["type"] == "websocket":
-                    await receive()
-                    await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": error.message})
+                    await close_websocket(receive, send, error)
                     return
                 state["authentication_error"] = error
         await self._app(scope, receive, send)
+
+
+async def close_websocket(receive: Receive, send: Send, error: TorchlessError) -> None:
+    """Closes a WebSocket because of `error`, before it is accepted."""
+    await receive()
+    await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": error.message})
 
 
 def require_scope(scope: Scope, required: AccessScope | None) -> Principal:

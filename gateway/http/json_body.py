@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from gateway.http.error_family import ErrorFamily
-from gateway.http.exceptions import MalformedRequestError
+from gateway.http.exceptions import MalformedRequestError, not_json
 from torchless.contracts.errors import FieldViolation, describe, input_too_large
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -52,6 +53,21 @@ class ParsedBody:
     """The variant."""
     validated: Callable[[], Any]
     """Validates the body; raises as `parse`."""
+
+
+def require_json(headers: Headers) -> None:
+    """Refuses a request without a JSON media type: `application/json`, or one with the suffix `+json` (RFC 6839).
+
+    Browsers send requests with other types, and with none, for the page of every origin; they ask before they send
+    these.
+
+    Raises:
+        HTTPError: 415.
+    """
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    has_suffix = media_type.startswith("application/") and media_type.endswith("+json")
+    if media_type != "application/json" and not has_suffix:
+        raise not_json()
 
 
 def single(variant: BodyVariant) -> Callable[[bytes], ParsedBody]:

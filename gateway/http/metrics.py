@@ -78,14 +78,21 @@ class GatewayMetrics:
         if outcome == "applied":
             self._settings_applied.set_to_current_time()
 
-    def exposition(self) -> bytes:
-        """The metrics of all workers in Prometheus' text format."""
+    def exposition(self, *, endpoints: bool = True) -> bytes:
+        """The metrics of all workers in Prometheus' text format.
+
+        Args:
+            endpoints: Whether to include the series of single endpoints, whose label is an address.
+        """
         registry = self._registry
         if folder := os.environ.get(_MULTIPROCESS):
             _remove_killed(Path(folder))
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        text = generate_latest(registry)
+        if endpoints:
+            return text
+        return b"".join(line for line in text.splitlines(keepends=True) if b'endpoint="' not in line)
 
     def close(self) -> None:
         """Removes the live gauges of this process, such as the requests in flight."""

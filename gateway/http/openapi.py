@@ -23,6 +23,7 @@ _MEANINGS = {
     404: "There is no such model or lease",
     409: "The idempotency key belongs to another request",
     413: "Past a limit of the gateway, the model or the devices, or a value that the model does not support",
+    415: "The body is not JSON, or is compressed in an unsupported way",
     422: "The body or a header cannot be parsed, or the vocabulary does not hold the input",
     424: "The service failed",
     429: "Overloaded; retry after the Retry-After delay",

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gateway.http.draining import Draining
 from gateway.http.error_family import ErrorFamily
@@ -54,7 +55,24 @@ async def event_stream(
             except TorchlessError as error:
                 yield _event("error", family.body(error, family.status(error)))
 
-    return StreamingResponse(body(), headers=_HEADERS, media_type="text/event-stream")
+    return _EventStream(body(), updates)
+
+
+class _EventStream(StreamingResponse):
+    """The events; HEAD gets the headers only, because events may have no end."""
+
+    def __init__(self, body: AsyncIterator[bytes], updates: AsyncGenerator[Any, None]) -> None:
+        super().__init__(body, headers=_HEADERS, media_type="text/event-stream")
+        self._updates = updates
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request (https://asgi.readthedocs.io)."""
+        if scope["method"] != "HEAD":
+            await super().__call__(scope, receive, send)
+            return
+        await self._updates.aclose()
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _until(updates: AsyncIterator[Any], draining: Draining) -> AsyncIterator[Any]:

@@ -30,7 +30,7 @@ class EndpointState:
     """The state of one endpoint of a service, as the gateway reports it."""
 
     address: str
-    """`host:port`."""
+    """`host:port`; empty: the gateway shows it only with a valid API key."""
     health: str
     """The health that it reports, for example `serving`."""
     breaker: str
@@ -214,7 +214,7 @@ def _endpoints(state: dict[str, Any]) -> tuple[EndpointState, ...]:
     try:
         return tuple(
             EndpointState(
-                address=str(endpoint["address"]),
+                address=str(endpoint["address"] or ""),
                 health=str(endpoint["health"]),
                 breaker=str(endpoint["breaker"]["state"]),
                 trips=int(endpoint["breaker"]["trips"]),

@@ -31,7 +31,8 @@ def status(url: str, console: Console, *, key: str = "") -> bool:
         state = "[green]ready[/]" if service.ready else "[red]not ready[/]"
         table.add_row(escape(service.name), state, escape(service.reason or notes.get(service.name, "")))
         for endpoint in service.endpoints:
-            table.add_row(f"  {escape(endpoint.address)}", _health(endpoint), escape(_breaker(endpoint)))
+            address = escape(endpoint.address or "(address: needs a key)")
+            table.add_row(f"  {address}", _health(endpoint), escape(_breaker(endpoint)))
     console.print(table)
     return readiness.ready
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from gateway.apis.operation.schemas import Alive, Readiness
@@ -26,17 +26,18 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 routes = Routes(TEI)
 
 
-@routes.get("/health/live", scope=None, bulkhead=None, answer=Alive, head=True)
+@routes.get("/health/live", scope=None, bulkhead=None, answer=Alive)
 async def live(call: Call) -> Response:
     """Reports that the gateway answers; calls no service."""
     return json_response({"status": "alive"})
 
 
-@routes.get("/health/ready", scope=None, bulkhead=None, answer=Readiness, also_answered_with=(503,), head=True)
+@routes.get("/health/ready", scope=None, bulkhead=None, answer=Readiness, also_answered_with=(503,))
 async def ready(call: Call) -> Response:
     """Reports whether each service behind the gateway is ready, and why not.
 
-    The status is 503 while one is not ready; the body is the same.
+    The status is 503 while one is not ready; the body is the same. A gateway with API keys shows the addresses of
+    endpoints only to callers with a valid key.
     """
     clients = call.services.clients()
     reasons = await asyncio.gather(*(_failure(client, call) for client in clients))
@@ -44,7 +45,7 @@ async def ready(call: Call) -> Response:
         client.capability: {
             "ready": reason is None,
             "reason": reason,
-            "endpoints": [_endpoint(state) for state in client.states()],
+            "endpoints": [_endpoint(state, shows_address=call.principal is not None) for state in client.states()],
         }
         for client, reason in zip(clients, reasons, strict=True)
     }
@@ -54,7 +55,7 @@ async def ready(call: Call) -> Response:
     return json_response(answer, 200 if all_ready else 503)
 
 
-@routes.get("/health", scope=None, bulkhead=None, answer=dict[str, str], statuses=(503,), head=True)
+@routes.get("/health", scope=None, bulkhead=None, answer=dict[str, str], statuses=(503,))
 async def health(call: Call) -> Response:
     """Reports whether texts can be embedded, as text-embeddings-inference and infinity do."""
     if await _failure(call.services.client(EMBEDDING), call):
@@ -62,14 +63,14 @@ async def health(call: Call) -> Response:
     return json_response({})
 
 
-def _endpoint(state: EndpointState) -> dict[str, Any]:
+def _endpoint(state: EndpointState, *, shows_address: bool) -> dict[str, Any]:
     breaker = {
         "state": state.breaker.value,
         "trips": state.trips,
         "next_probe_s": round(state.next_probe_s, 1),
     }
     return {
-        "address": state.address,
+        "address": state.address if shows_address else None,
         "health": state.health.value,
         "breaker": breaker,
         "calls_in_flight": state.calls_in_flight,
@@ -91,9 +92,11 @@ async def _failure(client: CapabilityClient, call: Call) -> str | None:
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format.
 
-    Requests, their durations and the requests in flight, of all workers.
+    Requests, their durations and the requests in flight, of all workers. A gateway with API keys shows the series of
+    single endpoints, whose label is an address, only to callers with a valid key.
     """
-    return Response(_services(request).metrics.exposition(), media_type=CONTENT_TYPE)
+    is_known = request.scope["state"].get("principal") is not None
+    return Response(_services(request).metrics.exposition(endpoints=is_known), media_type=CONTENT_TYPE)
 
 
 async def openapi(request: Request) -> Response:
@@ -102,8 +105,8 @@ async def openapi(request: Request) -> Response:
 
 
 async def docs(request: Request) -> Response:
-    """Answers a page with every route, its fields and example requests; it needs no network and no script."""
-    return HTMLResponse(docs_page(_document(request), str(request.base_url).rstrip("/")))
+    """Answers a page with every route, its fields and example requests, which can also be sent from it."""
+    return docs_page()
 
 
 async def root(request: Request) -> Response:
@@ -111,9 +114,7 @@ async def root(request: Request) -> Response:
     return RedirectResponse("/docs")
 
 
-METRICS = Operation(
-    "GET", "/metrics", metrics, "operation", None, {200: [MediaType("text/plain")]}, reads_headers=False
-)
+METRICS = Operation("GET", "/metrics", metrics, "Metrics", None, {200: [MediaType("text/plain")]}, reads_headers=False)
 """How the OpenAPI document describes the metrics."""
 PAGES = [
     Route("/metrics", metrics),

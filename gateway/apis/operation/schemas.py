@@ -28,8 +28,8 @@ class BreakerReadiness(AnswerModel):
 class EndpointReadiness(AnswerModel):
     """State of one endpoint of a service, as the worker that answers sees it."""
 
-    address: str
-    """Its address."""
+    address: str | None
+    """Its address; null where the gateway requires API keys and the request has no valid one."""
     health: Literal["unknown", "serving", "not_serving", "unreachable"]
     """Its health."""
     breaker: BreakerReadiness

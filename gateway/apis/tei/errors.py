@@ -8,11 +8,7 @@ from typing import Any
 from gateway.apis.tei.schemas import ErrorAnswer
 from gateway.capabilities.errors import EmptyInputError, UntokenizableInputError
 from gateway.http.error_family import ErrorFamily, plain_status
-from gateway.http.exceptions import (
-    GatewayDefectError,
-    MalformedRequestError,
-    MethodNotAllowedError,
-)
+from gateway.http.exceptions import GatewayDefectError, HTTPError, MalformedRequestError
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 _TYPES = {
@@ -22,6 +18,7 @@ _TYPES = {
     404: "Validation",
     405: "Validation",
     413: "Validation",
+    415: "Validation",
     424: "Backend",
     429: "Overloaded",
     500: "Backend",
@@ -36,7 +33,7 @@ def tei_status(error: TorchlessError) -> int:
         return 422
     if isinstance(error, EmptyInputError):
         return 400
-    if error.kind is ErrorKind.INVALID_INPUT and not isinstance(error, MethodNotAllowedError):
+    if error.kind is ErrorKind.INVALID_INPUT and not isinstance(error, HTTPError):
         return 413
     if error.kind is ErrorKind.INTERNAL and not isinstance(error, GatewayDefectError):
         return 424
@@ -54,5 +51,5 @@ TEI = ErrorFamily(
     tei_status,
     tei_body,
     ErrorAnswer,
-    (400, 404, 413, 422, 424, 429, 500, 503, 504),
+    (400, 404, 413, 415, 422, 424, 429, 500, 503, 504),
 )

@@ -21,6 +21,8 @@ from torchless.cli.free_ports import free_port
 from torchless.clients.sync import background
 from torchless.clients.testing import EmbeddingService
 
+HEADERS = "host: localhost\r\ncontent-type: application/json\r\n"
+"""Headers of requests that a test writes to a socket."""
 Gateway = Callable[..., AbstractContextManager[httpx.Client]]
 
 
@@ -118,7 +120,8 @@ def gateway() -> Gateway:
         server = _Server(GatewaySettings(**settings), routes)
         url = background.current().run(server.open())
         try:
-            with httpx.Client(base_url=url, timeout=20) as client:
+            # Of bodies that a test writes as bytes; a test that sends another type sets it.
+            with httpx.Client(base_url=url, timeout=20, headers={"content-type": "application/json"}) as client:
                 yield client
         finally:
             background.current().run(server.close())

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.gateway.conftest import Gateway
+from tests.integration.gateway.conftest import HEADERS, Gateway
 from tests.integration.gateway.error_bodies import message_of
 from tests.waiting import wait_until
 from torchless.clients.testing import EmbeddingService
@@ -180,7 +180,7 @@ def test_a_deadline_is_kept(http: httpx.Client, embedding: EmbeddingService, fam
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(http: httpx.Client, family: str) -> None:
-    head = f"POST {FAMILIES[family][0]} HTTP/1.1\r\nhost: x\r\nx-request-timeout-s: 0.2\r\ncontent-length: 9\r\n\r\n{{"
+    head = f"POST {FAMILIES[family][0]} HTTP/1.1\r\n{HEADERS}x-request-timeout-s: 0.2\r\ncontent-length: 9\r\n\r\n{{"
     with _connection(http) as connection:
         connection.sendall(head.encode())
         with connection.makefile("rb") as answer:
@@ -199,7 +199,7 @@ def test_more_requests_than_are_admitted(gateway: Gateway, embedding: EmbeddingS
     limits = {"concurrent_requests": 1}
     with gateway(embedding={"address": embedding.address}, limits=limits) as http:
         body = json.dumps({"input": "one"}).encode()
-        head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+        head = f"POST /v1/embeddings HTTP/1.1\r\n{HEADERS}content-length: {len(body)}\r\n\r\n".encode()
         embedding.latency_s = 60
         with _connection(http) as held:
             held.sendall(head + body)
@@ -217,7 +217,9 @@ def test_bodies_that_there_is_no_room_for(gateway: Gateway, embedding: Embedding
         embedding.latency_s = 60
         body = b'{"input": "one"}' + b" " * (MIB - 1024)
         with _connection(http) as held:
-            held.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            held.sendall(
+                f"POST /v1/embeddings HTTP/1.1\r\n{HEADERS}content-length: {len(body)}\r\n\r\n".encode() + body
+            )
             wait_until(lambda: embedding.in_flight > 0, within_s=10)
             refused = http.post(FAMILIES[family][0], content=b" " * 2048)
         assert refused.status_code == 429
@@ -234,7 +236,7 @@ def test_a_caller_that_hangs_up_is_not_worked_for(http: httpx.Client, embedding:
     body = json.dumps({field: ["one"]}).encode()
     embedding.latency_s = 60
     with _connection(http) as connection:
-        connection.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        connection.sendall(f"POST {path} HTTP/1.1\r\n{HEADERS}content-length: {len(body)}\r\n\r\n".encode() + body)
         wait_until(lambda: embedding.in_flight > 0, within_s=10)
         assert not embedding.cancelled
     wait_until(lambda: embedding.cancelled > 0, within_s=10)
@@ -259,5 +261,5 @@ def test_a_route_that_is_not_there(http: httpx.Client, path: str, status: int, k
 def test_a_method_that_a_route_does_not_answer(http: httpx.Client, family: str) -> None:
     answer = http.put(FAMILIES[family][0], content=b"{}")
     assert answer.status_code == 405
-    assert answer.headers["allow"] == "POST"
+    assert answer.headers["allow"] == "OPTIONS, POST"
     assert message_of(family, answer)

@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.integration.gateway.conftest import HEADERS
 from tests.waiting import wait_until
 from torchless.cli.free_ports import free_port
 from torchless.clients.testing import EmbeddingService, vector_of
@@ -92,12 +93,13 @@ def test_built_bento_serves_embeddings(bento: Path, home: Path, embedding: Embed
 
 def test_bentoml_passes_on_hanging_up_and_refusal_while_reading(home: Path, embedding: EmbeddingService) -> None:
     with served("gateway.service:Gateway", ROOT, embedding.address, home) as (http, _):
-        refused = http.post("/embed", content=(b" " * 2**20 for _ in range(1024)))
+        blanks = (b" " * 2**20 for _ in range(1024))
+        refused = http.post("/embed", content=blanks, headers={"content-type": "application/json"})
         assert (refused.status_code, refused.json()["error_type"]) == (413, "Validation")
         embedding.latency_s = 60
         body = b'{"inputs": "one"}'
         with socket.create_connection((http.base_url.host, http.base_url.port or 80), timeout=10) as connection:
-            connection.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            connection.sendall(f"POST /embed HTTP/1.1\r\n{HEADERS}content-length: {len(body)}\r\n\r\n".encode() + body)
             wait_until(lambda: embedding.in_flight > 0, within_s=10)
         wait_until(lambda: embedding.cancelled > 0, within_s=10)
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.gateway.conftest import Gateway
+from tests.integration.gateway.conftest import HEADERS, Gateway
 from tests.integration.gateway.reranking_server import RerankingServer
 from tests.waiting import wait_until
 from torchless.clients.testing import EmbeddingService, GPUService, InProcessService
@@ -47,7 +47,7 @@ def under_way(
     """So many requests that `server` does not answer, until the end of the block, when their callers disconnect."""
     server.latency_s = HUNG_S
     before = len(server.messages)
-    head = f"{route} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    head = f"{route} HTTP/1.1\r\n{HEADERS}content-length: {len(body)}\r\n\r\n".encode()
     address = (http.base_url.host, http.base_url.port or 80)
     with ExitStack() as held:
         for _ in range(count):
@@ -163,7 +163,7 @@ def test_requests_that_wait_for_an_equal_text_leave_slots(
         with ExitStack() as held:
             # One call for all of them: those after the first wait in the gateway.
             held.enter_context(under_way(http, embedding, 1, "POST /embed", body))
-            head = f"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            head = f"POST /embed HTTP/1.1\r\n{HEADERS}content-length: {len(body)}\r\n\r\n".encode()
             for _ in range(PLACES):
                 waiting = create_connection((http.base_url.host, http.base_url.port or 80), timeout=10)
                 held.enter_context(waiting).sendall(head + body)

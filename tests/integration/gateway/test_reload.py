@@ -21,7 +21,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.integration.gateway.conftest import Gateway
+from tests.integration.gateway.conftest import HEADERS, Gateway
 from tests.integration.gateway.reranking_server import RerankingServer
 from tests.running_stack import ROOT
 from tests.waiting import wait_until
@@ -117,7 +117,7 @@ def test_a_request_keeps_the_settings_that_it_began_with(gateway: Gateway, confi
     with gateway(**configured.settings) as http:
         host, port = http.base_url.host, http.base_url.port or 80
         with socket.create_connection((host, port), timeout=20) as begun:
-            begun.sendall(b"POST /embed HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body[:9])
+            begun.sendall(f"POST /embed HTTP/1.1\r\n{HEADERS}content-length: {len(body)}\r\n\r\n".encode() + body[:9])
             wait_until(lambda: "requests_in_flight 2.0" in http.get("/metrics").text)
             configured.write(limits={"items": 2, "body_mib": 0.00001, "concurrent_requests": 1})
             until_applied(http, 1)

@@ -15,10 +15,13 @@ from gateway.capabilities.errors import EmptyInputError, UntokenizableInputError
 from gateway.http.error_family import ErrorFamily
 from gateway.http.exceptions import (
     GatewayDefectError,
-    MethodNotAllowedError,
+    UndecodableBodyError,
     body_too_large,
     malformed,
+    method_not_allowed,
+    not_json,
     unknown_route,
+    unsupported_coding,
 )
 from torchless.contracts.errors import (
     ErrorKind,
@@ -35,9 +38,12 @@ OWN = [
     EmptyInputError(("input",), "is empty"),
     GatewayDefectError(),
     malformed("body", "no"),
-    MethodNotAllowedError(),
+    method_not_allowed("POST"),
     unknown_route("/nope"),
     UntokenizableInputError(invalid_input("ids", "no")),
+    UndecodableBodyError(),
+    not_json(),
+    unsupported_coding(["gzip"]),
 ]
 
 
@@ -69,7 +75,7 @@ def test_only_a_body_that_is_too_large_gets_413_except_at_text_embeddings_infere
 
 def test_text_embeddings_inferences_statuses() -> None:
     statuses = [TEI.status(error) for error in OWN]
-    assert statuses == [413, 400, 500, 422, 405, 404, 422]
+    assert statuses == [413, 400, 500, 422, 405, 404, 422, 422, 415, 415]
     assert TEI.status(TorchlessError(ErrorKind.INTERNAL, "why")) == 424
     assert TEI.status(invalid_input("dimensions", "no")) == 413
 

@@ -1,0 +1,121 @@
+"""Keeps web pages from using a gateway that requires no API key.
+
+A page that someone visits can send requests to every address that its visitor can reach, also to 127.0.0.1. Browsers
+keep the page from reading the answers of another origin, and from sending some requests. The rest is refused here:
+
+- **DNS rebinding.** A page can point the name that it came from to 127.0.0.1, and is then of the gateway's origin.
+  But the name stays in the Host header. Over loopback only names that no DNS server can point to this machine are
+  accepted, as Jupyter Server and Ollama do it.
+- **Requests of other origins** that browsers send unasked, such as forms. They are recognized by Sec-Fetch-Site, in
+  older browsers by Origin, as in Go's `net/http.CrossOriginProtection`.
+
+A page has no API key, so a gateway that requires one needs neither.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.http.exceptions import HTTPError
+from gateway.http.identity import close_websocket
+from gateway.settings import GatewaySettings
+from torchless.contracts.errors import ErrorKind, TorchlessError
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_LOCAL_NAMES = frozenset({"localhost", socket.gethostname().lower()})
+_LOCAL_DOMAINS = (".localhost", ".internal")
+"""Domains that public DNS cannot have: RFC 6761, and ICANN's reservation of 2024. Docker's names end in `.internal`."""
+
+
+class WebPageMiddleware:
+    """Refuses requests with a wrong Host header, and requests that a web page must not send.
+
+    Args:
+        app: The application behind it.
+        answer: Makes the response for an error of a request to a path.
+    """
+
+    def __init__(self, app: ASGIApp, answer: Callable[[str, TorchlessError], Response]) -> None:
+        self._app = app
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request (https://asgi.readthedocs.io)."""
+        if scope["type"] in {"http", "websocket"}:
+            try:
+                _check(scope, scope["app"].state.services.settings)
+            except TorchlessError as error:
+                if scope["type"] == "websocket":
+                    await close_websocket(receive, send, error)
+                else:
+                    scope.setdefault("state", {})["error"] = error  # for the log
+                    await self._answer(scope["path"], error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _check(scope: Scope, settings: GatewaySettings) -> None:
+    headers = Headers(scope=scope)
+    hosts = headers.getlist("host")
+    if len(hosts) > 1 or (not hosts and scope.get("http_version") == "1.1"):
+        raise HTTPError(400, "the request must have one Host header")  # RFC 9112, section 3.2
+    host = hosts[0].lower() if hosts else ""
+    requires_key = bool(settings.auth.api_keys)
+    if settings.allowed_hosts or (not requires_key and _is_over_loopback(scope)):
+        _check_host(host, settings.allowed_hosts)
+    if not requires_key and scope.get("method") not in _SAFE_METHODS and _is_of_another_origin(headers, host, settings):
+        message = "web pages of other origins are refused; to allow one, add its origin to cors.allow_origins"
+        raise TorchlessError(ErrorKind.FORBIDDEN, message)
+
+
+def _is_over_loopback(scope: Scope) -> bool:
+    """Whether the client connected to a loopback address, whatever addresses the gateway listens on."""
+    server = scope.get("server")
+    return server is not None and _is_loopback(server[0])
+
+
+@lru_cache(maxsize=64)
+def _is_loopback(address: str) -> bool:
+    if not _is_address(address):  # the path of a Unix socket
+        return False
+    parsed = ip_address(address)
+    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
+    return (mapped or parsed).is_loopback
+
+
+def _check_host(host: str, allowed: tuple[str, ...]) -> None:
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        raise HTTPError(400, "the Host header is not valid") from None
+    # Without a name, it is no browser's request.
+    if not name or name in _LOCAL_NAMES or name.endswith(_LOCAL_DOMAINS) or _is_address(name):
+        return
+    if name not in allowed and "*" not in allowed:
+        message = "the gateway does not accept this Host header; add the host name to allowed_hosts to use it"
+        raise TorchlessError(ErrorKind.FORBIDDEN, message)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_of_another_origin(headers: Headers, host: str, settings: GatewaySettings) -> bool:
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if origin is not None and not {origin, "*"}.isdisjoint(settings.cors.allow_origins):
+        return False
+    if site is not None:
+        return site not in {"same-origin", "none"}
+    return origin is not None and origin.lower().partition("://")[2] != host
