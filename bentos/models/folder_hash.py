@@ -12,7 +12,9 @@ from typing import NamedTuple
 from torchless.settings import SettingsError
 
 _THREADS = 4
-"""Files that are hashed at once. hashlib releases the GIL."""
+"""Parts of files that are hashed at once. hashlib releases the GIL."""
+_PART_BYTES = 64 * 2**20
+_READ_BYTES = 2**20
 _OTHER_FORMATS = frozenset({".onnx", ".h5", ".msgpack", ".ot", ".gguf", ".tflite", ".pyc", ".md"})
 _OTHER_FOLDERS = ("onnx", "openvino", "checkpoint-", "__pycache__", ".")
 """Beginnings of the names of folders that hold other formats, states of training, or nothing of the model."""
@@ -39,9 +41,13 @@ class FolderHash:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stamps = self._stamp()
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="hash")
-        self._digests = {name: self._threads.submit(_sha256, folder / name) for name in self._stamps}
-        self._threads.shutdown(wait=False)
+        threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="hash")
+        self._parts = [
+            (name, threads.submit(_sha256, folder / name, start))
+            for name, stamp in self._stamps.items()
+            for start in range(0, max(1, stamp.size), _PART_BYTES)
+        ]
+        threads.shutdown(wait=False)
 
     def result(self) -> str:
         """The hash, once all files are read.
@@ -50,11 +56,11 @@ class FolderHash:
             SettingsError: The files changed meanwhile, so that it is not known which of them were loaded.
             OSError: A file cannot be read.
         """
-        wait(self._digests.values())
+        wait([digest for _, digest in self._parts])
         if self._stamp() != self._stamps:
             raise SettingsError("the files of the model changed while it was loaded; start the service again")
         whole = hashlib.sha256()
-        for name, digest in self._digests.items():
+        for name, digest in self._parts:
             whole.update(f"{digest.result()} {name}\n".encode())
         return whole.hexdigest()
 
@@ -81,6 +87,12 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: Path, start: int) -> str:
+    """The SHA-256 of one part of a file."""
+    digest, left = hashlib.sha256(), _PART_BYTES
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        while left and (block := file.read(min(left, _READ_BYTES))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bentos.models import folder_hash
 from bentos.models.folder_hash import FolderHash
 from torchless.settings import SettingsError
 
@@ -40,6 +41,16 @@ def test_copies_have_the_same_hash_wherever_they_are(folder: Path, tmp_path: Pat
     for name, content in reversed(FILES.items()):
         _write(tmp_path / "copy" / name, content)
     assert _hash(folder) == _hash(tmp_path / "copy") == _hash(folder)
+
+
+@pytest.mark.parametrize("position", [0, 2, 3, 6])
+def test_every_part_of_a_large_file_counts(folder: Path, monkeypatch: pytest.MonkeyPatch, position: int) -> None:
+    monkeypatch.setattr(folder_hash, "_PART_BYTES", 3)  # "wei", "ght", "s"
+    monkeypatch.setattr(folder_hash, "_READ_BYTES", 2)
+    before, content = _hash(folder), bytearray(FILES["model.safetensors"])
+    content[position] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    assert _hash(folder) != before
 
 
 @pytest.mark.parametrize("name", FILES)
