@@ -159,6 +159,7 @@ class EmbeddingUseCase:
             answer = await self._cache.embed(inputs, options, context.for_call())
         except TorchlessError as error:
             raise _with_request_paths(error, path, path_of, renamed or {}) from error
+        context.provenance.revision = answer.embeddings.revision
         if self._cache.enabled:
             context.provenance.cached(answer.hits, answer.misses)
         context.provenance.truncated += len(answer.embeddings.truncated)

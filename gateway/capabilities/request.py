@@ -25,6 +25,8 @@ class Provenance:
         """Inputs whose vectors did not, while the cache is on."""
         self.truncated = 0
         """Texts and other inputs of which a model read only a part."""
+        self.revision = ""
+        """Fingerprint of what decided the vectors or scores; empty: there are none."""
         self.degraded: list[str] = []
         """Unavailable capabilities that the answer does without, in the order in which they were found."""
         self.model = ""

@@ -168,6 +168,7 @@ class RerankingUseCase:
             raise error.with_paths(paths.rename) from error
         tokens = sum(sum(scores.token_counts) for scores in answer.queries)
         context.provenance.answered(answer.model, tokens, answer.timings)
+        context.provenance.revision = answer.revision
         for scores in answer.queries:
             _check_finite(scores)
         context.provenance.truncated += answer.truncated_texts

@@ -2,8 +2,9 @@
 
 A request sends `traceparent` (W3C trace context) and `x-request-timeout-s`, its deadline in seconds from its arrival;
 services get what is left of it. A response says what the cache gave in `x-torchless-cache` (`hit`, `partial` or
-`miss`), names in `x-torchless-degraded` the capabilities that were unavailable and that the answer does without, and
-counts in `x-torchless-truncated` the inputs that were longer than the model reads and were truncated.
+`miss`), which fingerprint decided its vectors or scores in `x-torchless-revision`, names in `x-torchless-degraded` the
+capabilities that were unavailable and that the answer does without, and counts in `x-torchless-truncated` the inputs
+that were longer than the model reads and were truncated.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ MIN_TIMEOUT_S = 0.001
 CACHE_HEADER = "x-torchless-cache"
 DEGRADED_HEADER = "x-torchless-degraded"
 TRUNCATED_HEADER = "x-torchless-truncated"
+REVISION_HEADER = "x-torchless-revision"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -85,6 +87,8 @@ def write_provenance_headers(provenance: Provenance, headers: MutableHeaders) ->
     """Adds the headers for `provenance`; none, where there is nothing to say."""
     if result := provenance.cache_result:
         headers[CACHE_HEADER] = result
+    if provenance.revision:
+        headers[REVISION_HEADER] = provenance.revision
     if provenance.degraded:
         headers[DEGRADED_HEADER] = ", ".join(provenance.degraded)
     if provenance.truncated:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.unit.clients.cache.service import same
+from tests.waiting import until
 from torchless.clients.cache.embedding import EmbeddingCache
 from torchless.clients.cache.settings import CacheSettings
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbeddingClient, EmbedOptions, Granularity, Truncation
+from torchless.clients.endpoint_state import Health
+from torchless.clients.settings import ClientSettings
 from torchless.clients.sync import background
 from torchless.clients.testing import EMBEDDING_MODEL as MODEL
 from torchless.clients.testing import EmbeddingService
@@ -63,6 +67,48 @@ def test_cached_answers_equal_the_services_bit_for_bit(play: Callable[[Scenario]
         assert same((await cache.embed([[5, 6], [7]])).embeddings, ids)
 
     play(scenario)
+
+
+def test_replaced_model_is_used_as_soon_as_its_service_is_back() -> None:
+    async def scenario() -> None:
+        service = EmbeddingService()
+        await service.start()
+        async with EmbeddingClient(service.address) as client:
+            cache = EmbeddingCache(
+                client, CacheSettings(), is_down=client.is_down, endpoint_changes=client.endpoint_changes
+            )
+            await cache.embed(["a"])
+            assert (await cache.embed(["a"])).hits == 1
+            for revision, hits in (("2", 0), ("2", 1), ("3", 0)):
+                await service.stop()
+                await until(lambda: client.states()[0].health is Health.UNREACHABLE)
+                service.model = replace(MODEL, revision=revision)
+                answer = await cache.embed(["a"])
+                assert answer.degraded, "what was known last"
+                await service.start()
+                await until(lambda: client.states()[0].health is Health.SERVING)
+                answer = await cache.embed(["a"])
+                assert (answer.embeddings.revision, answer.hits, answer.degraded) == (revision, hits, False)
+            await cache.close()
+        await service.stop()
+
+    background.current().run(scenario())
+
+
+def test_model_of_the_endpoint_that_is_left_is_used() -> None:
+    async def scenario() -> None:
+        one, other = EmbeddingService(), EmbeddingService(replace(MODEL, revision="2"))
+        async with one, other, EmbeddingClient(one.address) as client:
+            cache = EmbeddingCache(client, CacheSettings(), endpoint_changes=client.endpoint_changes)
+            assert (await cache.embed(["a"])).embeddings.revision == MODEL.revision
+            await client.reconfigure(ClientSettings(address=other.address))
+            assert (await cache.embed(["a"])).embeddings.revision == "2"
+            await client.reconfigure(ClientSettings(address=one.address))
+            answer = await cache.embed(["a"])
+            assert (answer.embeddings.revision, answer.hits) == (MODEL.revision, 1)
+            await cache.close()
+
+    background.current().run(scenario())
 
 
 def test_the_services_refusals_name_this_request(play: Callable[[Scenario], None], server: EmbeddingService) -> None:

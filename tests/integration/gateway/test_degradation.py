@@ -14,10 +14,10 @@ import pytest
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.reranking_server import RerankingServer
 from tests.waiting import wait_until
-from torchless.clients.testing import EmbeddingService, vector_of
+from torchless.clients.testing import EMBEDDING_MODEL, EmbeddingService, vector_of
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
-CACHE, DEGRADED = "x-torchless-cache", "x-torchless-degraded"
+CACHE, DEGRADED, REVISION = "x-torchless-cache", "x-torchless-degraded", "x-torchless-revision"
 ROUTES: dict[str, Callable[[str], dict[str, Any]]] = {
     "/v1/embeddings": lambda text: {"input": text, "model": ""},
     "/embed": lambda text: {"inputs": text},
@@ -62,6 +62,7 @@ def test_repeated_inputs_come_from_the_cache_and_a_header_says_so(
     body = ROUTES[path](f"a text for {path}")
     first, second = cached.post(path, json=body), cached.post(path, json=body)
     assert (first.headers[CACHE], second.headers[CACHE]) == ("miss", "hit")
+    assert first.headers[REVISION] == second.headers[REVISION] == EMBEDDING_MODEL.revision
     assert DEGRADED not in second.headers
     one, two = first.json(), second.json()
     if path == "/v2/embed":

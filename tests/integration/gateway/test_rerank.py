@@ -51,6 +51,12 @@ def test_coheres_routes_rank_documents(http: httpx.Client, path: str) -> None:
     assert body["id"] != rerank(http, path)["id"]
 
 
+@pytest.mark.parametrize("path", [*COHERE_PATHS, "/rerank"])
+def test_header_says_which_revision_scored(http: httpx.Client, path: str) -> None:
+    answer = http.post(path, json={"query": QUERY, "documents": DOCUMENTS})
+    assert answer.headers["x-torchless-revision"] == MODEL.revision
+
+
 def test_search_units_are_hundreds_of_documents(http: httpx.Client) -> None:
     for number, units in ((1, 1), (100, 1), (101, 2)):
         body = rerank(http, "/v2/rerank", documents=["swifts"] * number)
