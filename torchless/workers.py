@@ -70,7 +70,7 @@ class _WorkerWatch:
         if self._arbiter._stopping or exit_code in _ASKED_TO_STOP:
             return
         if exit_code > 0:
-            # Not an error of its own: the worker has logged why.
+            # No error here: the worker has logged why.
             logger.warning("%s: process %d, exit status %d", WORKER_ENDED, process_pid, exit_code)
             return
         before, self._oom_kills = self._oom_kills, _oom_kills()

@@ -1,4 +1,4 @@
-"""The events of a stack, and those that a service writes to its log."""
+"""The events of a stack, and the events that a service writes to its log."""
 
 from __future__ import annotations
 
