@@ -38,7 +38,10 @@ def _print_version(wanted: bool) -> None:
 def main(
     *,
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, show_envvar=False, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """A retrieval stack as BentoML services, with no PyTorch in the API tier."""

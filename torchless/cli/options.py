@@ -39,9 +39,10 @@ State = Annotated[
     typer.Option(
         "--state",
         envvar="TORCHLESS_STATE",
+        metavar="FOLDER",
         file_okay=False,
-        show_default=".torchless in the checkout",
-        help="Folder for the state of one stack: logs, and what services store.",
+        show_default=False,
+        help="Folder for the logs and the state of one stack; by default .torchless in the checkout.",
     ),
 ]
 Config = Annotated[
@@ -49,9 +50,10 @@ Config = Annotated[
     typer.Option(
         "--config",
         metavar="NAME=FILE",
-        show_default="configs/NAME.yaml",
-        help=f"Settings file of a service: {', '.join(SERVICES)}. Repeat it for several services. "
-        "Without it, TORCHLESS_NAME_CONFIG in the environment is used.",
+        show_default=False,
+        show_envvar=False,
+        help=f"Settings file of a service: {', '.join(SERVICES)}; repeat it for several. By default the file that "
+        "TORCHLESS_NAME_CONFIG names in the environment, else configs/NAME.yaml.",
     ),
 ]
 

@@ -7,7 +7,10 @@ from torchless.cli.options import STATE, State
 
 
 def down(state: State = STATE) -> None:
-    """Stop the stack, also if `torchless up` was killed and left services behind."""
+    """Stop the stack.
+
+    It finds everything that runs, also if `torchless up` was killed.
+    """
     from torchless.cli.down import down as run
 
     run(state, console())

@@ -25,7 +25,10 @@ def rerank(
     gateway: Gateway = GATEWAY_URL,
     key: Key = "",
 ) -> None:
-    """Sort documents by their relevance to a query, with scores from 0 to 1."""
+    """Sort documents by their relevance to a query.
+
+    Scores are from 0 to 1.
+    """
     from torchless.cli.gateway_api import GatewayError
     from torchless.cli.rerank import print_json, print_table, rerank_documents
 

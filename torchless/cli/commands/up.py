@@ -26,25 +26,36 @@ def up(
         list[str],
         typer.Option(
             metavar="NAME=NUMBER",
-            show_default=", ".join(f"{name}={number}" for name, number in DEFAULT_PORTS.items()),
-            help=f"Port of a service. Repeat it for several. `metrics` is the first of {len(BENTOS)} consecutive ports "
-            "for the services' metrics, on 127.0.0.1; metrics=0 for no metrics.",
+            show_default=False,
+            show_envvar=False,
+            help="Port of a service; repeat it for several. By default "
+            f"{', '.join(f'{name}={number}' for name, number in DEFAULT_PORTS.items())}. `metrics` is the first of "
+            f"{len(BENTOS)} consecutive ports for the services' metrics, on 127.0.0.1; metrics=0 for no metrics.",
         ),
     ] = [],  # noqa: B006  # typer makes a new list
     config: Config = [],  # noqa: B006
-    host: Annotated[str, typer.Option(help="Interface to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", show_envvar=False, help="Interface to listen on; 0.0.0.0 for all.")
+    ] = "127.0.0.1",
     state: State = STATE,
     logs: Annotated[
         Path | None,
-        typer.Option(file_okay=False, show_default="logs/ in the state folder", help="Folder for the logs."),
+        typer.Option(
+            metavar="FOLDER",
+            file_okay=False,
+            show_default=False,
+            show_envvar=False,
+            help="Folder for the logs; by default `logs` in the state folder.",
+        ),
     ] = None,
     python: Annotated[
         list[str],
         typer.Option(
             metavar="ENVIRONMENT=PATH",
-            show_default=".venv/ENVIRONMENT/bin/python in the checkout",
-            help=f"Python that runs the services of an environment: {', '.join((GATEWAY, *ENVIRONMENTS))}. "
-            "The gateway's is by default the one that runs this command.",
+            show_default=False,
+            show_envvar=False,
+            help=f"Python of an environment: {', '.join((GATEWAY, *ENVIRONMENTS))}. By default .venv/ENVIRONMENT, "
+            "and for the gateway the one that runs this command.",
         ),
     ] = [],  # noqa: B006
 ) -> None:
