@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import bentoml
 
 from gateway.settings import GatewaySettings
 from gateway.worker import WorkerApp
-from torchless.process import leave_with_parent
+from torchless.process import EXIT_CONFIGURATION, leave_with_parent
+from torchless.settings import SettingsError
 from torchless.telemetry.logs import configure_logging
 from torchless.workers import watch_workers
 
-settings = GatewaySettings.load()
+try:
+    settings = GatewaySettings.load()
+except SettingsError as error:
+    # BentoML would add a traceback of 70 lines.
+    sys.stderr.write(f"{error}\n")
+    sys.exit(EXIT_CONFIGURATION)
 configure_logging(settings.log, "gateway")
 application = WorkerApp(settings)
 watch_workers()
