@@ -18,7 +18,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as ParsingError
 
-from torchless.settings.problems import Location, Origins, shown
+from torchless.settings.problems import Location, Origins, repeated, shown
 
 
 class SettingsError(Exception):
@@ -141,7 +141,9 @@ class ProgramSettings(BaseSettings):
         import yaml
 
         try:
-            content = yaml.safe_load(path.read_bytes())
+            loader = yaml.SafeLoader(path.read_bytes())
+            node = loader.get_single_node()
+            content = None if node is None else loader.construct_document(node)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise cls._unreadable(path, "does not exist") from None
         except OSError as error:
@@ -154,6 +156,12 @@ class ProgramSettings(BaseSettings):
             raise _not_as_expected(path, place, "is not YAML") from None
         if content is None:
             return {}
+        if (again := repeated(node)) is not None:
+            # YAML would take the last and drop the others.
+            name, line = again
+            raise SettingsError(
+                f"{shown(path)}, line {line}: {name} is set twice", [f"the file sets a name twice: line {line}"]
+            )
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
             raise _not_as_expected(path, "", "is not a mapping of setting names to values")
         return content

@@ -101,6 +101,28 @@ def shown(path: Path) -> str:
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
 
 
+def repeated(node: Any) -> tuple[str, int] | None:
+    """The first name that a mapping of a YAML node has twice, with the line of the second; None if there is none."""
+    import yaml
+
+    left, seen = [node], set[int]()
+    while left:
+        each = left.pop(0)
+        if id(each) in seen:  # an alias, which may be inside itself
+            continue
+        seen.add(id(each))
+        if isinstance(each, yaml.SequenceNode):
+            left += each.value
+        elif isinstance(each, yaml.MappingNode):
+            names = set[str]()
+            for key, value in each.value:
+                if isinstance(key, yaml.ScalarNode) and key.value in names:
+                    return key.value, key.start_mark.line + 1
+                names.add(str(key.value))
+                left.append(value)
+    return None
+
+
 def _line_of(file: Path, location: Location) -> tuple[int, int]:
     """The line of the deepest part of `location` that the YAML file has, from 1, and the number of parts found."""
     import yaml

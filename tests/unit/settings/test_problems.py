@@ -78,6 +78,11 @@ def found(
             "settings.yaml, line 3, column 1: the file is not YAML",
         ),
         ("- 1\n", "settings.yaml: the file is not a mapping of setting names to values"),
+        (
+            "limits:\n  items: 5\nworkers: 1\nlimits:\n  body_mib: 1\n",
+            "settings.yaml, line 4: limits is set twice",
+        ),
+        ("models: {aliases: {a: b, c: d, a: e}}\n", "settings.yaml, line 1: a is set twice"),
     ],
 )
 def test_a_fault_in_the_file_is_one_sentence_with_its_line(
