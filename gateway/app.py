@@ -14,6 +14,7 @@ from gateway.apis.operation.routes import METRICS, PAGES
 from gateway.apis.operation.routes import routes as operation_routes
 from gateway.http.cross_origin import CrossOriginMiddleware
 from gateway.http.exceptions import GatewayDefectError, method_not_allowed, unknown_route
+from gateway.http.expectations import ExpectationMiddleware
 from gateway.http.identity import IdentityMiddleware
 from gateway.http.middleware import RequestMiddleware
 from gateway.http.openapi import OpenAPI
@@ -34,6 +35,7 @@ def compose(services: Services) -> Starlette:
         routes=[*(route for family in FAMILIES for route in family.routes), *PAGES],
         middleware=[
             Middleware(RequestMiddleware, metrics=services.metrics, draining=services.draining, routine=_routine()),
+            Middleware(ExpectationMiddleware),
             Middleware(CrossOriginMiddleware),
             Middleware(WebPageMiddleware, answer=_answer_error),
             Middleware(IdentityMiddleware),

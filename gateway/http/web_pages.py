@@ -34,6 +34,9 @@ _LOCAL_NAMES = frozenset({"localhost", socket.gethostname().lower()})
 _LOCAL_DOMAINS = (".localhost", ".internal")
 """Domains that public DNS cannot have: RFC 6761, and ICANN's reservation of 2024. Docker's names end in `.internal`."""
 
+_LONGEST_HOST = 300
+"""A DNS name has at most 253 characters, and a port 6."""
+
 
 class WebPageMiddleware:
     """Refuses requests with a wrong Host header, and requests that a web page must not send.
@@ -92,16 +95,27 @@ def _is_loopback(address: str) -> bool:
 
 
 def _check_host(host: str, allowed: tuple[str, ...]) -> None:
-    try:
-        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        raise HTTPError(400, "the Host header is not valid") from None
-    # Without a name, it is no browser's request.
-    if not name or name in _LOCAL_NAMES or name.endswith(_LOCAL_DOMAINS) or _is_address(name):
-        return
-    if name not in allowed and "*" not in allowed:
+    name = _host_name(host) if len(host) <= _LONGEST_HOST else None
+    if name is None:
+        raise HTTPError(400, "the Host header is not valid")
+    if not _is_local(name) and name not in allowed and "*" not in allowed:
         message = "the gateway does not accept this Host header; add the host name to allowed_hosts to use it"
         raise TorchlessError(ErrorKind.FORBIDDEN, message)
+
+
+@lru_cache(maxsize=256)
+def _host_name(host: str) -> str | None:
+    """The name or address in a Host header; None: the header is not valid."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=256)
+def _is_local(name: str) -> bool:
+    """Whether no DNS server can point the name to this machine. A browser never sends an empty one."""
+    return not name or name in _LOCAL_NAMES or name.endswith(_LOCAL_DOMAINS) or _is_address(name)
 
 
 def _is_address(name: str) -> bool:

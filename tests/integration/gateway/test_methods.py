@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import socket
 import zlib
 
 import httpx
 import pytest
 
-from tests.integration.gateway.conftest import Gateway
+from tests.integration.gateway.conftest import HEADERS, Gateway
 from tests.integration.gateway.error_bodies import message_of
 from torchless.clients.testing import EmbeddingService
 
@@ -105,3 +106,40 @@ def test_a_small_body_that_decodes_past_the_limit_is_too_large(
         assert refused.status_code == 413
         assert "larger than 1 MiB" in message_of(family, refused)
         assert http.post("/v1/embeddings", json={"input": "one"}).status_code == 200
+
+
+def exchange(http: httpx.Client, *sent: bytes) -> bytes:
+    """What the gateway sends on one connection until it closes it; the parts are sent as answers arrive."""
+    with socket.create_connection((http.base_url.host, http.base_url.port or 80), timeout=20) as connection:
+        received = b""
+        for part in sent:
+            connection.sendall(part)
+            received += connection.recv(65536)
+        while piece := connection.recv(65536):
+            received += piece
+    return received
+
+
+def test_a_client_that_waits_for_100_continue_gets_it_before_its_body_is_read(http: httpx.Client) -> None:
+    body = b'{"input": "one"}'
+    head = f"POST /v1/embeddings HTTP/1.1\r\n{HEADERS}expect: 100-continue\r\nconnection: close\r\n"
+    received = exchange(http, f"{head}content-length: {len(body)}\r\n\r\n".encode(), body)
+    assert received.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "status"),
+    [
+        ("/v1/embeddings", "content-type: text/plain", b"415"),
+        ("/v1/embeddings", "content-type: application/json\r\ncontent-encoding: br", b"415"),
+        ("/nope", "content-type: application/json", b"404"),
+    ],
+)
+def test_a_refused_client_that_waits_for_100_continue_can_leave_its_body_out(
+    http: httpx.Client, path: str, header: str, status: bytes
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\n{header}\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n"
+    received = exchange(http, head.encode())
+    assert received.split(b" ")[1] == status
+    assert b"connection: close" in received
+    assert received.count(b"HTTP/1.1") == 1
