@@ -44,7 +44,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy: building leaves files in the source folder."""
     source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT / "torchless", source / "torchless", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
     pip("wheel", "--quiet", "--no-deps", "--wheel-dir", built, source)
     (found,) = built.glob("torchless-*.whl")
@@ -122,3 +122,10 @@ def test_wheel_holds_the_types_and_the_protos(wheel: Path) -> None:
     assert f"{wheel}/torchless/py.typed" in names
     protos = ZipPath(wheel) / "torchless/contracts/protos/torchless"
     assert (protos / "embedding/v1/embedding.proto").is_file()
+
+
+def test_wheel_holds_the_licence_and_the_notice(wheel: Path) -> None:
+    (info,) = (entry for entry in ZipPath(wheel).iterdir() if entry.name.endswith(".dist-info"))
+    assert "License-Expression: Apache-2.0" in (info / "METADATA").read_text().splitlines()
+    for name in ("LICENSE", "NOTICE"):
+        assert (info / "licenses" / name).read_text() == (ROOT / name).read_text()
