@@ -105,11 +105,11 @@ lint-gateway:
 	.venv/gateway/bin/lint-imports
 	$(GATEWAY) -m torchless.contracts.generate --check
 	$(GATEWAY) -m torchless.clients.sync.generate --check
-	$(GATEWAY) -m mypy torchless gateway demo docs requirements benchmarks
+	$(GATEWAY) -m mypy torchless gateway demo docs requirements benchmarks --exclude benchmarks/gpu_check
 
 .PHONY: lint-bentos
 lint-bentos:
-	$(BENTOS) -m mypy bentos
+	$(BENTOS) -m mypy bentos benchmarks/gpu_check
 
 .PHONY: lock
 lock: $(GATEWAY_TEST_ENV) ## Write the lock files from pyproject.toml, keeping versions that still fit
@@ -132,6 +132,12 @@ bench: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) $(PEERS_ENV) ## Measure the speed
 .PHONY: quality
 quality: $(GATEWAY_ENV) $(BENTOS_ENV) $(GPU_ENV) ## Measure how much reranking improves retrieval; COLLECTION=folder for the data
 	$(GATEWAY) -m benchmarks.quality $(if $(COLLECTION),--collection "$(COLLECTION)")
+
+# For a machine with its own PyTorch: `make gpu-check GPU_PYTHON=python3`.
+GPU_PYTHON ?= $(BENTOS)
+.PHONY: gpu-check
+gpu-check: $(if $(filter $(BENTOS),$(GPU_PYTHON)),$(BENTOS_TEST_ENV)) ## Check a machine with a GPU: fidelity, throughput, tests; six minutes
+	@$(GPU_PYTHON) -m benchmarks.gpu_check $(GPU_CHECK_OPTIONS)
 
 .PHONY: chaos
 chaos: $(GATEWAY_TEST_ENV) $(BENTOS_ENV) ## Run the fault tests: break the stack in twelve ways under load

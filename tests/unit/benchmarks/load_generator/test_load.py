@@ -11,7 +11,7 @@ import pytest
 from benchmarks.data.inputs import Request
 from benchmarks.load_generator.apis import api_named
 from benchmarks.load_generator.drive import drive
-from benchmarks.measurement.measure import largest_difference, least_cosine
+from benchmarks.measurement.differences import largest_difference, least_cosine
 
 ASKED = Request(["first", "second"], query="which?")
 

@@ -1,0 +1,1 @@
+"""Checks a machine with a GPU: the tests marked `gpu`, fidelity, throughput, and the service over gRPC."""
