@@ -8,7 +8,7 @@ import cohere
 import pytest
 
 from tests.compat.plain_http import MODEL, PlainHTTP
-from tests.compat.ranking import NUMBERS_OF_BEST, PASSAGES, QUERY, assert_ranked
+from tests.compat.ranking import BEST, NUMBERS_OF_BEST, PASSAGES, QUERY, assert_ranked
 
 
 @pytest.fixture
@@ -107,12 +107,18 @@ def test_unknown_model_is_not_found(client: cohere.ClientV2, version_1: Any) -> 
     assert "no-such-model" in raised.value.body["message"]
 
 
-@pytest.mark.parametrize("documents", [[], ["x", ""]], ids=repr)
-def test_empty_documents_are_refused(client: cohere.ClientV2, version_1: Any, documents: list[str]) -> None:
+def test_an_empty_document_is_scored(client: cohere.ClientV2, plain: PlainHTTP) -> None:
+    answer = client.rerank(model=MODEL, query=QUERY, documents=[PASSAGES[BEST], ""])
+
+    scores = plain.scores(QUERY, (PASSAGES[BEST], ""))
+    assert pairs(answer) == [(0, pytest.approx(scores[0])), (1, pytest.approx(scores[1]))]
+
+
+def test_no_documents_are_refused(client: cohere.ClientV2, version_1: Any) -> None:
     with pytest.raises(cohere.BadRequestError) as raised:
-        client.rerank(model=MODEL, query=QUERY, documents=documents)
+        client.rerank(model=MODEL, query=QUERY, documents=[])
     with pytest.raises(cohere.BadRequestError):
-        version_1.rerank(model=MODEL, query=QUERY, documents=documents)
+        version_1.rerank(model=MODEL, query=QUERY, documents=[])
 
     assert raised.value.body["message"].startswith("documents")
 

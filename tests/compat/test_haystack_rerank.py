@@ -124,8 +124,11 @@ def test_empty_documents_are_not_sent_or_are_refused(url: str) -> None:
 def test_errors_have_coheres_classes(url: str) -> None:
     with pytest.raises(cohere.NotFoundError):
         KINDS["cohere"](url, model="no-such-model").run(query=QUERY, documents=DOCUMENTS)
-    with pytest.raises(cohere.BadRequestError):
-        KINDS["cohere"](url).run(query=QUERY, documents=[*DOCUMENTS, Document(content="")])
+
+
+def test_a_document_without_content_is_ranked(url: str) -> None:
+    found = KINDS["cohere"](url).run(query=QUERY, documents=[*DOCUMENTS, Document(content="")])["documents"]
+    assert "" in [document.content for document in found]
 
 
 @pytest.mark.parametrize("kind", ["jina", "jina /v1"])

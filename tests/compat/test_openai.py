@@ -92,7 +92,30 @@ def test_all_dimensions_may_be_asked_for(client: openai.OpenAI, plain: PlainHTTP
     assert_same([row.embedding for row in answer.data], plain.vectors(TEXTS[:1]))
 
 
-@pytest.mark.parametrize("nothing", ["", [], ["x", ""]], ids=repr)
+def test_a_single_empty_text_is_embedded(client: openai.OpenAI) -> None:
+    answer = client.embeddings.create(model=MODEL, input="")
+
+    assert len(answer.data[0].embedding) == DIMENSIONS
+
+
+def test_a_text_that_may_not_be_truncated(client: openai.OpenAI) -> None:
+    answer = client.embeddings.with_raw_response.create(model=MODEL, input=["x", "w " * 2500])
+    assert answer.headers["x-torchless-truncated"] == "1"
+
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.embeddings.create(model=MODEL, input=["x", "w " * 2500], extra_body={"truncate": False})
+    assert raised.value.type == "invalid_request_error"
+    assert raised.value.param == "input[1]"
+    assert "has 2502 tokens; the model reads at most 256" in raised.value.message
+
+
+def test_too_many_inputs_are_a_bad_request(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.embeddings.create(model=MODEL, input=["x"] * 2049)
+    assert raised.value.type == "invalid_request_error"
+
+
+@pytest.mark.parametrize("nothing", [[], [""], ["x", ""]], ids=repr)
 def test_empty_input_is_refused(client: openai.OpenAI, nothing: str | list[str]) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
         client.embeddings.create(model=MODEL, input=nothing)

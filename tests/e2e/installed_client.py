@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torchless
-from torchless.clients.embedding import EmbeddingClient, EmbedOptions, InputType
+from torchless.clients.embedding import EmbeddingClient, EmbedOptions, InputType, Truncation
 from torchless.clients.reranking import RerankingClient
 from torchless.clients.settings import BreakerSettings, ClientSettings, RetrySettings
 from torchless.contracts.errors import TorchlessError
@@ -33,12 +33,12 @@ def import_every_module() -> int:
 
 
 async def refusal(embedding: EmbeddingClient) -> dict[str, Any]:
-    """The error of a request that holds an empty text."""
+    """The error of a request with a text that is too long, and may not be truncated."""
     try:
-        await embedding.embed(["A cell divides.", ""])
+        await embedding.embed(["A cell divides.", "w " * 300], EmbedOptions(truncation=Truncation.NONE))
     except TorchlessError as error:
         return {"kind": error.kind.value, "violations": {v.field: v.description for v in error.violations}}
-    raise AssertionError("an empty text was embedded")
+    raise AssertionError("a text that is too long was embedded")
 
 
 async def opened_breaker(address: str) -> list[str]:

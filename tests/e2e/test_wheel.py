@@ -99,7 +99,8 @@ def check(found: dict[str, Any]) -> None:
     assert found["ready"] == [True, True]
     assert found["shape"] == [2, 384]
     assert found["order"] == [1, 0]
-    assert found["refusal"] == {"kind": "INVALID_INPUT", "violations": {"texts[1]": "must not be empty"}}
+    assert found["refusal"]["kind"] == "INPUT_TOO_LARGE"
+    assert found["refusal"]["violations"]["texts[1]"].startswith("has 302 tokens; the model reads at most 256")
     assert found["breaker"] == ["UNREACHABLE", "CIRCUIT_OPEN"]
 
 

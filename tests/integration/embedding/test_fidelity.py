@@ -17,6 +17,7 @@ from torchless.clients.embedding import EmbeddingClient, EmbedOptions, Granulari
 pytestmark = pytest.mark.torch
 
 TEXTS = {
+    "empty": "",
     "short": "A cell divides.",
     "one letter": "a",
     "one space": " ",
@@ -109,6 +110,23 @@ async def test_raw_vectors_equal_the_models_pooling(client: EmbeddingClient, dir
     assert abs(np.linalg.norm(raw) - 1) > 0.1
 
 
+async def test_vector_of_a_text_of_megabytes_equals_the_direct_call(
+    client: EmbeddingClient, direct: SentenceTransformer
+) -> None:
+    """The direct call is with the beginning, because tokenizing all of it would take minutes."""
+    sentence = TEXTS["short"] + " " + TEXTS["long"]
+    answer = await client.embed([sentence * 30_000, "short", sentence])
+    assert worst_cosine(answer.vectors[:1], direct.encode([sentence * 30])) >= 0.99999
+    assert (answer.token_counts[0], answer.truncated) == (256, [0])
+
+
+async def test_truncated_inputs_are_told(client: EmbeddingClient) -> None:
+    texts = ["w " * count for count in (1, 254, 255, 2500)]
+    assert (await client.embed(texts)).truncated == [2, 3]
+    assert (await client.embed(texts, EmbedOptions(truncation=Truncation.LEFT))).truncated == [2, 3]
+    assert (await client.embed(texts, EmbedOptions(granularity=Granularity.TOKEN))).truncated == [2, 3]
+
+
 async def test_left_truncation_keeps_the_end(client: EmbeddingClient) -> None:
     words = "river " * 400 + "The last sentence speaks of a violin maker in Cremona."
     left = (await client.embed([words], EmbedOptions(truncation=Truncation.LEFT))).vectors
@@ -130,6 +148,20 @@ async def test_tokens_have_their_positions_in_the_text(client: EmbeddingClient, 
     assert [each.special for each in tokens] == [True, *[False] * (len(tokens) - 2), True]
     assert all(each.text == text[each.start : each.stop] for each in tokens[1:-1])
     assert (await client.detokenize([[each.id for each in tokens]])) == ["große und tokenization"]
+
+
+async def test_only_tokens_that_the_tokenizer_adds_are_special(client: EmbeddingClient) -> None:
+    text = "a 🦤 [SEP] b"
+    (tokens,) = await client.tokenize([text])
+    assert [(each.special, each.start) for each in tokens] == [
+        (True, None),
+        (False, 0),
+        (False, 2),
+        (False, 4),
+        (False, 10),
+        (True, None),
+    ]
+    assert [each.text for each in tokens[1:-1]] == ["a", "🦤", "[SEP]", "b"]
 
 
 async def test_token_counts_are_the_tokenizers_before_truncation(

@@ -89,7 +89,7 @@ async def test_message_above_the_limit_is_input_too_large(bento: Bento) -> None:
 async def test_refused_frame_does_not_end_the_stream(client: EmbeddingClient) -> None:
     async def frames() -> object:
         yield ["good"]
-        yield [""]
+        yield []
         yield ["good"]
 
     answers = [answer async for answer in client.embed_stream(frames())]  # type: ignore[arg-type]

@@ -45,6 +45,7 @@ DOCUMENTS = [
     LONG,
     LONG[::-1],
     "xyz " * 11,
+    "",
     " ",
     "?",
     "é unknown 東京",
@@ -135,7 +136,8 @@ async def test_tokens_equal_the_librarys(folder: str) -> None:
     (answer,) = await rerank_each(model(folder), [RerankJob(QUERIES)])
     tokenizer = CrossEncoder(folder, device="cpu").tokenizer
     for query, got in zip(QUERIES, answer.queries, strict=True):
-        read = [tokenizer(query.text, text, truncation=True)["input_ids"] for text in query.documents]
+        # As a list: it would read a single empty text as none, which `predict` does not.
+        read = [tokenizer([query.text], [text], truncation=True)["input_ids"][0] for text in query.documents]
         assert got.token_counts == [len(each) for each in read]
         assert max(got.token_counts) <= LONGEST
 
@@ -229,6 +231,30 @@ async def test_too_long_input_is_refused_with_its_length(folder: str, query: str
         await scores_of(model(folder), [Query(query, ["fine", document])], long_documents="refuse")
     assert caught.value.kind is ErrorKind.INPUT_TOO_LARGE
     assert named in caught.value.message
+
+
+async def test_truncated_texts_are_told(folder: str) -> None:
+    documents = ["a", " ".join(LETTERS + "a"), " ".join(LETTERS + "ab"), LONG]
+    job = RerankJob([Query("a b", documents), Query(" ".join(LETTERS * 2), ["a", LONG])])
+    (cut,) = await rerank_each(model(folder), [job])
+    assert [(each.truncated, each.query_truncated) for each in cut.queries] == [([2, 3], False), ([1], True)]
+    whole = RerankJob(job.queries, long_documents="windows")
+    (windows,) = await rerank_each(model(folder), [whole])
+    assert [(each.truncated, each.query_truncated) for each in windows.queries] == [([], False), ([], True)]
+
+
+@pytest.mark.parametrize("long_documents", ["cut", "cut_start"])
+async def test_scores_of_texts_of_megabytes_equal_the_library(folder: str, long_documents: Any) -> None:
+    document, query = (LONG + " ") * 20_000, (LONG[::-1] + " ") * 10_000
+    (answer,) = await rerank_each(
+        model(folder), [RerankJob([Query("a b", [document]), Query(query, [document])], long_documents=long_documents)]
+    )
+    assert [(each.truncated, each.query_truncated) for each in answer.queries] == [([0], False), ([0], True)]
+    if long_documents == "cut":
+        # The library needs only the beginning, and which of the two is longer once the document is limited.
+        document, query = (LONG + " ") * 5, (LONG[::-1] + " ") * 6
+        wanted = predicted(folder, [Query("a b", [document]), Query(query, [document])])
+        assert_same(np.concatenate([each.scores for each in answer.queries]), wanted)
 
 
 @pytest.mark.parametrize("asked", [LONGEST * 2 - 1, LONGEST * 2, LONGEST * 2 + 1, LONGEST * 3, LONGEST * 5])

@@ -34,6 +34,7 @@ DOCUMENTS = [
     "The harbour froze early that year, and the ferries stayed in port.",
     "Yeast makes gas, which makes dough rise.",
     "Bread.",
+    "",
     " ",
     "?",
     "Größe, œuvre, 東京の春",
@@ -89,6 +90,18 @@ async def test_maxsim_equals_the_librarys(direct: SentenceTransformer, maxsim_al
     np.testing.assert_allclose(got.scores, mean_maxsim(asked, read)[0].numpy(), **WITHIN)
     np.testing.assert_allclose(got.scores * len(asked[0]), maxsim(asked, read)[0].numpy(), atol=1e-4)
     assert got.token_counts == [len(asked[0]) + len(each) for each in read]
+
+
+async def test_truncated_texts_are_told_and_score_as_the_librarys(
+    direct: SentenceTransformer, maxsim_alone: RerankingModel
+) -> None:
+    query, documents = f"{QUERY} " * 90, ["Bread.", DOCUMENTS[-1] * 2, DOCUMENTS[-1] * 20_000]
+    (got,) = await rerank(maxsim_alone, [Query(query, documents)])
+    assert (got.truncated, got.query_truncated) == ([1, 2], True)
+    asked, read = token_vectors(direct, [query]), token_vectors(direct, [*documents[:2], documents[1]])
+    np.testing.assert_allclose(got.scores, mean_maxsim(asked, read)[0].numpy(), **WITHIN)
+    (short,) = await rerank(maxsim_alone, [Query(QUERY, [documents[0], documents[1]])], max_tokens_per_doc=100)
+    assert (short.truncated, short.query_truncated) == ([1], False)
 
 
 async def test_maxsim_equals_the_multi_vector_encoders(
