@@ -28,7 +28,7 @@ from gateway.http.error_family import ErrorFamily
 from gateway.http.exceptions import GatewayDefectError, UnreadBodyError
 from gateway.http.headers import request_context, write_provenance_headers
 from gateway.http.identity import Principal, require_scope
-from gateway.http.json_body import Body, BodyVariant, ParsedBody, by_field, require_json, single
+from gateway.http.json_body import Body, BodyVariant, Chooser, ParsedBody, by_field, require_json, several, single
 from gateway.http.openapi import Operation
 from gateway.services import Services
 from gateway.settings import AccessScope, GatewaySettings
@@ -133,15 +133,16 @@ class Routes:
         bulkhead: str,
         variants: Mapping[str, BodyVariant],
         about: Callable[..., Any],
+        choose: Chooser = by_field,
         deadline: Limit = _default_deadline,
     ) -> None:
         """Registers handlers for POST requests to paths that several APIs share.
 
-        Arguments are those of `post`, and `variants`, each API's body by the name of a field that only this body has;
-        `about`, whose name and docstring describe the route.
+        Arguments are those of `post`, and `variants`, each API's body by the name of a field that only this body has,
+        unless `choose` picks them otherwise; `about`, whose name and docstring describe the route.
         """
         rules = _Rules(self.family, scope, bulkhead, deadline)
-        self._add_post(paths, about, rules, by_field(variants), list(variants.values()))
+        self._add_post(paths, about, rules, several(variants, choose), list(variants.values()))
 
     def post_stream(
         self,

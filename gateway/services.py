@@ -22,7 +22,7 @@ from gateway.http.bulkheads import Admission
 from gateway.http.draining import Draining
 from gateway.http.identity import Authenticator
 from gateway.http.metrics import GatewayMetrics
-from gateway.settings import EmbeddingClientSettings, GatewaySettings, ModelSettings
+from gateway.settings import BUILT_IN_ALIASES, EmbeddingClientSettings, GatewaySettings, ModelSettings
 from torchless.clients.base import CapabilityClient
 from torchless.clients.cache.embedding import EmbeddingCache
 from torchless.clients.call import CallContext
@@ -233,7 +233,7 @@ class Services:
                 listing = partial(each.models.call, self.by_name[each.name])
                 aliases = each.models.aliases(self.settings.models)
                 sources.append(ModelSource(each.models.use, each.name, listing, aliases))
-        return ModelCatalogue(sources, self.settings.health.timeout_s)
+        return ModelCatalogue(sources, self.settings.health.timeout_s, BUILT_IN_ALIASES)
 
     async def _reopen(
         self, capability: Capability[C], settings: GatewaySettings, known: Sequence[Closable], undo: AsyncExitStack

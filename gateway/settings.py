@@ -109,24 +109,25 @@ class LimitSettings(SettingsGroup):
         return self
 
 
-_BUILT_IN_ALIASES = {"default/not-specified": ""}
+BUILT_IN_ALIASES = {"default/not-specified": ""}
+"""Aliases that always exist. They are no names to choose from, and `/v1/models` does not list them."""
 
 
 class ModelSettings(SettingsGroup):
     """Names that requests may use for models."""
 
-    aliases: dict[str, str] = Field(default_factory=lambda: dict(_BUILT_IN_ALIASES))
+    aliases: dict[str, str] = Field(default_factory=lambda: dict(BUILT_IN_ALIASES))
     """Other names of embedding models, each with the id that it stands for; an empty id is the service's default model.
     `default/not-specified`, which infinity's client sends when its user names no model, is built in and stands for the
     default model."""
 
-    rerank_aliases: dict[str, str] = Field(default_factory=lambda: dict(_BUILT_IN_ALIASES))
+    rerank_aliases: dict[str, str] = Field(default_factory=lambda: dict(BUILT_IN_ALIASES))
     """The same for reranking models."""
 
     @field_validator("aliases", "rerank_aliases")
     @classmethod
     def _add_built_in(cls, given: dict[str, str]) -> dict[str, str]:
-        return _BUILT_IN_ALIASES | given
+        return BUILT_IN_ALIASES | given
 
 
 class OpenAISettings(SettingsGroup):

@@ -1,15 +1,23 @@
 """Types that the requests of several API families share.
 
-Bodies are parsed strictly: a number is not a text and "1" is not a number. Unknown fields are ignored and null counts
-as absent, as in the services that these APIs come from. Empty inputs and limits are checked by the handlers, because
-each family answers them differently.
+Bodies are parsed strictly: a number is not a text and "1" is not a number, except where the imitated servers convert
+(`LenientBool`, `LenientCount`). Unknown fields are ignored and null counts as absent, as in the services that these
+APIs come from. Empty inputs and limits are checked by the handlers, because each family answers them differently.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticUseDefault
 from pydantic_core.core_schema import custom_error_schema
@@ -56,6 +64,40 @@ class OneMessage:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return custom_error_schema(handler(source), custom_error_type="union", custom_error_message=self._message)
+
+
+# Servers that parse with pydantic, as vLLM and infinity do, convert by these rules:
+# https://docs.pydantic.dev/latest/concepts/conversion_table
+LenientBool = Annotated[
+    bool,
+    Field(strict=False),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "boolean"},
+                {"type": "integer", "minimum": 0, "maximum": 1},
+                {"type": "string", "pattern": "^([01A-Za-z]|on|off|no|yes|true|false)$"},
+            ]
+        }
+    ),
+]
+"""A boolean, or a number or text that means one, such as 1, "true" and "no"."""
+LenientCount = Annotated[
+    int,
+    Field(ge=0, le=2**31 - 1, strict=False),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+                {"type": "string", "pattern": "[0-9]"},
+                {"type": "boolean"},
+            ]
+        }
+    ),
+]
+"""A number of things, or a text, float or boolean that means one, such as "3" and 3.0."""
+OnlyFalse = Annotated[Literal[False], OneMessage("true is not supported")]
+"""A field that changes the result if it is true, which no service here can do."""
 
 
 # Validation stops at the first wrong item of a list: one error for each item would cost a kilobyte for two bytes of the

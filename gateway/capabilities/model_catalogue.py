@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -50,6 +50,8 @@ class ListedModel:
     """A model that is served."""
 
     id: str
+    """Its id, or another name of it."""
+    root: str
     """Its id."""
     created: int
     """When it became ready, in seconds since the Unix epoch."""
@@ -63,14 +65,16 @@ class ModelCatalogue:
     Args:
         sources: The services, in the order in which their models are listed.
         timeout_s: Time that each service has to answer, in seconds: a slow one must not hold up the others.
+        unlisted: Names that can be found and are not listed.
     """
 
-    def __init__(self, sources: Sequence[ModelSource], timeout_s: float) -> None:
+    def __init__(self, sources: Sequence[ModelSource], timeout_s: float, unlisted: Container[str] = ()) -> None:
         self._sources = sources
         self._timeout_s = timeout_s
+        self._unlisted = unlisted
 
     async def list(self, context: RequestContext) -> list[ListedModel]:
-        """The models of all services; those of the first source come first.
+        """The models of all services, by id and then by their other names; those of the first source come first.
 
         Leaves out the models of a service that is unavailable, and marks the answer as degraded.
 
@@ -78,6 +82,26 @@ class ModelCatalogue:
             TorchlessError: UNREACHABLE, when every service is unavailable; DEADLINE, when the request's deadline
                 expires before that.
         """
+        named = await self._by_name(context)
+        return [model for model in named.values() if model.id not in self._unlisted]
+
+    async def find(self, context: RequestContext, name: str) -> ListedModel:
+        """The model that `name`, an id or an alias, stands for.
+
+        Raises:
+            TorchlessError: NOT_FOUND; UNREACHABLE, when a service that may have it is unavailable; else as `list`.
+        """
+        found = (await self._by_name(context)).get(name)
+        if found is not None:
+            return found
+        if context.provenance.degraded:
+            context.for_call()  # it may be the request's own deadline that was too short
+            raise context.provenance.error()
+        raise not_found(
+            ResourceType.MODEL, name, f"the model {name!r} is not served; GET /v1/models lists the served models"
+        )
+
+    async def _by_name(self, context: RequestContext) -> dict[str, ListedModel]:
         deadline = context.deadline.earlier_of(Deadline.after(self._timeout_s))
         call = replace(context.for_call(), deadline=deadline)
         answers = await asyncio.gather(
@@ -86,26 +110,20 @@ class ModelCatalogue:
         if all(answer is None for answer in answers):
             context.for_call()  # it may be the request's own deadline that was too short
             raise context.provenance.error()
-        listed: dict[str, ListedModel] = {}
-        for source, answer in zip(self._sources, answers, strict=True):
-            for model in answer or ():
-                entry = listed.setdefault(model.id, ListedModel(model.id, model.created, {}))
-                entry.revisions[source.use] = model.revision
-        return [*listed.values()]
+        answered = [(source, answer or ()) for source, answer in zip(self._sources, answers, strict=True)]
+        named: dict[str, ListedModel] = {}
+        for source, served in answered:
+            for model in served:
+                _add(named, model.id, model, source.use)
+        for source, served in answered:
+            for alias, wanted in source.aliases.items():
+                for model in served:
+                    if wanted in {model.id, ""}:
+                        _add(named, alias, model, source.use)
+                        break
+        return named
 
-    async def find(self, context: RequestContext, name: str) -> ListedModel:
-        """The first listed model that `name`, an id or an alias, stands for.
 
-        Raises:
-            TorchlessError: NOT_FOUND; UNREACHABLE, when a service that may have it is unavailable; else as `list`.
-        """
-        wanted = {source.use: source.aliases.get(name, name) for source in self._sources}
-        for model in await self.list(context):
-            if any(wanted[use] in {model.id, ""} for use in model.revisions):
-                return model
-        if context.provenance.degraded:
-            context.for_call()  # it may be the request's own deadline that was too short
-            raise context.provenance.error()
-        raise not_found(
-            ResourceType.MODEL, name, f"the model {name!r} is not served; GET /v1/models lists the served models"
-        )
+def _add(named: dict[str, ListedModel], name: str, model: ServedModel, use: ModelUse) -> None:
+    listed = named.setdefault(name, ListedModel(name, model.id, model.created, {}))
+    listed.revisions.setdefault(use, model.revision)

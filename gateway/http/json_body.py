@@ -70,28 +70,38 @@ def require_json(headers: Headers) -> None:
         raise not_json()
 
 
+Chooser = Callable[[Mapping[str, Any], Mapping[str, BodyVariant]], BodyVariant]
+"""Picks the variant of a body by its content."""
+
+
 def single(variant: BodyVariant) -> Callable[[bytes], ParsedBody]:
     """Reads every body as `variant`."""
     return lambda raw: ParsedBody(variant, partial(parse, variant.body, raw))
 
 
-def by_field(variants: Mapping[str, BodyVariant]) -> Callable[[bytes], ParsedBody]:
-    """Reads a body as the variant whose field it has.
+def by_field(content: Mapping[str, Any], variants: Mapping[str, BodyVariant]) -> BodyVariant:
+    """The variant whose field `content` has.
 
     Args:
+        content: The body.
         variants: By the name of a field that no other variant has.
     """
+    found = [name for name in variants if content.get(name) is not None]
+    if len(found) == 1:
+        return variants[found[0]]
+    answers = "; ".join(f"{name} gets the answer of {variant.family.name}" for name, variant in variants.items())
+    description = f"send exactly one of {' and '.join(variants)}: {answers}"
+    violations = tuple(FieldViolation((name,), description) for name in variants)
+    raise MalformedRequestError(violations, f"{', '.join(variants)}: {description}")
+
+
+def several(variants: Mapping[str, BodyVariant], choose: Chooser = by_field) -> Callable[[bytes], ParsedBody]:
+    """Reads a body as the variant that `choose` picks by its content."""
 
     def parse_variant(raw: bytes) -> ParsedBody:
         content = parse(_AnyObject, raw).root
-        found = [name for name in variants if content.get(name) is not None]
-        if len(found) == 1:
-            variant = variants[found[0]]
-            return ParsedBody(variant, partial(_validate, variant.body, content))
-        answers = "; ".join(f"{name} gets the answer of {variant.family.name}" for name, variant in variants.items())
-        description = f"send exactly one of {' and '.join(variants)}: {answers}"
-        violations = tuple(FieldViolation((name,), description) for name in variants)
-        raise MalformedRequestError(violations, f"{', '.join(variants)}: {description}")
+        variant = choose(content, variants)
+        return ParsedBody(variant, partial(_validate, variant.body, content))
 
     return parse_variant
 

@@ -53,9 +53,7 @@ def test_a_document_is_read_up_to_max_tokens_per_doc(client: cohere.ClientV2, pl
 
 @pytest.mark.parametrize("top_n", NUMBERS_OF_BEST)
 def test_version_1_ranks_documents(version_1: Any, plain: PlainHTTP, top_n: int) -> None:
-    answer = version_1.rerank(
-        model=MODEL, query=QUERY, documents=list(PASSAGES), top_n=top_n, return_documents=True, max_chunks_per_doc=10
-    )
+    answer = version_1.rerank(model=MODEL, query=QUERY, documents=list(PASSAGES), top_n=top_n, return_documents=True)
 
     assert_ranked(pairs(answer), plain.scores(QUERY, PASSAGES), top_n)
     assert [result.document.text for result in answer.results] == [PASSAGES[result.index] for result in answer.results]

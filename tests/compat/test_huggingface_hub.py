@@ -46,9 +46,10 @@ def test_options_of_feature_extraction_apply(url: str, plain: PlainHTTP) -> None
 
 
 def test_similarity_is_the_cosine_of_the_vectors(url: str, plain: PlainHTTP) -> None:
-    answer = InferenceClient().sentence_similarity(TEXTS[0], list(TEXTS[1:]), model=f"{url}/similarity")
+    expected = (plain.vectors(TEXTS[1:]) @ plain.vector(TEXTS[0])).tolist()
 
-    assert answer == pytest.approx((plain.vectors(TEXTS[1:]) @ plain.vector(TEXTS[0])).tolist(), abs=1e-5)
+    for client, model in ((InferenceClient(model=url), None), (InferenceClient(), f"{url}/similarity")):
+        assert client.sentence_similarity(TEXTS[0], list(TEXTS[1:]), model=model) == pytest.approx(expected, abs=1e-5)
 
 
 async def test_async_client_embeds_and_raises(url: str, plain: PlainHTTP) -> None:

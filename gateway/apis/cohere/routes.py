@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 
 from gateway.apis.cohere.errors import COHERE
-from gateway.apis.cohere.quantization import QUANTIZERS
-from gateway.apis.cohere.schemas import EmbedAnswer, EmbedV1Request, EmbedV2Request, RerankAnswer, RerankRequest
+from gateway.apis.cohere.schemas import EmbedAnswer, EmbedV1Request, EmbedV2Request, RerankAnswer
+from gateway.apis.deadlines import reranking_deadline
 from gateway.apis.rerank.bodies import (
     options_of,
-    reranking_deadline,
+    query_of,
     results_of,
     results_with_documents,
     texts_of,
     usage_of,
 )
+from gateway.apis.rerank.schemas import RerankRequest
 from gateway.encoding.base64 import base64_rows
 from gateway.encoding.json import finite, json_response
+from gateway.encoding.quantization import QUANTIZERS
 from gateway.http.exceptions import malformed
 from gateway.routing import Call, Routes
 from torchless.clients.embedding import Embeddings, EmbedOptions, InputType, Truncation
@@ -133,18 +135,19 @@ async def rerank_v2(body: RerankRequest, call: Call) -> Response:
 
 
 async def _reranked(version: str, body: RerankRequest, call: Call) -> Response:
+    texts = texts_of(body)
     found = await call.services.reranker.rank(
-        body.query,
-        texts_of(body),
+        query_of(body),
+        texts,
         options_of(body, call.services.settings.limits),
         call.context,
         field="documents",
-        top_n=body.top_n or 0,
+        top_n=body.top_n,
     )
     return json_response(
         {
             "id": str(uuid4()),
-            "results": list(results_with_documents(found, body) if body.return_documents else results_of(found)),
+            "results": list(results_with_documents(found, body, texts) if body.return_documents else results_of(found)),
             "meta": {
                 "api_version": {"version": version},
                 "billed_units": {"search_units": math.ceil(len(body.documents) / _DOCUMENTS_A_UNIT)},

@@ -10,9 +10,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from gateway.apis.field_types import STOPS_AT_FIRST_ERROR, AnswerModel, NullIsAbsent, RequestModel, Texts
+from gateway.apis.field_types import STOPS_AT_FIRST_ERROR, AnswerModel, NullIsAbsent, OneMessage, RequestModel, Texts
 from gateway.apis.openai.schemas import Usage
-from gateway.apis.rerank.schemas import RankingFields, Result
+from gateway.apis.rerank.schemas import Result
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 EmbeddingTypes = Annotated[
@@ -30,6 +30,8 @@ class _EmbedFields(RequestModel):
     truncate: Literal["NONE", "START", "END"] | None = None
     """Which end of an input longer than the model's maximum length is truncated; NONE: refuse it. Absent: END, unless
     the gateway is configured to refuse."""
+    images: Annotated[None, OneMessage("is not supported; send texts")] = None
+    """Not supported."""
 
 
 class EmbedV1Request(_EmbedFields):
@@ -66,7 +68,7 @@ class EmbedV2Request(_EmbedFields):
     """The inputs, in Cohere's form for mixed content."""
     embedding_types: Annotated[EmbeddingTypes, *NullIsAbsent] = Field(default=["float"])
     """Forms of the vectors."""
-    max_tokens: None = None
+    max_tokens: Annotated[None, OneMessage("is not supported; the model's maximum length applies")] = None
     """Not supported: inputs are truncated at the model's maximum length."""
     output_dimension: Annotated[int, Field(ge=0, le=2**31 - 1), *NullIsAbsent] = 0
     """Leading dimensions to keep, if the model supports it. Absent or 0: all."""
@@ -101,7 +103,7 @@ class EmbeddingsByType(AnswerModel):
     float_: list[list[float]] | None = Field(default=None, alias="float")
     """float32."""
     int8: list[list[int]] | None = None
-    """-128 to 127; see `gateway.apis.cohere.quantization`."""
+    """-128 to 127; see `gateway.encoding.quantization`."""
     uint8: list[list[int]] | None = None
     """0 to 255."""
     binary: list[list[int]] | None = None
@@ -125,15 +127,6 @@ class EmbedAnswer(AnswerModel):
     """Metadata of the response."""
     response_type: Literal["embeddings_floats", "embeddings_by_type"]
     """Form of `embeddings`."""
-
-
-class RerankRequest(RankingFields):
-    """Documents to rerank. Both versions accept the same fields, and those of Jina and vLLM."""
-
-    top_n: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
-    """Number of best documents to return. Absent, or more than there are: all."""
-    max_chunks_per_doc: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
-    """Accepted and ignored: the configuration of the reranking service decides how long documents are read."""
 
 
 class SearchUnits(AnswerModel):

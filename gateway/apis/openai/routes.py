@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from starlette.responses import Response
 
 from gateway.apis.openai.cl100k import vocabulary
 from gateway.apis.openai.errors import OPENAI
-from gateway.apis.openai.schemas import EmbeddingsAnswer, EmbeddingsRequest, Model, ModelsAnswer
+from gateway.apis.openai.schemas import EmbeddingsAnswer, EmbeddingsRequest, EmbeddingType, Model, ModelsAnswer
 from gateway.capabilities.embedding import EmbeddingUseCase, Inputs
 from gateway.capabilities.model_catalogue import ListedModel
 from gateway.encoding.base64 import base64_rows
 from gateway.encoding.json import finite, json_response
+from gateway.encoding.quantization import QUANTIZERS
 from gateway.http.exceptions import malformed, unknown_route
 from gateway.routing import Call, Routes
 from gateway.settings import LimitSettings
@@ -40,7 +43,7 @@ _EXAMPLES = {
     examples=_EXAMPLES,
 )
 async def embeddings(body: EmbeddingsRequest, call: Call) -> Response:
-    """Embeds texts or token ids, as OpenAI's API.
+    """Embeds texts or token ids, as the APIs of OpenAI, Jina, vLLM and infinity.
 
     Token ids are ids of cl100k_base, the vocabulary of OpenAI's clients: they are decoded to text and tokenized again
     for the model. `usage` counts the model's tokens.
@@ -50,11 +53,14 @@ async def embeddings(body: EmbeddingsRequest, call: Call) -> Response:
     if _token_ids(inputs) and services.settings.openai.reads_cl100k:
         inputs = _cl100k_texts(inputs, services.embedder)  # type: ignore[arg-type]
     options = EmbedOptions(
-        model=body.model, dimensions=body.dimensions, truncation=_truncation(body, services.settings.limits)
+        model=body.model,
+        input_type=body.purpose,
+        normalize=body.normalized and body.use_activation and body.normalize,
+        dimensions=body.dimensions,
+        truncation=_truncation(body, services.settings.limits),
     )
     answer = await services.embedder.embed(inputs, options, call.context, field="input", one_may_be_empty=True)
-    vectors = finite(answer.vectors)
-    rows: Iterable[Any] = base64_rows(vectors) if body.encoding_format == "base64" else vectors
+    rows = _encoded(finite(answer.vectors), body.form)
     tokens = sum(answer.token_counts)
     return json_response(
         {
@@ -77,6 +83,12 @@ def _truncation(body: EmbeddingsRequest, limits: LimitSettings) -> Truncation:
     return Truncation.LEFT if body.truncation_side == "left" else Truncation.RIGHT
 
 
+def _encoded(vectors: NDArray[np.float32], form: EmbeddingType) -> Iterable[Any]:
+    if form == "float":
+        return vectors
+    return base64_rows(vectors) if form == "base64" else QUANTIZERS[form](vectors)
+
+
 def _token_ids(inputs: Inputs) -> bool:
     return not isinstance(inputs, str) and bool(inputs) and not isinstance(inputs[0], str)
 
@@ -91,7 +103,7 @@ def _cl100k_texts(inputs: Sequence[int] | Sequence[Sequence[int]], embedder: Emb
 
 @routes.get("/v1/models", scope="models:read", bulkhead="models", answer=ModelsAnswer, statuses=(429, 503, 504))
 async def models(call: Call) -> Response:
-    """The served models: embedding models first, beginning with the default model, then rerank models.
+    """The served models: embedding models first, beginning with the default model, then rerank models, then aliases.
 
     If a service does not answer, its models are omitted and `x-torchless-degraded` names it; if none does, the status
     is 503.
@@ -140,6 +152,7 @@ def _entry(model: ListedModel) -> dict[str, Any]:
         "object": "model",
         "created": model.created,
         "owned_by": "torchless",
+        "root": model.root,
         "capabilities": [*model.revisions],
         "revisions": model.revisions,
     }

@@ -17,7 +17,7 @@ from gateway.http.docs_page import docs_page
 from gateway.http.metrics import CONTENT_TYPE
 from gateway.http.openapi import MediaType, Operation
 from gateway.routing import Call, Routes
-from gateway.services import EMBEDDING, Services
+from gateway.services import EMBEDDING, RERANKING, Capability, Services
 from torchless.clients.base import CapabilityClient
 from torchless.clients.deadline import Deadline
 from torchless.clients.endpoint_state import EndpointState
@@ -55,10 +55,30 @@ async def ready(call: Call) -> Response:
     return json_response(answer, 200 if all_ready else 503)
 
 
-@routes.get("/health", scope=None, bulkhead=None, answer=dict[str, str], statuses=(503,))
+@routes.get("/health", "/ping", scope=None, bulkhead=None, answer=dict[str, str], statuses=(503,))
 async def health(call: Call) -> Response:
-    """Reports whether texts can be embedded, as text-embeddings-inference and infinity do."""
-    if await _failure(call.services.client(EMBEDDING), call):
+    """Reports whether texts can be embedded, as text-embeddings-inference and infinity do.
+
+    `/ping` is for Amazon SageMaker.
+    """
+    return await _health(EMBEDDING, call)
+
+
+@routes.get(
+    "/reranker/health",
+    "/reranker/ping",
+    scope=None,
+    bulkhead=None,
+    answer=dict[str, str],
+    statuses=(503,),
+)
+async def reranker_health(call: Call) -> Response:
+    """Reports whether texts can be reranked, as text-embeddings-inference with a reranking model."""
+    return await _health(RERANKING, call)
+
+
+async def _health(capability: Capability[Any], call: Call) -> Response:
+    if await _failure(call.services.client(capability), call):
         raise TorchlessError(ErrorKind.UNREACHABLE, "unhealthy")
     return json_response({})
 

@@ -9,10 +9,11 @@ from uuid import uuid4
 
 from starlette.responses import Response
 
+from gateway.apis.deadlines import reranking_deadline
 from gateway.apis.rerank import schemas as shared
 from gateway.apis.rerank.bodies import (
     options_of,
-    reranking_deadline,
+    query_of,
     results_of,
     results_with_documents,
     results_with_texts,
@@ -20,23 +21,15 @@ from gateway.apis.rerank.bodies import (
     usage_of,
 )
 from gateway.apis.rerank.errors import RERANK_DOCUMENTS, RERANK_UNDECIDED
+from gateway.apis.tei import reranking
 from gateway.apis.tei import schemas as tei
 from gateway.apis.tei.errors import TEI
-from gateway.apis.tei.timing_headers import timing_headers
 from gateway.capabilities.reranking import Ranking
 from gateway.encoding.json import json_response
 from gateway.http.json_body import BodyVariant
 from gateway.routing import Call, Routes
-from torchless.clients.reranking import LongDocuments, RerankOptions, ScoreForm
 
 routes = Routes(RERANK_UNDECIDED, "/rerank")
-_TEXTS = {
-    "texts, as text-embeddings-inference": {
-        "query": "How do swifts sleep?",
-        "texts": ["Bread needs salt.", "Swifts sleep on the wing."],
-        "return_text": True,
-    }
-}
 _DOCUMENTS = {
     "documents, as Jina, vLLM and infinity": {
         "query": "How do swifts sleep?",
@@ -46,30 +39,10 @@ _DOCUMENTS = {
 }
 
 
-async def _texts(body: tei.RerankRequest, call: Call) -> Response:
-    settings = call.services.settings
-    cut = settings.limits.truncate if body.truncate is None else body.truncate
-    side = LongDocuments.CUT_START if body.truncation_direction.lower() == "left" else LongDocuments.CUT
-    options = RerankOptions(
-        model=settings.tei.rerank_model,
-        score_form=ScoreForm.RAW if body.raw_scores else ScoreForm.UNIT,
-        long_documents=side if cut else LongDocuments.REFUSE,
-    )
-    found = await call.services.reranker.rank(
-        body.query, body.texts, options, call.context, field="texts", top_n=body.top_n
-    )
-    ranks: list[dict[str, Any]] = [
-        {"index": index, "score": score} for index, score in zip(found.order, found.scores, strict=True)
-    ]
-    if body.return_text:
-        ranks = [{**rank, "text": body.texts[rank["index"]]} for rank in ranks]
-    return json_response(ranks, headers=timing_headers(found.answer.total_tokens, found.answer.timings))
-
-
 async def _documents(body: shared.RerankRequest, call: Call) -> Response:
     texts = texts_of(body)
     found = await call.services.reranker.rank(
-        body.query,
+        query_of(body),
         texts,
         options_of(body, call.services.settings.limits),
         call.context,
@@ -99,7 +72,7 @@ def _results(found: Ranking, texts: list[str], body: shared.RerankRequest, call:
     # form, even if it did not request documents, and its requests are identical. Without documents, both work.
     if call.user_agent.startswith("litellm/"):
         return results_of(found)
-    return results_with_documents(found, body)
+    return results_with_documents(found, body, texts)
 
 
 def rerank() -> None:
@@ -118,7 +91,7 @@ routes.post_variants(
     scope="rerank",
     bulkhead="reranking",
     variants={
-        "texts": BodyVariant(TEI, tei.RerankRequest, list[tei.Rank], _TEXTS, _texts),
+        "texts": BodyVariant(TEI, tei.RerankRequest, list[tei.Rank], reranking.EXAMPLES, reranking.rerank),
         "documents": BodyVariant(RERANK_DOCUMENTS, shared.RerankRequest, shared.RerankAnswer, _DOCUMENTS, _documents),
     },
     about=rerank,

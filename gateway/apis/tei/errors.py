@@ -11,6 +11,14 @@ from gateway.http.error_family import ErrorFamily, plain_status
 from gateway.http.exceptions import GatewayDefectError, HTTPError, MalformedRequestError
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
+
+class UnsupportedByModelError(TorchlessError):
+    """The caller's fault: the served models cannot do what the route does."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorKind.INVALID_INPUT, f"Backend error: {message}")
+
+
 _TYPES = {
     400: "Empty",
     401: "Validation",
@@ -33,6 +41,8 @@ def tei_status(error: TorchlessError) -> int:
         return 422
     if isinstance(error, EmptyInputError):
         return 400
+    if isinstance(error, UnsupportedByModelError):
+        return 424
     if error.kind is ErrorKind.INVALID_INPUT and not isinstance(error, HTTPError):
         return 413
     if error.kind is ErrorKind.INTERNAL and not isinstance(error, GatewayDefectError):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
 
 from gateway.apis.tei.errors import TEI
+from gateway.apis.tei.info import facts_of, model_of
 from gateway.apis.tei.schemas import (
     DecodeRequest,
     EmbedAllRequest,
@@ -18,13 +20,13 @@ from gateway.apis.tei.schemas import (
     TokenizeRequest,
     TruncationFields,
 )
-from gateway.apis.tei.timing_headers import timing_headers
+from gateway.apis.tei.timing_headers import characters_of, timing_headers
+from gateway.apis.tei.unsupported import NO_CLASSIFIER, NO_SPLADE, unsupported_route
 from gateway.encoding.json import encode_json, finite, joined_lists, json_response
+from gateway.http.json_body import BodyVariant
 from gateway.routing import Call, Routes
 from gateway.services import EMBEDDING
-from torchless import __version__
 from torchless.clients.embedding import Embeddings, EmbedOptions, Granularity, Truncation
-from torchless.contracts.errors import ResourceType, not_found
 
 routes = Routes(TEI)
 _TEXTS = {
@@ -40,7 +42,6 @@ _SIMILARITY = {
 
 @routes.post(
     "/embed",
-    "/",
     scope="embed",
     bulkhead="embedding",
     body=EmbedRequest,
@@ -51,7 +52,7 @@ async def embed(body: EmbedRequest, call: Call) -> Response:
     """Embeds texts or token ids; the response is always a list of vectors, also for one input."""
     options = replace(_options(body, call), normalize=body.normalize, dimensions=body.dimensions)
     answer = await call.services.embedder.embed(body.inputs, options, call.context, field="inputs")
-    return json_response(finite(answer.vectors), headers=_timings(answer))
+    return json_response(finite(answer.vectors), headers=_timings(answer, characters_of(body.inputs), call))
 
 
 @routes.post(
@@ -67,7 +68,7 @@ async def embed_all(body: EmbedAllRequest, call: Call) -> Response:
     options = replace(_options(body, call), normalize=False, granularity=Granularity.TOKEN)
     answer = await call.services.embedder.embed(body.inputs, options, call.context, field="inputs")
     finite(answer.vectors)
-    return json_response(answer.per_input(), headers=_timings(answer))
+    return json_response(answer.per_input(), headers=_timings(answer, characters_of(body.inputs), call))
 
 
 @routes.post(
@@ -83,15 +84,42 @@ async def similarity(body: SimilarityRequest, call: Call) -> Response:
     limits = call.services.embedder.limits
     source = limits.texts(body.inputs.source_sentence, ("inputs", "source_sentence"))
     sentences = limits.texts(body.inputs.sentences, ("inputs", "sentences"))
+    texts = [*source, *sentences]
     answer = await call.services.embedder.embed_list(
-        [*source, *sentences],
+        texts,
         _options(body.parameters, call),
         call.context,
         path=("inputs",),
         path_of=lambda index: ("inputs", "sentences", index - 1) if index else ("inputs", "source_sentence"),
     )
     vectors = finite(answer.vectors)
-    return json_response(vectors[1:] @ vectors[0], headers=_timings(answer))
+    return json_response(vectors[1:] @ vectors[0], headers=_timings(answer, characters_of(texts), call))
+
+
+def _default_variant(content: Mapping[str, Any], variants: Mapping[str, BodyVariant]) -> BodyVariant:
+    return variants["similarity" if isinstance(content.get("inputs"), dict) else "embed"]
+
+
+def default() -> None:
+    """Embeds texts or token ids, or compares texts.
+
+    If `inputs` is an object with `source_sentence` and `sentences`, as for Hugging Face's task sentence-similarity, the
+    response is that of `/similarity`; otherwise it is that of `/embed`. `/invocations` is for Amazon SageMaker.
+    """
+
+
+routes.post_variants(
+    "/",
+    "/invocations",
+    scope="embed",
+    bulkhead="embedding",
+    variants={
+        "embed": BodyVariant(TEI, EmbedRequest, list[list[float]], _TEXTS, embed),
+        "similarity": BodyVariant(TEI, SimilarityRequest, list[float], _SIMILARITY, similarity),
+    },
+    choose=_default_variant,
+    about=default,
+)
 
 
 @routes.post(
@@ -138,30 +166,15 @@ async def decode(body: DecodeRequest, call: Call) -> Response:
 
 @routes.get("/info", scope="models:read", bulkhead="embedding", answer=Info, statuses=(404, 424, 429, 503, 504))
 async def info(call: Call) -> Response:
-    """Describes the model of these routes, and their limits."""
-    settings, wanted = call.services.settings, _model(call)
-    served = await call.services.client(EMBEDDING).list_models(call.context.for_call())
-    model = next((m for m in served if wanted in {m.id, ""}), None)
-    if model is None:
-        raise not_found(ResourceType.MODEL, wanted, "the model configured for these routes is not served")
-    facts: dict[str, Any] = {
-        "model_id": model.id,
-        "model_sha": model.revision or None,
-        "model_dtype": model.dtype,
-        "model_type": {"embedding": {"pooling": model.pooling}},
-        # Half, because a capability may hold at most as much as it leaves free.
-        "max_concurrent_requests": max(1, settings.limits.concurrent_requests // 2),
-        "max_input_length": model.max_tokens,
-        "max_batch_tokens": model.max_batch_tokens,
-        "max_batch_requests": None,
-        "max_client_batch_size": settings.limits.items,
-        "auto_truncate": settings.limits.truncate,
-        "tokenization_workers": 0,
-        "version": __version__,
-        "sha": None,
-        "docker_label": None,
-    }
-    return json_response(facts)
+    """Describes the embedding model of these routes, and their limits."""
+    settings = call.services.settings
+    model = model_of(await call.services.client(EMBEDDING).list_models(call.context.for_call()), _model(call))
+    kind = {"embedding": {"pooling": model.pooling}}
+    return json_response(facts_of(model, kind, settings, batch=settings.limits.items))
+
+
+routes.routes.append(unsupported_route("/predict", "rerank", NO_CLASSIFIER))
+routes.routes.append(unsupported_route("/embed_sparse", "embed", NO_SPLADE))
 
 
 def _options(body: TruncationFields, call: Call) -> EmbedOptions:
@@ -174,5 +187,5 @@ def _model(call: Call) -> str:
     return call.services.embedder.model_id(call.services.settings.tei.model)
 
 
-def _timings(answer: Embeddings) -> dict[str, str]:
-    return timing_headers(sum(answer.token_counts), answer.timings)
+def _timings(answer: Embeddings, characters: int, call: Call) -> dict[str, str]:
+    return timing_headers(characters, sum(answer.token_counts), answer.timings, call.context.provenance)

@@ -128,6 +128,15 @@ class Token(AnswerModel):
     """Character after the last; null for special tokens."""
 
 
+class Labels(AnswerModel):
+    """The labels of a classifier; a reranker has one."""
+
+    id2label: dict[str, str]
+    """Name of each label by its position."""
+    label2id: dict[str, int]
+    """Position of each label by its name."""
+
+
 class Pooling(AnswerModel):
     """How tokens become one vector."""
 
@@ -136,10 +145,12 @@ class Pooling(AnswerModel):
 
 
 class ModelType(AnswerModel):
-    """The kind of model."""
+    """The kind of model: one of the fields is present."""
 
-    embedding: Pooling
+    embedding: Pooling | None = None
     """An embedding model."""
+    reranker: Labels | None = None
+    """A reranking model."""
 
 
 class Info(AnswerModel):
@@ -151,6 +162,8 @@ class Info(AnswerModel):
     """Fingerprint of what decides its vectors: weights, tokenizer, prompts, dtype, maximum length and so on."""
     model_dtype: str
     """Type of its weights."""
+    served_model_name: str
+    """Its id again."""
     model_type: ModelType
     """Its kind."""
     max_concurrent_requests: int
@@ -166,7 +179,7 @@ class Info(AnswerModel):
     auto_truncate: bool
     """Default of `truncate`."""
     tokenization_workers: int
-    """Always 0: the embedding service does not report it."""
+    """Always 0: the services do not report it."""
     version: str
     """Version of the gateway."""
     sha: str | None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 from uuid import uuid4
 
 from starlette.responses import Response
 
-from gateway.apis.rerank.bodies import options_of, reranking_deadline, usage_of
+from gateway.apis.deadlines import reranking_deadline
+from gateway.apis.rerank.bodies import options_of, text_of, usage_of
 from gateway.apis.vllm.errors import VLLM
 from gateway.apis.vllm.schemas import ScoreAnswer, ScoreRequest
 from gateway.encoding.json import json_response
@@ -43,7 +45,7 @@ _EXAMPLES = {
 async def score(body: ScoreRequest, call: Call) -> Response:
     """Scores pairs of texts: one query with each document, or each query with the document at the same position."""
     fields = _fields(body)
-    queries, documents = (getattr(body, name) for name in fields)
+    queries, documents = (_texts(getattr(body, name), name) for name in fields)
     answer = await call.services.reranker.score(
         queries, documents, options_of(body, call.services.settings.limits), call.context, fields=fields
     )
@@ -58,6 +60,12 @@ async def score(body: ScoreRequest, call: Call) -> Response:
             "usage": usage_of(answer),
         }
     )
+
+
+def _texts(side: Any, name: str) -> str | list[str]:
+    if not isinstance(side, list):
+        return text_of(side, (name,))
+    return [each if isinstance(each, str) else text_of(each, (name, index)) for index, each in enumerate(side)]
 
 
 def _fields(body: ScoreRequest) -> tuple[str, str]:

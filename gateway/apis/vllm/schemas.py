@@ -5,32 +5,41 @@ Source: vLLM's vllm/entrypoints/pooling/scoring/protocol.py
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from gateway.apis.field_types import AnswerModel, TextInputs
+from pydantic import Field
+
+from gateway.apis.field_types import STOPS_AT_FIRST_ERROR, AnswerModel, OneMessage
 from gateway.apis.openai.schemas import Usage
-from gateway.apis.rerank.schemas import ScoringFields
+from gateway.apis.rerank.schemas import Document, ScoringFields
+
+Side = Annotated[
+    Document | Annotated[list[Document], STOPS_AT_FIRST_ERROR, Field(json_schema_extra={"minItems": 1})],
+    Field(union_mode="left_to_right"),
+    OneMessage("must be a text, an object that holds its text, or a list of them"),
+]
+"""One or several texts of the pairs."""
 
 
 class ScoreRequest(ScoringFields):
     """Pairs to score: one query with each document, or each query with the document at the same position.
 
-    The two lists have one of four pairs of names.
+    The two lists have one of four pairs of names. A text may be an object that holds it, as in `/rerank`.
     """
 
-    text_1: TextInputs | None = None
+    text_1: Side | None = None
     """The queries: one, or as many as in `text_2`."""
-    text_2: TextInputs | None = None
+    text_2: Side | None = None
     """The documents."""
-    queries: TextInputs | None = None
+    queries: Side | None = None
     """Another name of `text_1`, used with `documents` or `items`."""
-    documents: TextInputs | None = None
+    documents: Side | None = None
     """Another name of `text_2`."""
-    items: TextInputs | None = None
+    items: Side | None = None
     """Another name of `text_2`."""
-    data_1: TextInputs | None = None
+    data_1: Side | None = None
     """Another name of `text_1`, used with `data_2`."""
-    data_2: TextInputs | None = None
+    data_2: Side | None = None
     """Another name of `text_2`."""
 
 

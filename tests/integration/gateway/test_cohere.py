@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway.apis.cohere.quantization import QUANTIZERS
+from gateway.encoding.quantization import QUANTIZERS
 from torchless.clients.testing import EMBEDDING_MODEL as MODEL
 from torchless.clients.testing import EmbeddingService, vector_of
 from torchless.contracts.embedding.v1 import embedding_pb2 as pb

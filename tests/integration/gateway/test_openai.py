@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import httpx
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from tests.integration.gateway.conftest import Gateway
 from torchless.clients.testing import EMBEDDING_MODEL as MODEL
 from torchless.clients.testing import EmbeddingService, vector_of
+from torchless.contracts.embedding.v1 import embedding_pb2 as pb
 
 
 def embed(http: httpx.Client, **body: object) -> httpx.Response:
@@ -72,15 +74,69 @@ def test_a_token_id_out_of_range_is_named(http: httpx.Client) -> None:
 
 
 def test_models_by_list_id_and_alias(gateway: Gateway, embedding: EmbeddingService) -> None:
-    aliases = {"text-embedding-3-small": "", "letters": MODEL.id}
+    aliases = {"text-embedding-3-small": "", "letters": MODEL.id, "gone": "no/such"}
     with gateway(embedding={"address": embedding.address}, models={"aliases": aliases}) as http:
         listed = http.get("/v1/models").json()
-        for name in (MODEL.id, "text-embedding-3-small", "letters"):
-            assert http.get(f"/v1/models/{name}").json() == listed["data"][0]
-            assert embed(http, input="one", model=name).json()["model"] == MODEL.id
+        assert [entry["id"] for entry in http.get("/models").json()["data"]] == [e["id"] for e in listed["data"]]
+        for entry in listed["data"]:
+            assert http.get(f"/v1/models/{entry['id']}").json() == entry
+            assert embed(http, input="one", model=entry["id"]).json()["model"] == MODEL.id
+        assert http.get("/v1/models/default/not-specified").json()["root"] == MODEL.id
+        assert http.get("/v1/models/gone").status_code == 404
     assert listed["object"] == "list"
-    facts = {"object": "model", "created": MODEL.created, "owned_by": "torchless", "capabilities": ["embed"]}
-    assert listed["data"] == [{"id": MODEL.id, **facts, "revisions": {"embed": MODEL.revision}}]
+    facts: dict[str, Any] = {
+        "object": "model",
+        "created": MODEL.created,
+        "owned_by": "torchless",
+        "capabilities": ["embed"],
+    }
+    names = (MODEL.id, "text-embedding-3-small", "letters")
+    facts["revisions"] = {"embed": MODEL.revision}
+    assert listed["data"] == [{"id": name, "root": MODEL.id, **facts} for name in names]
+
+
+def test_forms_of_vectors(http: httpx.Client) -> None:
+    vector = vector_of("one")
+    packed = np.packbits(vector > 0)
+    for form, expected in (
+        ("float", vector.tolist()),
+        (["float"], vector.tolist()),
+        ("base64", base64.b64encode(vector.astype("<f4").tobytes()).decode()),
+        ("ubinary", packed.tolist()),
+        ("binary", (packed.astype(np.int16) - 128).tolist()),
+    ):
+        # OpenAI's client always sends a format; Jina's field wins.
+        answer = embed(http, input="one", embedding_type=form, encoding_format="base64")
+        assert answer.json()["data"][0]["embedding"] == pytest.approx(expected), form
+    both = embed(http, input="one", embedding_type=["float", "ubinary"])
+    assert (both.status_code, both.json()["error"]["param"]) == (400, "embedding_type")
+
+
+@pytest.mark.parametrize("field", ["normalized", "use_activation", "normalize"])
+def test_vectors_that_are_not_scaled(http: httpx.Client, field: str) -> None:
+    for value, is_scaled in ((False, False), (True, True), (None, True)):
+        found = embed(http, input="one", **{field: value}).json()["data"][0]["embedding"]
+        assert np.array_equal(np.float32(found), vector_of("one", normalize=is_scaled))
+
+
+@pytest.mark.parametrize(
+    ("fields", "input_type"),
+    [
+        ({}, pb.INPUT_TYPE_UNSPECIFIED),
+        ({"task": None, "input_type": None}, pb.INPUT_TYPE_UNSPECIFIED),
+        ({"task": "retrieval.query"}, pb.INPUT_TYPE_QUERY),
+        ({"task": "retrieval.passage"}, pb.INPUT_TYPE_DOCUMENT),
+        ({"task": "clustering"}, pb.INPUT_TYPE_UNSPECIFIED),
+        ({"input_type": "query"}, pb.INPUT_TYPE_QUERY),
+        ({"input_type": "document"}, pb.INPUT_TYPE_DOCUMENT),
+        ({"input_type": "passage"}, pb.INPUT_TYPE_DOCUMENT),
+    ],
+)
+def test_purpose_of_inputs(
+    http: httpx.Client, embedding: EmbeddingService, fields: dict[str, Any], input_type: int
+) -> None:
+    assert embed(http, input="one", **fields).status_code == 200
+    assert embedding.messages[-1].input_type == input_type
 
 
 def test_the_default_request_of_infinitys_client_is_answered(http: httpx.Client) -> None:

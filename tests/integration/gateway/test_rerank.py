@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.apis.rerank.schemas import RerankRequest
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.reranking_server import RerankingServer, tokens_of
 from torchless.clients.testing import EMBEDDING_MODEL, EmbeddingService
@@ -67,10 +68,7 @@ def test_search_units_are_hundreds_of_documents(http: httpx.Client) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_null_and_unknown_fields_count_as_absent(http: httpx.Client, reranking: RerankingServer, path: str) -> None:
     absent = rerank(http, path)
-    names = [
-        *("model", "top_n", "rank_fields", "return_documents", "max_tokens_per_doc", "max_chunks_per_doc"),
-        *("raw_scores", "use_activation", "activation", "softmax", "truncate_prompt_tokens", "truncation_side"),
-    ]
+    names = set(RerankRequest.model_fields) - {"query", "documents"}
     null = rerank(http, path, **dict.fromkeys(names), priority=3, user=None, texts=None)
     assert null["results"] == absent["results"]
     assert reranking.messages[-1] == reranking.messages[-2]
@@ -81,6 +79,76 @@ def test_top_n_limits_the_results(http: httpx.Client, path: str) -> None:
     assert order_of(rerank(http, path, top_n=1)) == ORDER[:1]
     assert order_of(rerank(http, path, top_n=3)) == ORDER[:3]
     assert order_of(rerank(http, path, top_n=2_000_000_000)) == ORDER
+    assert order_of(rerank(http, path, top_n=0)) == ORDER
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("fields", "documents", "number"),
+    [
+        ({"return_documents": "true", "top_n": "3"}, True, 3),
+        ({"return_documents": "False", "top_n": 2.0}, False, 2),
+        ({"return_documents": "yes", "top_n": " 1 "}, True, 1),
+        ({"return_documents": 0, "top_n": "0"}, False, 4),
+        ({"return_documents": 1, "raw_scores": "off", "top_n": True}, True, 1),
+    ],
+)
+def test_booleans_and_numbers_may_be_texts(
+    http: httpx.Client, path: str, fields: dict[str, Any], documents: bool, number: int
+) -> None:
+    body = rerank(http, path, **fields)
+    assert order_of(body) == ORDER[:number]
+    assert all(("document" in result) is documents for result in body["results"])
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("fields", [{"return_documents": "maybe"}, {"return_documents": 2}, {"top_n": "two"}])
+def test_texts_that_mean_neither_are_refused(http: httpx.Client, path: str, fields: dict[str, Any]) -> None:
+    answer = http.post(path, json={"query": QUERY, "documents": DOCUMENTS, **fields})
+    assert answer.status_code == 400
+    assert next(iter(fields)) in answer.text
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/score"])
+def test_content_parts_of_type_text(http: httpx.Client, reranking: RerankingServer, path: str) -> None:
+    parts = [{"type": "text", "text": "swifts"}, {"type": "text", "text": "sleep"}]
+    query, content = {"content": parts[:1]}, {"content": parts}
+    names = ("query", "documents") if path != "/score" else ("queries", "documents")
+    for documents in ([content, "bread"], content):
+        answer = http.post(path, json={names[0]: query, names[1]: documents, "return_documents": True})
+        assert answer.status_code == 200, answer.text
+        (sent,) = reranking.messages[-1].queries
+        assert sent.query == "swifts"
+        assert sent.documents[0] == "swifts\nsleep"
+        if path != "/score":
+            assert answer.json()["results"][0]["document"] == {"text": "swifts\nsleep"}
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/score"])
+@pytest.mark.parametrize(
+    "part",
+    [{"type": "image_url", "image_url": {"url": "https://example.com"}}, {"type": "text"}, {"text": "a"}, "a", None],
+)
+def test_content_parts_of_other_types_are_named(http: httpx.Client, path: str, part: Any) -> None:
+    content = {"content": [{"type": "text", "text": "swifts"}, part]}
+    query = "queries" if path == "/score" else "query"
+    for body, at in (
+        ({query: QUERY, "documents": ["a", content]}, "documents[1].content[1]"),
+        ({query: content, "documents": ["a"]}, f"{query}.content[1]"),
+    ):
+        answer = http.post(path, json=body)
+        assert answer.status_code == 400
+        assert at in answer.text
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_query_and_a_single_document_as_objects(http: httpx.Client, reranking: RerankingServer, path: str) -> None:
+    for documents in ("swifts", {"text": "swifts"}, ["swifts"]):
+        rerank(http, path, query={"text": "swifts", "id": "1"}, documents=documents)
+        (sent,) = reranking.messages[-1].queries
+        assert (sent.query, list(sent.documents)) == ("swifts", ["swifts"])
+    answer = http.post(path, json={"query": {"title": "swifts"}, "documents": ["a"]})
+    assert (answer.status_code, "query: does not have the field text" in answer.text) == (400, True)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -136,6 +204,7 @@ def test_form_of_scores_follows_the_request(
 LONG_DOCUMENTS: list[tuple[dict[str, Any], tuple[int, int]]] = [
     ({}, (pb.LONG_DOCUMENTS_UNSPECIFIED, 0)),
     ({"max_tokens_per_doc": 4096}, (pb.LONG_DOCUMENTS_UNSPECIFIED, 4096)),
+    ({"max_tokens_per_doc": 0, "max_tokens_per_query": 0}, (pb.LONG_DOCUMENTS_UNSPECIFIED, 0)),
     ({"truncate_prompt_tokens": -1}, (pb.LONG_DOCUMENTS_CUT, 0)),
     ({"truncate_prompt_tokens": -1, "truncation_side": "left"}, (pb.LONG_DOCUMENTS_CUT_START, 0)),
     ({"truncation_side": "left"}, (pb.LONG_DOCUMENTS_UNSPECIFIED, 0)),

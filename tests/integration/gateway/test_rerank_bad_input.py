@@ -114,14 +114,13 @@ def test_a_body_that_is_no_request(http: httpx.Client, route: Route, body: bytes
 @pytest.mark.parametrize(
     ("name", "fields", "said"),
     [
-        ("cohere 1", {"top_n": 0}, "top_n"),
         ("cohere 2", {"top_n": -1}, "top_n"),
         ("cohere 2", {"top_n": 1.5}, "top_n"),
-        ("cohere 1", {"max_chunks_per_doc": 0}, "max_chunks_per_doc"),
-        ("cohere 2", {"max_tokens_per_doc": 0}, "max_tokens_per_doc"),
+        ("cohere 1", {"max_chunks_per_doc": 1}, "max_chunks_per_doc: is not supported"),
+        ("cohere 2", {"max_tokens_per_doc": -1}, "max_tokens_per_doc"),
         ("cohere 1", {"rank_fields": []}, "rank_fields"),
         ("cohere 1", {"rank_fields": "title"}, "rank_fields"),
-        ("cohere 1", {"return_documents": "yes"}, "return_documents"),
+        ("cohere 1", {"return_documents": "maybe"}, "return_documents"),
         ("cohere 1", {"documents": [{"title": "b"}]}, "documents[0]: does not have the field text"),
         ("cohere 1", {"documents": ["b", {"text": 3}]}, "documents[1].text: must be a text"),
         (
@@ -130,7 +129,7 @@ def test_a_body_that_is_no_request(http: httpx.Client, route: Route, body: bytes
             "documents[0]: does not have any of the fields in rank_fields",
         ),
         ("documents", {"top_n": -1}, "top_n"),
-        ("documents", {"raw_scores": 1}, "raw_scores"),
+        ("documents", {"raw_scores": 2}, "raw_scores"),
         ("documents", {"truncate_prompt_tokens": 5}, "truncate_prompt_tokens"),
         ("texts", {"top_n": -1}, "top_n"),
         ("texts", {"truncation_direction": "Up"}, "truncation_direction"),

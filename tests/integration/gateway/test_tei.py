@@ -22,10 +22,9 @@ def vectors(answer: httpx.Response) -> Any:
     return np.array(answer.json(), dtype=np.float32)
 
 
-@pytest.mark.parametrize("path", ["/embed", "/"])
-def test_embed_answers_a_list_of_vectors(http: httpx.Client, path: str) -> None:
-    assert np.array_equal(vectors(http.post(path, json={"inputs": "one"})), [vector_of("one")])
-    several = http.post(path, json={"inputs": ["one", "two"]})
+def test_embed_answers_a_list_of_vectors(http: httpx.Client) -> None:
+    assert np.array_equal(vectors(http.post("/embed", json={"inputs": "one"})), [vector_of("one")])
+    several = http.post("/embed", json={"inputs": ["one", "two"]})
     assert np.array_equal(vectors(several), [vector_of("one"), vector_of("two")])
     assert several.headers["x-compute-tokens"] == "6"
 

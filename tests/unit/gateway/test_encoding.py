@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from gateway.apis.cohere.quantization import binary, int8, ubinary, uint8
 from gateway.encoding.base64 import base64_rows
 from gateway.encoding.json import finite, json_response
+from gateway.encoding.quantization import binary, int8, ubinary, uint8
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 Matrix = NDArray[np.float32]

@@ -33,7 +33,6 @@ MODELS: list[tuple[type[BaseModel], str]] = [
     (tei.SimilarityRequest, "inputs"),
     (cohere.EmbedV1Request, "texts"),
     (cohere.EmbedV2Request, "texts"),
-    (cohere.RerankRequest, "documents"),
     (rerank.RerankRequest, "documents"),
     (tei.RerankRequest, "texts"),
     (vllm.ScoreRequest, "text_1"),

@@ -15,7 +15,7 @@ from gateway.apis.rerank.errors import RERANK_DOCUMENTS
 from gateway.apis.tei import schemas as tei
 from gateway.apis.tei.errors import TEI
 from gateway.http.exceptions import MalformedRequestError
-from gateway.http.json_body import MAX_VALUES, BodyVariant, by_field, parse
+from gateway.http.json_body import MAX_VALUES, BodyVariant, parse, several
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 values = st.recursive(
@@ -32,7 +32,7 @@ VARIANTS = {
     "texts": BodyVariant(TEI, tei.RerankRequest, None, {}, _never),
     "documents": BodyVariant(RERANK_DOCUMENTS, rerank.RerankRequest, None, {}, _never),
 }
-parse_variant = by_field(VARIANTS)
+parse_variant = several(VARIANTS)
 
 
 @pytest.mark.parametrize(

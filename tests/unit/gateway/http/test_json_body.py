@@ -29,8 +29,8 @@ BODIES = {
     "numbers and a text": ("openai.EmbeddingsRequest", '{"input":[', "1,", '"a"]}'),
     "texts and a number": ("openai.EmbeddingsRequest", '{"input":[', '"a",', "1]}"),
     "empty lists": ("openai.EmbeddingsRequest", '{"input":[', "[],", "1]}"),
-    "documents": ("cohere.RerankRequest", '{"query":"a","documents":["a",', "1,", "1]}"),
-    "documents as objects": ("cohere.RerankRequest", '{"query":"a","documents":[', '{"text":1},', "1]}"),
+    "documents": ("single.RerankRequest", '{"query":"a","documents":["a",', "1,", "1]}"),
+    "documents as objects": ("single.RerankRequest", '{"query":"a","documents":[', '{"text":1},', "1]}"),
     "told apart": ("rerank.RerankRequest", '{"query":"a","documents":[', "1,", "1]}"),
     "pairs": ("vllm.ScoreRequest", '{"text_1":["a",', "1,", "1]}"),
     "lists of texts": ("openai.EmbeddingsRequest", '{"input":[', '["a"],', "1]}"),
@@ -39,10 +39,11 @@ BODIES = {
 SCRIPT = """
 import resource, sys
 from pathlib import Path
-from gateway.http.json_body import BodyVariant, by_field, parse
+from gateway.http.json_body import BodyVariant, parse, several
 from gateway.apis.cohere import schemas as cohere
 from gateway.apis.openai import schemas as openai
 from gateway.apis.rerank import schemas as rerank
+from gateway.apis.rerank import schemas as single
 from gateway.apis.tei import schemas as tei
 from gateway.apis.vllm import schemas as vllm
 from torchless.contracts.errors import TorchlessError
@@ -61,7 +62,7 @@ raw = bytes(raw)
 before = peak_kib()
 try:
     if module == "rerank":
-        by_field({"documents": BodyVariant(None, model, None, {}, None)})(raw).validated()
+        several({"documents": BodyVariant(None, model, None, {}, None)})(raw).validated()
     else:
         parse(model, raw)
 except TorchlessError as error:
