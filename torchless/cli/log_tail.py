@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from torchless.cli.log_lines import error_in
+from torchless.telemetry.log_format import JSONFormatter
 
 _READ_BYTES = 64 * 1024
 _MOST_BYTES = 1024 * 1024
@@ -25,6 +27,13 @@ def last_error(log: Path) -> str:
     lines = [line for line in _end(log) if line.strip()]
     errors = filter(None, map(error_in, reversed(lines)))
     return next(errors, lines[-1].strip() if lines else "")
+
+
+def append_error(log: Path, service: str, message: str) -> None:
+    """Adds a line to the log of a service that could not write it itself."""
+    record = logging.LogRecord("torchless.cli", logging.ERROR, "", 0, message, None, None)
+    with log.open("a") as file:
+        file.write(f"{JSONFormatter(service).format(record)}\n")
 
 
 class LogFollower:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from torchless.cli.errors import StackError
 from torchless.cli.events import Died, Event, GivenUp, Ready, Slow, StartFailed, WorkerEnded, logged, reason_in
-from torchless.cli.log_tail import LogFollower, last_error, log_tail
+from torchless.cli.log_tail import LogFollower, append_error, last_error, log_tail
 from torchless.cli.orphans import kill_orphans
 from torchless.cli.ports import check_ports
 from torchless.cli.services import Service
@@ -193,8 +193,12 @@ class Stack:
         if name in self._given_up:
             return
         how = self._supervisord.how_it_ended(name)
-        # A killed process had no time to say why; the reason of another one is in its log.
-        reason = how if "SIGKILL" in how else reason_in(last_error(log)) or how
+        if "SIGKILL" in how:
+            # A killed process had no time to say why.
+            append_error(log, name, f"the process ended: {how}")
+            reason = how
+        else:
+            reason = reason_in(last_error(log)) or how
         self._waiting[name] = time.monotonic()
         if how == f"exit status {EXIT_CONFIGURATION}":
             await self._give_up(name, reason)
