@@ -8,7 +8,6 @@ calls a use case.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -278,8 +277,7 @@ class _Endpoint:
         request.state.context = context
         caller, agent = request.scope["state"].get("principal"), request.headers.get("user-agent", "")
         call = Call(services, context, request.path_params, request.query_params, caller, agent)
-        with nullcontext() if rules.bulkhead is None else services.admission.slot(rules.bulkhead):
-            return await self._work(request, call, rules)
+        return await self._work(request, call, rules)
 
 
 async def _handle_errors(request: Request, family: ErrorFamily, work: Callable[[], Awaitable[Response]]) -> Response:
@@ -300,10 +298,12 @@ async def _handle_errors(request: Request, family: ErrorFamily, work: Callable[[
 
 
 async def _run_without_body(request: Request, call: Call, rules: _Rules, *, handler: Handler) -> Response:
-    if rules.bulkhead is None or request.method == "DELETE":
-        # Nothing is computed, and a caller that deletes and disconnects still wants it done.
+    if rules.bulkhead is None:
         return await _with_provenance(request, call, handler(call))
-    return await cancelled_by_disconnect(request.receive, _with_provenance(request, call, handler(call)))
+    with call.services.admission.slot(rules.bulkhead):
+        work = _with_provenance(request, call, handler(call))
+        # A caller that deletes and disconnects still wants it done.
+        return await (work if request.method == "DELETE" else cancelled_by_disconnect(request.receive, work))
 
 
 async def _run_with_body(
@@ -311,24 +311,28 @@ async def _run_with_body(
 ) -> Response:
     assert rules.bulkhead is not None  # noqa: S101  # every POST route has one
     require_json(request.headers)
-    request, limits = decoded(request), call.services.body_limit
+    request, limits, admission = decoded(request), call.services.body_limit, call.services.admission
     with limits.body(request, rules.bulkhead, deadline=call.context.deadline) as body:
-        parsed = parse(await body.read_all())
+        raw = await body.read_all()
+        # Only now: a client that sends its body slowly takes no slot.
+        with admission.slot(rules.bulkhead):
+            parsed = parse(raw)
 
-        async def work() -> Response:
-            answer = parsed.variant.handler(parsed.validated(), call)
-            return await cancelled_by_disconnect(request.receive, _with_provenance(request, call, answer))
+            def work() -> Awaitable[Response]:
+                answer = _with_provenance(request, call, parsed.variant.handler(parsed.validated(), call))
+                return cancelled_by_disconnect(request.receive, answer)
 
-        # From here on, errors are those of the variant's family.
-        return await _handle_errors(request, parsed.variant.family, work)
+            # From here on, errors are those of the variant's family.
+            return await _handle_errors(request, parsed.variant.family, work)
 
 
 async def _run_with_stream(
     request: Request, call: Call, rules: _Rules, *, handler: StreamHandler, body_mib: Limit
 ) -> Response:
     assert rules.bulkhead is not None  # noqa: S101  # every POST route has one
-    request, limits, mib = decoded(request), call.services.body_limit, body_mib(call.services.settings)
-    with limits.body(request, rules.bulkhead, deadline=call.context.deadline, mib=mib) as body:
+    request, admission, mib = decoded(request), call.services.admission, body_mib(call.services.settings)
+    reading = call.services.body_limit.body(request, rules.bulkhead, deadline=call.context.deadline, mib=mib)
+    with admission.slot(rules.bulkhead), reading as body:
         work = _with_provenance(request, call, handler(body, call))
         answer = await _handle_errors(request, rules.family, lambda: cancelled_by_disconnect(body.next_message, work))
         # What was not read is still on its way.

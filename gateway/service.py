@@ -6,6 +6,7 @@ import signal
 import sys
 
 import bentoml
+import uvicorn.config
 
 from gateway.settings import GatewaySettings
 from gateway.worker import WorkerApp
@@ -22,6 +23,8 @@ except SettingsError as error:
     sys.exit(EXIT_CONFIGURATION)
 configure_logging(settings.log, "gateway")
 application = WorkerApp(settings)
+# BentoML makes its `uvicorn.Config` later, and leaves the choice of the protocol to uvicorn.
+uvicorn.config.HTTP_PROTOCOLS["auto"] = application.connect  # type: ignore[assignment]
 watch_workers()
 
 

@@ -153,7 +153,7 @@ class Services:
             by_name=by_name,
             cache=_cache(by_name, settings, metrics),
             authenticator=authenticator(settings.auth.api_keys),
-            body_limit=BodyLimit(settings.limits.body_mib, settings.limits.bodies_mib),
+            body_limit=BodyLimit(settings.limits.body_mib, settings.limits.bodies_mib, settings.http.stall_s),
             admission=Admission(settings.limits.concurrent_requests),
         )
 
@@ -179,7 +179,7 @@ class Services:
             cache = self.cache if is_same else _cache(by_name, settings, self.metrics)
             undo.pop_all()
         _configure(by_name, settings)
-        self.body_limit.reconfigure(limits.body_mib, limits.bodies_mib)
+        self.body_limit.reconfigure(limits.body_mib, limits.bodies_mib, settings.http.stall_s)
         self.admission.reconfigure(limits.concurrent_requests)
         return replace(
             self, settings=settings, by_name=by_name, cache=cache, authenticator=authenticator(settings.auth.api_keys)

@@ -72,6 +72,21 @@ class GPUClientSettings(ClientSettings):
         return given
 
 
+class HTTPSettings(SettingsGroup):
+    """Connections of HTTP clients. A change applies to new connections."""
+
+    keep_alive_s: float = Field(default=75.0, gt=0, le=86_400)
+    """Time after which an idle connection is closed, in seconds. It must be longer than load balancers in front of the
+    gateway keep connections, often 60 s: otherwise they send requests into connections that are closing."""
+    head_s: float = Field(default=20.0, gt=0, le=3600)
+    """Time that a client has to send the request line and the headers of a request, in seconds; later it gets 408."""
+    head_kib: float = Field(default=32.0, ge=1, le=1024)
+    """Largest request line and headers of one request together, in KiB; larger ones get 414 or 431. There may be 100
+    headers."""
+    stall_s: float = Field(default=20.0, ge=1, le=3600)
+    """Longest pause of a client in sending a body, which then gets 408, and in reading an answer, in seconds."""
+
+
 class LimitSettings(SettingsGroup):
     """Limits of one request, and of all requests together."""
 
@@ -93,8 +108,9 @@ class LimitSettings(SettingsGroup):
     """Most Unicode code points of all texts of a `/tokenize` request, and most token ids of a `/decode` request. Each
     token is an object of the answer, which takes 15 times the size of the texts."""
     concurrent_requests: int = Field(default=1024, ge=1)
-    """Most requests in flight in one worker; beyond it requests get 429. Health, metrics and the API's description are
-    always answered. One capability takes no more than it leaves free for the others."""
+    """Most requests in flight in one worker; beyond it requests get 429. A request with a JSON
+    body counts once the body has arrived. Health, metrics and the API's description are always answered. One capability
+    takes no more than it leaves free for the others."""
     deadline_s: float = Field(default=30.0, gt=0, le=3600)
     """Deadline of a request whose caller sets none in `x-request-timeout-s`, in seconds; for reranking see
     `reranking.deadline_s`."""
@@ -270,6 +286,8 @@ class GatewaySettings(ProgramSettings):
     rebinding. A proxy on the same machine may need its name here."""
     limits: LimitSettings = LimitSettings()
     """Limits of requests."""
+    http: HTTPSettings = HTTPSettings()
+    """Connections of HTTP clients."""
     models: ModelSettings = ModelSettings()
     """Names of models."""
     cache: CacheSettings = CacheSettings()

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -52,6 +52,13 @@ class WorkerApp:
         services = Services.open(self._settings, self.draining)
         self._app = compose(services)
         self._reload(self._app, services)
+
+    def connect(self, **given: Any) -> asyncio.Protocol:
+        """A connection to this worker; `uvicorn.Config` takes this method for `http`."""
+        from gateway.http.connection import Connection
+
+        settings: GatewaySettings = self._settings if self._app is None else self._app.state.services.settings
+        return Connection(settings.http, **given)
 
     async def close(self) -> None:
         """Closes what `open` made."""

@@ -9,6 +9,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from bentos.serving.calls import Context, abort
+from bentos.serving.messages import refusing_unreadable
 from bentos.serving.readiness import LEAVING, Readiness
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -70,8 +71,12 @@ class HealthInterceptor(grpc.aio.ServerInterceptor):
             "response_serializer": HealthCheckResponse.SerializeToString,
         }
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "/grpc.health.v1.Health/Check": grpc.unary_unary_rpc_method_handler(health.check, **wire),
-            "/grpc.health.v1.Health/Watch": grpc.unary_stream_rpc_method_handler(health.watch, **wire),
+            "/grpc.health.v1.Health/Check": refusing_unreadable(
+                grpc.unary_unary_rpc_method_handler(health.check, **wire)
+            ),
+            "/grpc.health.v1.Health/Watch": refusing_unreadable(
+                grpc.unary_stream_rpc_method_handler(health.watch, **wire)
+            ),
         }
 
     async def intercept_service(

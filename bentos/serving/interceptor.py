@@ -11,6 +11,7 @@ import grpc
 
 from bentos.serving.call_log import CallFacts, Describe, log_call
 from bentos.serving.calls import Context, abort
+from bentos.serving.messages import all_readable, lenient, readable, refusing_unreadable
 from bentos.serving.metrics import call_metrics, calls_metric
 from bentos.serving.readiness import Readiness
 from bentos.serving.streams import ended_by
@@ -22,7 +23,7 @@ _INTERNAL = TorchlessError(ErrorKind.INTERNAL, "the service failed to process th
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of our own services; leaves health checks and reflection alone.
+    """Wraps the handlers of our own services. Others, such as reflection, only get their unreadable requests refused.
 
     Args:
         readiness: Checked before each call.
@@ -54,19 +55,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """The handler for `details`, wrapped if it belongs to our service."""
         handler = await continuation(details)
-        if handler is None or not details.method.startswith(_OURS):
-            return handler
+        if handler is None:
+            return None
+        if not details.method.startswith(_OURS):
+            return refusing_unreadable(handler)
         method = details.method.rsplit("/", 1)[-1]
         for kind, wrap in _WRAPPERS.items():
             if (behaviour := getattr(handler, kind)) is not None:
                 make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
-                wrapped = wrap(self, method, behaviour)
-                return make(wrapped, handler.request_deserializer, handler.response_serializer)  # type: ignore[no-any-return]
+                wrapped = wrap(self, method, behaviour, all_readable if handler.request_streaming else readable)
+                return make(wrapped, lenient(handler.request_deserializer), handler.response_serializer)  # type: ignore[no-any-return]
         return handler
 
-    def _unary(self, method: str, behaviour: Any) -> Any:
+    def _unary(self, method: str, behaviour: Any, check: _Check) -> Any:
         async def call(request: Any, context: Context) -> Any:
             async with self._observed(method, context) as facts:
+                request = check(request)
                 self._describe(facts, request)
                 self._readiness.check()
                 answer = await behaviour(request, context)
@@ -75,9 +79,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(self, method: str, behaviour: Any) -> Any:
+    def _stream(self, method: str, behaviour: Any, check: _Check) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self._observed(method, context, is_stream=True) as facts:
+                request = check(request)
                 self._describe(facts, request)
                 self._readiness.check()
                 answers = behaviour(request, context)
@@ -105,7 +110,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._readiness.fail(error)
 
 
-_WRAPPERS: dict[str, Callable[[CallInterceptor, str, Any], Any]] = {
+_Check = Callable[[Any], Any]
+_WRAPPERS: dict[str, Callable[[CallInterceptor, str, Any, _Check], Any]] = {
     "unary_unary": CallInterceptor._unary,
     "unary_stream": CallInterceptor._stream,
     "stream_unary": CallInterceptor._unary,

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from gateway.http.bulkheads import SharedCapacity
-from gateway.http.exceptions import body_memory_full, body_too_large, body_too_late
+from gateway.http.exceptions import StalledBodyError, body_memory_full, body_too_large, body_too_late
 from torchless.clients.deadline import Deadline
 
 _MIB = 1024 * 1024
@@ -22,15 +22,18 @@ class BodyLimit:
     Args:
         mib: Largest body, in MiB.
         all_mib: Most that all bodies hold at once, in MiB.
+        stall_s: Longest time in which nothing of a body arrives, in seconds.
     """
 
-    def __init__(self, mib: float, all_mib: float) -> None:
+    def __init__(self, mib: float, all_mib: float, stall_s: float) -> None:
         self._mib = mib
+        self._stall_s = stall_s
         self._bytes = SharedCapacity(int(all_mib * _MIB))
 
-    def reconfigure(self, mib: float, all_mib: float) -> None:
+    def reconfigure(self, mib: float, all_mib: float, stall_s: float) -> None:
         """Changes the limits; what is held stays counted, and a body that is being read keeps its limit."""
         self._mib = mib
+        self._stall_s = stall_s
         self._bytes.reconfigure(int(all_mib * _MIB))
 
     @contextmanager
@@ -48,7 +51,7 @@ class BodyLimit:
             mib: Largest body, in MiB; None: the ordinary limit.
         """
         mib = self._mib if mib is None else mib
-        body = BoundedBody(request, self._bytes, bulkhead, mib=mib, deadline=deadline)
+        body = BoundedBody(request, self._bytes, bulkhead, mib=mib, deadline=deadline, stall_s=self._stall_s)
         try:
             yield body
         finally:
@@ -64,17 +67,26 @@ class BoundedBody:
     All reading raises:
         UnreadBodyError: INPUT_TOO_LARGE, past the limit of one body; OVERLOADED, past what the bulkhead, or all of them
             together, may hold; DEADLINE, when the deadline expires first.
+        StalledBodyError: Nothing arrived for too long.
         ClientDisconnect: The client disconnected before the end.
     """
 
     def __init__(
-        self, request: Request, capacity: SharedCapacity, bulkhead: str, *, mib: float, deadline: Deadline
+        self,
+        request: Request,
+        capacity: SharedCapacity,
+        bulkhead: str,
+        *,
+        mib: float,
+        deadline: Deadline,
+        stall_s: float,
     ) -> None:
         self._request = request
         self._capacity = capacity
         self._bulkhead = bulkhead
         self._mib = mib
         self._deadline = deadline
+        self._stall_s = stall_s
         self._received = 0
         self._held = 0
         self._ended = asyncio.Event()
@@ -111,11 +123,12 @@ class BoundedBody:
     async def _next(self) -> bytes:
         if not self._received:
             self._check_announced()
+        until = self._deadline.earlier_of(Deadline.after(self._stall_s))
         try:
-            async with asyncio.timeout(self._deadline.timeout_s):
+            async with asyncio.timeout(until.timeout_s):
                 message = await self._request.receive()
         except TimeoutError as error:
-            raise body_too_late() from error
+            raise (body_too_late() if until is self._deadline else StalledBodyError(self._stall_s)) from error
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         chunk: bytes = message.get("body", b"")

@@ -71,6 +71,13 @@ class HTTPError(TorchlessError):
         self.headers = headers or {}
 
 
+class StalledBodyError(HTTPError, UnreadBodyError):
+    """The client stopped sending the body."""
+
+    def __init__(self, stall_s: float) -> None:
+        super().__init__(408, f"nothing of the request's body arrived for {stall_s:g} s; send it faster")
+
+
 def method_not_allowed(allowed: str) -> HTTPError:
     """The path exists, but not for this method; `allowed` lists its methods."""
     return HTTPError(405, f"this route supports only the methods {allowed}", headers={"allow": allowed})

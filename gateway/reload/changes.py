@@ -42,4 +42,4 @@ def reloadable_part(wanted: GatewaySettings, started: GatewaySettings) -> Gatewa
 
 def connection_settings(names: Iterable[str]) -> list[str]:
     """The `names` of settings that only new connections use; open ones keep the previous values."""
-    return [name for name in names if ".connection." in name]
+    return [name for name in names if ".connection." in name or name.startswith("http.")]

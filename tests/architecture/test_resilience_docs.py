@@ -35,7 +35,7 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "resilience.md").read_text()
 CLIENTS = tuple(capability.name for capability in CAPABILITIES)
-DOCUMENTED = ("embedding.", "reranking.", "gpu.", "cache.", "reload.", "health.")
+DOCUMENTED = ("embedding.", "reranking.", "gpu.", "cache.", "reload.", "health.", "http.")
 """Groups of the gateway's settings that the page must list completely."""
 TEXT = re.sub(r"^```\w+\n.*?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL)
 """The page without its examples."""
@@ -215,7 +215,9 @@ def test_settings_that_need_new_endpoints_or_a_restart_are_documented() -> None:
     new = cells["for new endpoints"]
     assert connection_settings(f"embedding.{name}" for name in new) == [f"embedding.{name}" for name in new]
     groups = ("clients", *CLIENTS)
-    assert set(connection_settings(GATEWAY)) == {f"{group}.{name}" for group in groups for name in new}
+    of_clients = {f"{group}.{name}" for group in groups for name in new}
+    of_http = cells["for new connections; in reading bodies for the next request"]
+    assert set(connection_settings(GATEWAY)) == of_clients.union(of_http)
     started = GatewaySettings()
     limits = started.limits.model_copy(update={"max_deadline_s": 600.0})
     wanted = started.model_copy(update={"workers": 2, "limits": limits})

@@ -76,7 +76,14 @@ class _Server(uvicorn.Server):
     def __init__(self, settings: GatewaySettings, routes: Sequence[Route] = ()) -> None:
         self._routes = routes
         self._application = WorkerApp(settings)
-        super().__init__(uvicorn.Config(self._application, lifespan="off", log_level="warning"))
+        super().__init__(
+            uvicorn.Config(
+                self._application,
+                http=self._application.connect,  # type: ignore[arg-type]
+                lifespan="off",
+                log_level="warning",
+            )
+        )
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self._listening = asyncio.Event()

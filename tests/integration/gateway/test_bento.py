@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,11 +12,10 @@ import psutil
 import pytest
 
 from tests.integration.gateway.conftest import HEADERS
+from tests.integration.gateway.served import ROOT, environment, served
 from tests.waiting import wait_until
-from torchless.cli.free_ports import free_port
 from torchless.clients.testing import EmbeddingService, vector_of
 
-ROOT = Path(__file__).parents[3]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
@@ -27,11 +23,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """BentoML's home, of this module alone."""
     return tmp_path_factory.mktemp("bentoml")
-
-
-def environment(home: Path, **more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHLESS_", "BENTOML_"))}
-    return {**kept, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **more}
 
 
 @pytest.fixture(scope="module")
@@ -46,39 +37,6 @@ def bento(home: Path) -> Path:
         timeout=120,
     )
     return home / "bentos" / "torchless-gateway" / "test"
-
-
-@contextmanager
-def served(target: str, working_dir: Path, address: str, home: Path, **more: str) -> Iterator[tuple[httpx.Client, int]]:
-    """A client of `bentoml serve target`, and the supervisor's process id."""
-    more = {"TORCHLESS_GATEWAY_EMBEDDING__ADDRESS": address, **more}
-    listen = ["--host", "127.0.0.1", "--port", str(free_port())]
-    with (home / "serve.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve", target, "--working-dir", str(working_dir), *listen],
-            cwd=working_dir,
-            env=environment(home, **more),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{listen[-1]}", timeout=20) as client:
-                _wait_until_live(client, process)
-                yield client, process.pid
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _wait_until_live(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
-    def is_live() -> bool:
-        assert process.poll() is None, "the gateway ended before it was live"
-        try:
-            return client.get("/health/live").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    wait_until(is_live, "the gateway is live", within_s=60)
 
 
 def test_built_bento_serves_embeddings(bento: Path, home: Path, embedding: EmbeddingService) -> None:

@@ -74,7 +74,7 @@ async def hold(held: ExitStack, limit: BodyLimit, bulkhead: str, size: int) -> N
 
 
 async def test_bodies_of_one_bulkhead_leave_memory_for_the_largest_of_another() -> None:
-    limit = BodyLimit(2, 8)
+    limit = BodyLimit(2, 8, 60)
     with ExitStack() as held:
         for _ in range(2):
             await hold(held, limit, "reranking", 2 * MIB)
@@ -89,7 +89,7 @@ async def test_bodies_of_one_bulkhead_leave_memory_for_the_largest_of_another() 
 
 
 async def test_one_body_may_take_all_memory_and_its_end_needs_none() -> None:
-    limit = BodyLimit(1, 1)
+    limit = BodyLimit(1, 1, 60)
     assert await size_read(limit, "embedding", MIB) == MIB
     with ExitStack() as held:
         await hold(held, limit, "gpu", MIB // 2)
@@ -97,7 +97,7 @@ async def test_one_body_may_take_all_memory_and_its_end_needs_none() -> None:
 
 
 async def test_a_refused_body_frees_what_had_arrived() -> None:
-    limit = BodyLimit(1, 1)
+    limit = BodyLimit(1, 1, 60)
     with ExitStack() as held:
         await hold(held, limit, "gpu", MIB // 2)
         with pytest.raises(UnreadBodyError) as refused:
@@ -107,7 +107,7 @@ async def test_a_refused_body_frees_what_had_arrived() -> None:
 
 
 async def test_a_body_read_in_pieces_holds_one_piece_at_a_time() -> None:
-    limit = BodyLimit(4, 1)
+    limit = BodyLimit(4, 1, 60)
     with body_of(limit, "embedding", 4 * MIB) as streamed:
         read = 0
         async for chunk in streamed:
@@ -117,7 +117,7 @@ async def test_a_body_read_in_pieces_holds_one_piece_at_a_time() -> None:
 
 
 async def test_a_body_read_in_pieces_is_refused_past_its_limit() -> None:
-    with body_of(BodyLimit(1, 8), "embedding", 2 * MIB) as streamed:
+    with body_of(BodyLimit(1, 8, 60), "embedding", 2 * MIB) as streamed:
         with pytest.raises(UnreadBodyError, match="larger than 1 MiB") as refused:
             async for _ in streamed:
                 pass

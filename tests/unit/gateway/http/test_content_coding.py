@@ -36,7 +36,7 @@ def request(body: Iterable[bytes], *codings: str) -> Request:
 
 
 async def read(given: Request, mib: float = 1) -> bytes:
-    with BodyLimit(mib, 4 * mib).body(decoded(given), "embedding", deadline=Deadline.NEVER) as body:
+    with BodyLimit(mib, 4 * mib, 60).body(decoded(given), "embedding", deadline=Deadline.NEVER) as body:
         return await body.read_all()
 
 

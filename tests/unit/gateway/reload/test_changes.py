@@ -74,13 +74,13 @@ def test_requests_in_flight_count_under_a_new_limit() -> None:
 
 
 async def test_bodies_in_memory_count_under_new_limits() -> None:
-    limit = BodyLimit(1, 2)
+    limit = BodyLimit(1, 2, 60)
     with body_of(limit, "embedding", MIB) as body:
         assert len(await body.read_all()) == MIB
-        limit.reconfigure(1, 1)
+        limit.reconfigure(1, 1, 60)
         with pytest.raises(UnreadBodyError), body_of(limit, "reranking", 1) as another:
             await another.read_all()
-        limit.reconfigure(1, 1.5)
+        limit.reconfigure(1, 1.5, 60)
         with body_of(limit, "reranking", MIB // 2) as another:
             await another.read_all()
     with body_of(limit, "embedding", MIB) as body, body_of(limit, "reranking", MIB // 2 + 1) as another:
