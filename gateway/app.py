@@ -7,7 +7,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
 
 from gateway.apis.families import FAMILIES, family_of
 from gateway.apis.operation.routes import METRICS, PAGES
@@ -16,6 +15,7 @@ from gateway.http.cross_origin import CrossOriginMiddleware
 from gateway.http.exceptions import GatewayDefectError, method_not_allowed, unknown_route
 from gateway.http.expectations import ExpectationMiddleware
 from gateway.http.identity import IdentityMiddleware
+from gateway.http.methods import allowed_methods
 from gateway.http.middleware import RequestMiddleware
 from gateway.http.openapi import OpenAPI
 from gateway.http.web_pages import WebPageMiddleware
@@ -65,19 +65,12 @@ async def close(app: Starlette) -> None:
 async def _answer_without_route(request: Request, error: Exception) -> Response:
     """No route has this path, or none with this method."""
     path: str = request.scope["path"]
-    allowed = _methods(request)
+    allowed = allowed_methods(request)
     if not allowed:
         return _answer_error(path, unknown_route(path))
     if request.method == "OPTIONS":
         return Response(status_code=204, headers={"allow": allowed})
     return _answer_error(path, method_not_allowed(allowed))
-
-
-def _methods(request: Request) -> str:
-    """The methods of all routes that have the request's path, as in `Allow`; empty: no route has it."""
-    routes = [each for each in request.app.router.routes if each.matches(request.scope)[0] is not Match.NONE]
-    methods = {method for each in routes for method in each.methods or ()}
-    return ", ".join(sorted({*methods, "OPTIONS"})) if routes else ""
 
 
 async def _answer_defect(request: Request, error: Exception) -> Response:

@@ -22,17 +22,18 @@ class Chromium:
 
     Args:
         folder: Where its profile is kept.
+        options: More options of the program.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         program = require_program("chromium", "Debian's chromium")
         (commands, self._commands), (self._answers, answers) = os.pipe(), os.pipe()
         # The protocol is spoken on descriptors 3 and 4, which only a shell gives to a program.
         script = f'exec "$0" "$@" 3<&{commands} 4>&{answers}'
-        options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe")
+        fixed = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe")
         profile = f"--user-data-dir={folder}"
         self._process = subprocess.Popen(
-            ["bash", "-c", script, program, *options, profile, "about:blank"],
+            ["bash", "-c", script, program, *fixed, *options, profile, "about:blank"],
             pass_fds=(commands, answers),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

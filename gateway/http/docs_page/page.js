@@ -3,6 +3,7 @@
 
 const SHOWN_CHARACTERS = 100_000;
 const SHOWN_ITEMS = 6;
+const MOST_ROWS = 20;
 const BASE = new URL(".", location.href).href.replace(/\/$/, "");
 const keyInput = document.querySelector("#key input");
 let api;
@@ -160,7 +161,10 @@ function tryIt(method, path, operation) {
   const send = element("button", { type: "submit", className: "send" }, "Send");
   const stop = element("button", { type: "button", hidden: true }, "Stop");
 
-  const showExample = () => { body.value = JSON.stringify(examples[choice.selectedIndex]?.value ?? {}, null, 2); };
+  const showExample = () => {
+    body.value = JSON.stringify(examples[choice.selectedIndex]?.value ?? {}, null, 2);
+    body.rows = Math.min(body.value.split("\n").length + 1, MOST_ROWS);
+  };
   const request = (key) => {
     let filled = path;
     const query = new URLSearchParams();
