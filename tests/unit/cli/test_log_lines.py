@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from torchless.cli.log_lines import readable, text_of
 from torchless.cli.log_tail import last_error
+from torchless.cli.logs import print_logs
 
 
 @pytest.mark.parametrize(
@@ -51,3 +54,16 @@ def test_a_json_line_is_readable_as_text_with_its_fields_and_stack() -> None:
         "  File x",
     ]
     assert readable("not JSON") == "not JSON"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_json_lines_are_printed_as_text_on_a_terminal_and_unchanged_elsewhere(
+    is_terminal: bool, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.write_text('{"time":"T","level":"info","message":"[it] runs","stack":"one\\ntwo"}\n')
+    printed = io.StringIO()
+    print_logs({"one": log}, Console(file=printed, force_terminal=is_terminal, width=10), lines=5, follow=False)
+
+    expected = "T INFO    [it] runs\none\ntwo\n" if is_terminal else log.read_text()
+    assert printed.getvalue() == expected

@@ -112,6 +112,13 @@ def test_a_wrong_port_option_is_explained(option: str, message: str) -> None:
     assert message in refused.stderr
 
 
+def test_ports_may_be_set_by_a_variable() -> None:
+    refused = run(app, ["up"], env={"TORCHLESS_UP_PORT": "gateway=3700 embedding=0"})
+
+    assert refused.exit_code == 2
+    assert "embedding must be 1 to 65535, not '0'" in refused.stderr
+
+
 def test_help_of_up_shows_the_default_ports() -> None:
     shown = " ".join(run(app, ["up", "--help"]).output.split())
 
