@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from torchless.cli import console as output
 from torchless.cli.bentos import GATEWAY, pythons_in
 from torchless.cli.errors import StackError
 from torchless.cli.gateway_api import GatewayClient, GatewayError, Ranked
@@ -40,11 +41,10 @@ READY_WITHIN_S = 120.0
 
 def main() -> None:
     """Runs the demo; exits with 1 if the stack or a call fails, with 130 after a signal."""
-    console = Console()
     try:
-        finished = asyncio.run(demonstrate(console))
+        finished = asyncio.run(demonstrate(output.console()))
     except (StackError, GatewayError) as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        output.console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from error
     except asyncio.CancelledError as error:  # by a second signal
         raise SystemExit(130) from error
@@ -102,7 +102,9 @@ async def _ask(stack: Stack, url: str, console: Console) -> None:
             cosines = index @ vector
             found = np.argsort(-cosines)[:FOUND]
             ranked = await gateway.rerank(question, [passages[index] for index in found])
-            console.print(_before_and_after(question, passages, found, cosines, ranked))
+            table = _before_and_after(question, passages, found, cosines, ranked)
+            table.expand = console.is_terminal
+            console.print(table)
     console.print(f"each question: the {FOUND} nearest passages by vector, reranked over POST {url}/v2/rerank")
 
 
@@ -115,7 +117,6 @@ def _before_and_after(
 ) -> Table:
     """The best passages after reranking, with their rank and score before and after."""
     table = Table("by vector", "reranked", "passage", title=escape(question), title_justify="left", title_style="bold")
-    table.expand = True
     for rank, result in enumerate(ranked[:SHOWN], start=1):
         passage = found[result.index]
         before = f"{result.index + 1}. ({cosines[passage]:.3f})"
