@@ -268,4 +268,5 @@ def _cache(
         metrics=metrics.cache,
         is_down=client.is_down,
         endpoint_changes=client.endpoint_changes,
+        may_serve=client.may_serve,
     )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,10 @@ class Bento:
     log: Path
     metrics_port: int
 
+    def lines(self) -> list[str]:
+        """The lines that it has printed."""
+        return self.log.read_text(errors="replace").splitlines()
+
     def stop(self) -> int:
         """Sends SIGTERM and returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -53,12 +57,21 @@ class Bento:
 
 
 @contextmanager
-def serving(capability: str, *, prefix: tuple[str, ...] = (), **environment: str) -> Iterator[Bento]:
+def serving(
+    capability: str,
+    *,
+    prefix: tuple[str, ...] = (),
+    arguments: tuple[str, ...] = ("--api-workers", "1"),
+    variables: Mapping[str, str] | None = None,
+    **environment: str,
+) -> Iterator[Bento]:
     """Starts the bento `bentos/<capability>` on a free port.
 
     Args:
         capability: The bento's name.
         prefix: Program and arguments before the command.
+        arguments: Further arguments of `bentoml serve-grpc`.
+        variables: Environment variables on top of this process's.
         environment: Its settings, without the prefix of their variables.
     """
     port, metrics_port = free_ports(2)
@@ -68,12 +81,18 @@ def serving(capability: str, *, prefix: tuple[str, ...] = (), **environment: str
         settings.setdefault(f"{names}METRICS_PORT", str(metrics_port))
         log = Path(home) / "log"
         command = [sys.executable, "-m", "bentoml", "serve-grpc", f"bentos.{capability}.service:svc"]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--api-workers", "1", "--enable-reflection"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--enable-reflection", *arguments]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*prefix, *command],
                 cwd=ROOT,
-                env={**os.environ, "BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True", **settings},
+                env={
+                    **os.environ,
+                    "BENTOML_HOME": home,
+                    "BENTOML_DO_NOT_TRACK": "True",
+                    **(variables or {}),
+                    **settings,
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -48,7 +48,7 @@ def watch_workers() -> None:
 class _WorkerWatch:
     def __init__(self, arbiter: Any) -> None:
         self._arbiter = arbiter
-        self._oom_kills = _oom_kills()
+        self._oom_kills = OOMKills()
         self._replaced_at = float("-inf")
 
     def begin(self) -> None:
@@ -73,16 +73,23 @@ class _WorkerWatch:
             # No error here: the worker has logged why.
             logger.warning("%s: process %d, exit status %d", WORKER_ENDED, process_pid, exit_code)
             return
-        before, self._oom_kills = self._oom_kills, _oom_kills()
-        reason = ""
-        if exit_code == -signal.SIGKILL:
-            reason = (
-                "; memory ran out, and the kernel's OOM killer ended it"
-                if self._oom_kills > before
-                else "; its container may have run out of memory, or it was ended with kill -9"
-            )
+        reason = f"; {self._oom_kills.reason()}" if exit_code == -signal.SIGKILL else ""
         name = signal.Signals(-exit_code).name
         logger.error("%s: process %d, killed by %s%s", WORKER_ENDED, process_pid, name, reason)
+
+
+class OOMKills:
+    """Says why a process may have got SIGKILL. Create it before that."""
+
+    def __init__(self) -> None:
+        self._known = _oom_kills()
+
+    def reason(self) -> str:
+        """Why the newest process that was killed got SIGKILL, as far as the kernel says."""
+        before, self._known = self._known, _oom_kills()
+        if self._known > before:
+            return "memory ran out, and the kernel's OOM killer ended it"
+        return "its container may have run out of memory, or it was ended with kill -9"
 
 
 def _is_worker() -> bool:

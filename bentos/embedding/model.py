@@ -43,6 +43,14 @@ class ModelInfo:
     created: int
     """When the model was loaded, in seconds since the Unix epoch."""
 
+    @property
+    def summary(self) -> str:
+        """The facts that an operator wants to see, in one line."""
+        return (
+            f"model {self.id}: revision {self.revision}, {self.device}, {self.dtype}, {self.dimensions} dimensions, "
+            f"{self.max_tokens} tokens"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class BatchItem:

@@ -52,14 +52,17 @@ class GPUManager:
         self._ticking: asyncio.Task[None] | None = None
         self._waiting = 0
 
-    async def start(self) -> None:
+    async def start(self, report: Callable[[str], None] = lambda message: None) -> None:
         """Opens the store and polls the devices once, or until the driver's timeout.
+
+        Args:
+            report: Takes what the start waits for.
 
         Raises:
             TorchlessError: INTERNAL, when the store cannot be used.
         """
         self._loop = asyncio.get_running_loop()
-        await self._open_registry()
+        await self._open_registry(report)
         self._monitor.start()
         await self._until_fresh()
         self._ticking = asyncio.create_task(self._tick())
@@ -121,7 +124,7 @@ class GPUManager:
             check_interval(interval_s, own)
         return self._watchers.watch(own.interval_s if interval_s is None else interval_s)
 
-    async def _open_registry(self) -> None:
+    async def _open_registry(self, report: Callable[[str], None]) -> None:
         warned = False
         while True:
             try:
@@ -130,13 +133,13 @@ class GPUManager:
                 # The previous process may still be finishing its calls.
                 if not warned:
                     logger.warning("another process holds the lease store; waiting until it exits")
+                    report("the service waits for another process that holds its lease store")
                 warned = True
                 await asyncio.sleep(_STORE_RETRY_S)
             except (sqlite3.Error, OSError) as error:
-                logger.exception("the lease store cannot be opened")
-                raise TorchlessError(
-                    ErrorKind.INTERNAL, "the service cannot open its lease store; see its log"
-                ) from error
+                failure = TorchlessError(ErrorKind.INTERNAL, "the service cannot open its lease store; see its log")
+                failure.add_note(f"{self._settings.store}: {error}")
+                raise failure from error
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:

@@ -6,10 +6,10 @@ from bentos.gpu.nvml_driver import NvmlDriver
 from bentos.gpu.servicer import GPUServicer
 from bentos.gpu.settings import GPUSettings
 from bentos.serving.capability import Mount
-from bentos.serving.service import build_service
+from bentos.serving.service import build_service, load_settings
 from torchless.contracts.gpu.v1.gpu_pb2_grpc import add_GPUServiceServicer_to_server
 
-settings = GPUSettings.load()
+settings = load_settings(GPUSettings)
 
 svc = build_service(
     "torchless-gpu",

@@ -33,10 +33,10 @@ class GPUServicer(GPUServiceServicer):
         self._driver = driver
         self._manager: GPUManager | None = None
 
-    async def start(self) -> None:
+    async def start(self, report: Callable[[str], None] = lambda message: None) -> None:
         """Reads the store and the devices. The service is also ready without a device or driver."""
         manager = GPUManager(self._settings, self._driver())
-        await manager.start()
+        await manager.start(report)
         self._manager = manager
 
     async def stop(self) -> None:

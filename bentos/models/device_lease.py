@@ -11,6 +11,7 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
@@ -74,10 +75,13 @@ class DeviceLease:
         self.allocation: Allocation | None = None
         """The current lease, if any."""
 
-    async def take(self) -> None:
+    async def take(self, report: Callable[[str], None] = lambda message: None) -> None:
         """Takes the lease, makes only its devices visible to CUDA in this process, and keeps it renewed.
 
         Call it before torch is imported, because CUDA reads `CUDA_VISIBLE_DEVICES` once, at its first use.
+
+        Args:
+            report: Takes what it waits for.
 
         Raises:
             TorchlessError: At once, if waiting does not help, such as GPU_UNAVAILABLE; else after `wait_s`.
@@ -85,7 +89,7 @@ class DeviceLease:
         if not self._settings.address:
             return
         self._client = GPUClient(_client_settings(self._settings))
-        self.allocation = await self._wait_for_lease(self._client)
+        self.allocation = await self._wait_for_lease(self._client, report)
         os.environ[_VISIBLE_DEVICES] = ",".join(device.uuid for device in self.allocation.devices)
         logger.info("leased %d MiB on each of %s", self._settings.memory_mb, os.environ[_VISIBLE_DEVICES])
         self._renewing = asyncio.create_task(self._keep(self._client))
@@ -110,7 +114,7 @@ class DeviceLease:
         finally:
             await client.close()
 
-    async def _wait_for_lease(self, client: GPUClient) -> Allocation:
+    async def _wait_for_lease(self, client: GPUClient, report: Callable[[str], None]) -> Allocation:
         # One key for all attempts: an attempt whose answer was lost may have made the lease.
         key = uuid.uuid4().hex
         until = time.monotonic() + self._settings.wait_s
@@ -124,6 +128,7 @@ class DeviceLease:
                     raise
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 logger.info("no lease yet, retrying: %s", error.message)
+                report(f"the service waits for a lease on GPU memory: {error.message}")
                 # The hint is when a lease in the way expires; it may be released earlier.
                 await asyncio.sleep(min(pause_s, error.retry_after_s or pause_s, left_s))
 

@@ -14,11 +14,15 @@ from bentos.serving.call_log import Describe
 class Capability(Protocol):
     """A bento's servicer together with its model. It is created before the model is loaded, at no cost."""
 
-    async def start(self) -> None:
+    async def start(self, report: Callable[[str], None]) -> None:
         """Loads and warms up the model. The service is NOT_SERVING until this returns.
 
+        Args:
+            report: Takes what the start waits for, if anything; callers see it.
+
         Raises:
-            TorchlessError: Why it cannot. Calls fail with this error, and the service stays NOT_SERVING.
+            TorchlessError: Why it cannot. Calls fail with this error until the process exits. Notes of the exception
+                (`add_note`) are for the log only.
         """
 
     async def stop(self) -> None:

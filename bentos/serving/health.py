@@ -12,6 +12,7 @@ from bentos.serving.calls import Context, abort
 from bentos.serving.messages import refusing_unreadable
 from bentos.serving.readiness import LEAVING, Readiness
 from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.grpc_status import HEALTH_REASON, to_status
 
 _UNKNOWN = TorchlessError(ErrorKind.NOT_FOUND, "service: this server has no service with that name")
 
@@ -32,9 +33,12 @@ class Health:
         self._readiness = readiness
 
     async def check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
-        """The status now; NOT_FOUND for a name that is not ours."""
+        """The status now, with its reason in the trailing metadata; NOT_FOUND for a name that is not ours."""
         if request.service not in self._names:
             await abort(context, _UNKNOWN)
+        reason = self._readiness.reason
+        if reason is not None:
+            context.set_trailing_metadata(((HEALTH_REASON, to_status(reason).SerializeToString()),))
         return HealthCheckResponse(status=self._status(request.service))
 
     async def watch(self, request: HealthCheckRequest, context: Context) -> AsyncIterator[HealthCheckResponse]:

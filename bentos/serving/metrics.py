@@ -5,11 +5,15 @@ BentoML's own metrics leave out mounted servicers. No label holds a value from a
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Hashable
 from functools import cache
 from typing import NamedTuple, Protocol
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+logger = logging.getLogger(__name__)
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -119,7 +123,27 @@ def calls_metric(method: str, outcome: str) -> Counter:
     return CALLS.labels(method, outcome)
 
 
-def serve_metrics(host: str, port: int) -> None:
-    """Serves all metrics of this process over HTTP, on a separate thread; does nothing when `port` is 0."""
-    if port:
+def serve_metrics(host: str, port: int) -> int:
+    """Serves all metrics of this process over HTTP, on a separate thread; does nothing when `port` is 0.
+
+    If the port is in use, for instance by another replica on this machine, it takes a free one and logs it.
+
+    Returns:
+        The port; 0: none.
+    """
+    if not port:
+        return 0
+    try:
         start_http_server(port, addr=host)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        server, _ = start_http_server(0, addr=host)
+        logger.warning(
+            "the metrics port %d is in use, so the metrics of this process are on port %d; set `metrics_port` to "
+            "choose another, or to 0 to serve none",
+            port,
+            server.server_port,
+        )
+        return server.server_port
+    return port

@@ -7,9 +7,6 @@ from collections.abc import Callable
 
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
-_LOADING = TorchlessError(
-    ErrorKind.UNREACHABLE, "the service is still loading its model; retry shortly", retry_after_s=1.0
-)
 LEAVING = TorchlessError(
     ErrorKind.UNREACHABLE, "the service is shutting down; retry on another replica", retry_after_s=1.0
 )
@@ -20,7 +17,7 @@ class Readiness:
     """Loading, then ready, failed or shutting down. May be changed on any thread."""
 
     def __init__(self) -> None:
-        self._obstacle: TorchlessError | None = _LOADING
+        self._obstacle: TorchlessError | None = _loading("the service is loading")
         self._draining = False
         self._listeners: set[Callable[[], None]] = set()
 
@@ -35,9 +32,19 @@ class Readiness:
         return self.ready and not self._draining
 
     @property
+    def reason(self) -> TorchlessError | None:
+        """Why new calls should not come here; None: they should."""
+        return LEAVING if self.ready and self._draining else self._obstacle
+
+    @property
     def leaving(self) -> bool:
         """Whether the service is shutting down and only finishes the calls in flight."""
         return self._obstacle is LEAVING
+
+    @property
+    def failure(self) -> TorchlessError | None:
+        """Why the service will not become ready again; None: it is, or may become ready, or is shutting down."""
+        return None if self.ready or self.leaving or self._is_loading else self._obstacle
 
     @property
     def listeners(self) -> int:
@@ -68,9 +75,14 @@ class Readiness:
         finally:
             self._listeners.discard(listener)
 
+    def loading(self, message: str) -> None:
+        """Gives `message` as the reason from now on, if the service is still loading."""
+        if self._is_loading:
+            self._become(_loading(message))
+
     def become_ready(self) -> None:
         """Serves calls from now on, unless the service is already shutting down."""
-        if self._obstacle is _LOADING:
+        if self._is_loading:
             self._become(None)
 
     def fail(self, error: TorchlessError) -> None:
@@ -87,6 +99,10 @@ class Readiness:
         """Refuses new calls from now on."""
         self._become(LEAVING)
 
+    @property
+    def _is_loading(self) -> bool:
+        return self._obstacle is not None and self._obstacle.kind is ErrorKind.LOADING
+
     def _become(self, obstacle: TorchlessError | None) -> None:
         self._obstacle = obstacle
         self._notify()
@@ -94,3 +110,7 @@ class Readiness:
     def _notify(self) -> None:
         for listener in tuple(self._listeners):
             listener()
+
+
+def _loading(message: str) -> TorchlessError:
+    return TorchlessError(ErrorKind.LOADING, f"{message}; retry shortly")

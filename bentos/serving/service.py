@@ -1,12 +1,14 @@
 """Builds a BentoML service that `bentoml serve-grpc` can serve.
 
-BentoML 1.4 serves gRPC for `bentoml.legacy.Service` only; everything specific to it is in this file and in `lifecycle`.
+BentoML 1.4 serves gRPC for `bentoml.legacy.Service` only; everything specific to it is in this file, in `lifecycle` and
+in `one_process`.
 """
 
 from __future__ import annotations
 
+import sys
 import warnings
-from typing import Any
+from typing import Any, TypeVar
 
 import bentoml
 import grpc
@@ -17,21 +19,44 @@ from bentos.serving.health import HealthInterceptor
 from bentos.serving.interceptor import CallInterceptor
 from bentos.serving.lifecycle import Lifecycle
 from bentos.serving.metrics import serve_metrics
+from bentos.serving.one_process import is_bentoml_command, serve_in_one_process
 from bentos.serving.readiness import Readiness
 from bentos.serving.settings import ServingSettings
+from torchless.process import EXIT_CONFIGURATION
+from torchless.settings import SettingsError
 from torchless.telemetry.logs import configure_logging
-from torchless.workers import watch_workers
 
+S = TypeVar("S", bound=ServingSettings)
 _MIB = 1024 * 1024
 SHORTEST_PING_INTERVAL_S = 5.0
 """Shortest interval of a client's keepalive pings over an idle connection, in seconds: half of the shortest that our
 clients can be set to."""
 
 
+def load_settings(kind: type[S]) -> S:
+    """The settings of this process. If they cannot be used, a command of BentoML ends with a message.
+
+    Args:
+        kind: The class of the settings.
+
+    Raises:
+        SettingsError: They cannot be used, and another program imports the service.
+    """
+    try:
+        return kind.load()
+    except SettingsError as error:
+        if not is_bentoml_command():
+            raise
+        sys.stderr.write(f"{error}\n")
+        sys.exit(EXIT_CONFIGURATION)
+
+
 def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
-    """Describes a service named `name`; starts nothing, because BentoML's supervisor imports it too."""
+    """Describes a service named `name`; starts nothing, because other commands of BentoML import it too."""
     configure_logging(settings.log, name.removeprefix("torchless-"))
     _configure_bentoml(settings)
+    if is_bentoml_command():
+        serve_in_one_process()
     with warnings.catch_warnings():
         # Deprecated in favour of a class that cannot be served over gRPC.
         warnings.simplefilter("ignore")
@@ -67,10 +92,11 @@ def keepalive_options(shortest_ping_interval_s: float) -> tuple[tuple[str, int],
 
 
 def _configure_bentoml(settings: ServingSettings) -> None:
-    watch_workers()
     config = BentoMLContainer.config.api_server
     # BentoML's metrics leave out mounted servicers, and need a process.
     config.metrics.enabled.set(False)
+    # There are no runners to wait for.
+    config.runner_probe.enabled.set(False)
     config.grpc.max_message_length.set(settings.max_message_mib * _MIB)
     _patch_server()
 

@@ -20,6 +20,9 @@ class ServingSettings(ProgramSettings):
     """Port of the metrics; 0: no metrics are served."""
     max_message_mib: int = Field(default=64, ge=1, le=1024)
     """Largest gRPC message received or sent, in MiB."""
+    failure_exit_s: float = Field(default=5.0, ge=0, le=86_400)
+    """Time between a failed start, or the loss of the device, and the exit of the process, in seconds. Health checks
+    and calls get the reason meanwhile."""
     drain_delay_s: float = Field(default=0.0, ge=0, le=300)
     """Time between NOT_SERVING and refusing new calls on SIGTERM, in seconds, so that load balancers notice first."""
     drain_grace_s: float = Field(default=30.0, ge=0, le=3600)

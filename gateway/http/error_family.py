@@ -40,7 +40,7 @@ class ErrorFamily:
         status = self.status(error)
         sent = dict(error.headers) if isinstance(error, HTTPError) else {}
         if status in {429, 503}:
-            sent["retry-after"] = str(max(1, math.ceil(error.retry_after_s or 1)))
+            sent["retry-after"] = str(max(1, math.ceil(error.retry_after_s or error.kind.policy.retry_after_s)))
         if status == 401:
             sent["www-authenticate"] = "Bearer"
         body = orjson.dumps(self.body(error, status), option=orjson.OPT_NON_STR_KEYS)

@@ -155,8 +155,8 @@ def test_every_error_kind_is_explained() -> None:
 def test_calls_that_must_not_run_twice_are_retried_only_after_the_documented_errors() -> None:
     error = {kind: TorchlessError(kind, "") for kind in ErrorKind}
     again = {kind for kind in ErrorKind if plan_retry(error[kind], 1, RetrySettings(), repeatable=False)}
-    assert again == {ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED}
-    assert "only after OVERLOADED and RATE_LIMITED" in " ".join(TEXT.split())
+    assert again == {ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED, ErrorKind.LOADING}
+    assert "only after OVERLOADED, RATE_LIMITED and LOADING" in " ".join(TEXT.split())
 
 
 @pytest_asyncio.fixture

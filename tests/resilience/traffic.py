@@ -16,7 +16,7 @@ from torchless.contracts.errors import ErrorKind
 
 PAUSE_S = 0.2
 """Time that a client thinks between two requests, in seconds."""
-_OUT = REFUSALS | {ErrorKind.UNREACHABLE, ErrorKind.CIRCUIT_OPEN, ErrorKind.GPU_UNAVAILABLE}
+_OUT = REFUSALS | {kind for kind in ErrorKind if kind.policy.service_down}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from typing import Any, cast
 from torchless.cli.errors import StackError
 from torchless.cli.orphans import VARIABLE
 from torchless.cli.services import Service
+from torchless.workers import OOMKills
 
 STEADY_AFTER_S = 5
 """A service that runs this long, in seconds, counts as started, and its restarts are counted from zero again."""
@@ -93,6 +94,7 @@ class Supervisord:
         self._own_log = folder / "supervisord.log"
         self._socket_folder: Path | None = None
         self._child: subprocess.Popen[bytes] | None = None
+        self._oom_kills = OOMKills()
 
     def log(self, name: str) -> Path:
         """The log file of a service."""
@@ -131,7 +133,8 @@ class Supervisord:
     def how_it_ended(self, name: str) -> str:
         """How the last process of a service ended, from the log: the API does not tell it of one that died early."""
         endings = re.findall(rf"exited: {re.escape(name)} \((.+?);", self._own_log.read_text(errors="replace"))
-        return endings[-1] if endings else "for an unknown reason"
+        ending = endings[-1] if endings else "for an unknown reason"
+        return f"{ending}; {self._oom_kills.reason()}" if "SIGKILL" in ending else ending
 
     def give_up(self, name: str) -> None:
         """Ends the process of a service and does not restart it."""

@@ -13,7 +13,8 @@ from torchless.clients.endpoints.endpoint import Endpoint
 from torchless.clients.endpoints.pool import EndpointPool
 from torchless.clients.metrics import ClientMetrics, default_metrics
 from torchless.clients.settings import ClientSettings
-from torchless.clients.translate import unreachable
+from torchless.clients.translate import no_reason, unreachable
+from torchless.contracts.errors import TorchlessError
 
 
 class CapabilityClient:
@@ -80,8 +81,24 @@ class CapabilityClient:
         """
         return self._pool.changes()
 
+    def may_serve(self) -> bool:
+        """Whether, as far as is known, an endpoint is SERVING; also while nothing is known yet."""
+        return self._pool.may_serve()
+
     async def ready(self, context: CallContext = CallContext()) -> bool:
         """Checks now whether an endpoint is SERVING (grpc.health.v1).
+
+        Raises:
+            TorchlessError: UNREACHABLE, if no endpoint answers within the deadline.
+        """
+        return await self.obstacle(context) is None
+
+    async def obstacle(self, context: CallContext = CallContext()) -> TorchlessError | None:
+        """Checks now why no endpoint is SERVING; None: one is.
+
+        Returns:
+            The error that the service gives as its reason, for instance LOADING or MODEL_UNAVAILABLE; UNREACHABLE, if
+            it gives none.
 
         Raises:
             TorchlessError: UNREACHABLE, if no endpoint answers within the deadline.
@@ -89,21 +106,22 @@ class CapabilityClient:
         self.start()
         deadline = self._caller.deadline_of(context)
         await self._pool.known(deadline)
-        heard = False
+        obstacle: TorchlessError | None = None
         watches = [endpoint.watch for endpoint in self._pool.endpoints()]
-        checks = [asyncio.ensure_future(watch.check(deadline.timeout_s)) for watch in watches]
+        checks = [asyncio.ensure_future(watch.report(deadline.timeout_s)) for watch in watches]
         try:
             for answer in asyncio.as_completed(checks):
-                health = await answer
-                if health is Health.SERVING:
-                    return True
-                heard = heard or health is Health.NOT_SERVING
+                report = await answer
+                if report.health is Health.SERVING:
+                    return None
+                if report.health is Health.NOT_SERVING:
+                    obstacle = obstacle or report.reason or no_reason(self.capability)
         finally:
             for check in checks:
                 check.cancel()
-        if not heard:
+        if obstacle is None:
             raise unreachable(self.capability)
-        return False
+        return obstacle
 
     def _endpoint(self, address: str, settings: ClientSettings) -> Endpoint[Any]:
         return Endpoint(

@@ -55,8 +55,8 @@ class BreakerSettings(SettingsGroup):
     failures: int = Field(default=5, ge=1, le=1000)
     """Failures in a row after which the breaker opens: the endpoint gets no calls."""
     open_s: float = Field(default=60.0, gt=0, le=3600)
-    """Time after which an open breaker lets a probe through, in seconds; or as soon as the endpoint reports SERVING
-    again."""
+    """Time after which an open breaker lets a probe through, in seconds; or as soon as the endpoint answers
+    health checks again."""
     deadline_counts_from_s: float = Field(default=0.5, ge=0, le=60)
     """Missed deadlines shorter than this do not count, in seconds for each started 4 KiB of the request up to 80 KiB:
     an impatient caller must not take an endpoint away from the others."""

@@ -22,6 +22,13 @@ def unreachable(capability: str) -> TorchlessError:
     return TorchlessError(ErrorKind.UNREACHABLE, _MESSAGES[ErrorKind.UNREACHABLE].format(capability=capability))
 
 
+def no_reason(capability: str) -> TorchlessError:
+    """The service answers, is not ready, and does not say why."""
+    return TorchlessError(
+        ErrorKind.UNREACHABLE, f"the {capability} service is up, but not ready; its log has the reason"
+    )
+
+
 def out_of_time(capability: str) -> TorchlessError:
     """The deadline of a call to the service has passed."""
     return TorchlessError(ErrorKind.DEADLINE, _MESSAGES[ErrorKind.DEADLINE].format(capability=capability))

@@ -43,8 +43,13 @@ class ErrorKind(StrEnum):
     """The caller is past its own quota; the work was not started."""
     GPU_UNAVAILABLE = "GPU_UNAVAILABLE"
     """The configured device is missing. Retrying at the same service does not help."""
+    MODEL_UNAVAILABLE = "MODEL_UNAVAILABLE"
+    """The configured model cannot be loaded. Retrying at the same service does not help."""
+    LOADING = "LOADING"
+    """The service answers, but still loads its model or waits for what it needs. It is healthy and did not start the
+    work."""
     UNREACHABLE = "UNREACHABLE"
-    """No service answered, or it is not ready."""
+    """No service answered, or it is shutting down."""
     CIRCUIT_OPEN = "CIRCUIT_OPEN"
     """The client did not call, because its recent calls reached no service."""
     DEADLINE = "DEADLINE"
@@ -99,11 +104,26 @@ class ErrorPolicy:
     """Whether an optional capability is left out of the answer because of it."""
     service_down: bool = False
     """Whether it shows that the service is down, so that cached answers may be used."""
+    retry_after_s: float = 1.0
+    """Seconds after which a caller may try again, unless the error itself has a better hint."""
 
 
 def _callers_fault(grpc_status: grpc.StatusCode, http_status: int) -> ErrorPolicy:
     return ErrorPolicy(grpc_status, http_status, callers_fault=True, from_one_input=True)
 
+
+_UNAVAILABLE = ErrorPolicy(
+    grpc.StatusCode.FAILED_PRECONDITION,
+    503,
+    retry=Retry.ELSEWHERE,
+    endpoint_fault=True,
+    resumes_stream=True,
+    shared=True,
+    degrades=True,
+    service_down=True,
+    # An operator, or an orchestrator that starts another process, must act first.
+    retry_after_s=30.0,
+)
 
 _POLICIES: Mapping[ErrorKind, ErrorPolicy] = {
     ErrorKind.INVALID_INPUT: _callers_fault(grpc.StatusCode.INVALID_ARGUMENT, 400),
@@ -125,15 +145,21 @@ _POLICIES: Mapping[ErrorKind, ErrorPolicy] = {
     ErrorKind.RATE_LIMITED: ErrorPolicy(
         grpc.StatusCode.RESOURCE_EXHAUSTED, 429, retry=Retry.ELSEWHERE, transient=True, not_started=True
     ),
-    ErrorKind.GPU_UNAVAILABLE: ErrorPolicy(
-        grpc.StatusCode.FAILED_PRECONDITION,
+    ErrorKind.GPU_UNAVAILABLE: _UNAVAILABLE,
+    ErrorKind.MODEL_UNAVAILABLE: _UNAVAILABLE,
+    ErrorKind.LOADING: ErrorPolicy(
+        grpc.StatusCode.UNAVAILABLE,
         503,
+        # A retry within the deadline rarely outlasts the loading, so it goes only to an endpoint that is ready.
         retry=Retry.ELSEWHERE,
+        transient=True,
+        not_started=True,
         endpoint_fault=True,
         resumes_stream=True,
         shared=True,
         degrades=True,
         service_down=True,
+        retry_after_s=2.0,
     ),
     ErrorKind.UNREACHABLE: ErrorPolicy(
         grpc.StatusCode.UNAVAILABLE,

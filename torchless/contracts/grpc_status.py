@@ -21,6 +21,8 @@ from torchless.contracts.errors import (
 )
 from torchless.contracts.field_path import parse_path
 
+HEALTH_REASON = "torchless-reason-bin"
+"""Trailing metadata of a health check that answers NOT_SERVING: why, as a serialized `google.rpc.Status`."""
 _CODE_OF_NUMBER = {status.value[0]: status for status in KIND_OF_GRPC_STATUS}
 
 

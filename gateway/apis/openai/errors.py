@@ -17,6 +17,8 @@ _CODES = {
     ErrorKind.OVERLOADED: "overloaded",
     ErrorKind.RATE_LIMITED: "rate_limit_exceeded",
     ErrorKind.GPU_UNAVAILABLE: "gpu_unavailable",
+    ErrorKind.MODEL_UNAVAILABLE: "model_unavailable",
+    ErrorKind.LOADING: "model_loading",
     ErrorKind.UNREACHABLE: "service_unavailable",
     ErrorKind.CIRCUIT_OPEN: "service_unavailable",
     ErrorKind.DEADLINE: "timeout",

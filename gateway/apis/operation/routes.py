@@ -103,10 +103,10 @@ async def _failure(client: CapabilityClient, call: Call) -> str | None:
     try:
         deadline = call.context.deadline.earlier_of(Deadline.after(longest_s))
         context = replace(call.context.for_call(), deadline=deadline)
-        serving = await client.ready(context)
+        obstacle = await client.obstacle(context)
     except TorchlessError as error:
         return error.message
-    return None if serving else f"the {client.capability} service is up, but not ready; its log has the reason"
+    return None if obstacle is None else obstacle.message
 
 
 async def metrics(request: Request) -> Response:

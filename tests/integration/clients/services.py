@@ -24,7 +24,7 @@ from torchless.contracts.embedding.v1.embedding_pb2_grpc import (
     add_EmbeddingServiceServicer_to_server,
 )
 from torchless.contracts.errors import ErrorKind, TorchlessError
-from torchless.contracts.grpc_status import to_status
+from torchless.contracts.grpc_status import HEALTH_REASON, to_status
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -38,6 +38,8 @@ class Told(StrEnum):
     NOTHING = "no health service"
     SILENCE = "both, that never answer"
     ONCE = "both, and its Watch ends after each answer"
+    REASON = "both, with the reason LOADING"
+    GARBLED = "both, with a reason that cannot be read"
 
 
 class _CheckOnly(health_aio.HealthServicer):
@@ -53,12 +55,29 @@ class _Silent(health_aio.HealthServicer):
         await asyncio.Event().wait()
 
 
+class _WithReason(health_aio.HealthServicer):
+    """Gives a reason with each answer, as the bentos do."""
+
+    reason = TorchlessError(ErrorKind.LOADING, "the service is loading the model m; retry shortly")
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        context.set_trailing_metadata(((HEALTH_REASON, to_status(self.reason).SerializeToString()),))
+        return await super().Check(request, context)
+
+
+class _Garbled(_WithReason):
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        context.set_trailing_metadata(((HEALTH_REASON, b"\xff\xff\xff"),))
+        return await health_aio.HealthServicer.Check(self, request, context)
+
+
 class _Once(health_aio.HealthServicer):
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
         await context.write(await self.Check(request, context))
 
 
 _HEALTH = {Told.ALL: health_aio.HealthServicer, Told.CHECK: _CheckOnly, Told.SILENCE: _Silent, Told.ONCE: _Once}
+_HEALTH |= {Told.REASON: _WithReason, Told.GARBLED: _Garbled}
 
 
 class Servicer(EmbeddingServiceServicer):

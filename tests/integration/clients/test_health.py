@@ -120,6 +120,57 @@ class TestHeard:
         await other.stop()
         assert await kind_of(client.ready()) is ErrorKind.UNREACHABLE
 
+    async def test_obstacle_is_the_reason_that_the_service_gives(self, serve: Serve, connect: Connect) -> None:
+        (service,) = await serve(1, Told.REASON)
+        client = connect(service)
+        assert await client.obstacle() is None
+        await service.tell(serving=False)
+        obstacle = await client.obstacle()
+        assert obstacle is not None
+        assert (obstacle.kind, obstacle.message) == (
+            ErrorKind.LOADING,
+            "the service is loading the model m; retry shortly",
+        )
+        await service.stop()
+        assert await kind_of(client.obstacle()) is ErrorKind.UNREACHABLE
+
+    @pytest.mark.parametrize("told", [Told.ALL, Told.GARBLED])
+    async def test_obstacle_without_a_readable_reason_names_the_log(
+        self, serve: Serve, connect: Connect, told: Told
+    ) -> None:
+        (service,) = await serve(1, told)
+        await service.tell(serving=False)
+        obstacle = await connect(service).obstacle()
+        assert obstacle is not None
+        assert obstacle.kind is ErrorKind.UNREACHABLE
+        assert "its log has the reason" in obstacle.message
+
+    async def test_service_that_is_known_not_to_serve_is_not_asked_for_its_models(
+        self, serve: Serve, connect: Connect
+    ) -> None:
+        (service,) = await serve(1)
+        client = connect(service)
+        assert client.may_serve()
+        await all_known(client)
+        assert client.may_serve()
+        await service.tell(serving=False)
+        await until(lambda: health(client) is Health.NOT_SERVING)
+        assert not client.may_serve()
+
+    async def test_breaker_of_an_endpoint_that_answers_again_lets_its_own_error_through(self, connect: Connect) -> None:
+        """It was away, and is loading now: LOADING says more than CIRCUIT_OPEN, and closes the breaker."""
+        service = Service(port=free_port())
+        client = connect(service, retry={"attempts": 1}, connection={"reconnect_max_s": 0.05})
+        for _ in range(6):
+            await kind_of(client.embed(["a"]))
+        assert client.states()[0].breaker is BreakerState.OPEN
+        service.servicer.failure = TorchlessError(ErrorKind.LOADING, "the service is loading")
+        async with service:
+            await service.tell(serving=False)
+            await until(lambda: health(client) is Health.NOT_SERVING)
+            assert [await kind_of(client.embed(["a"])) for _ in range(6)] == [ErrorKind.LOADING] * 6
+            assert client.states()[0].breaker is BreakerState.CLOSED
+
 
 class TestLogged:
     async def test_log_has_each_state_change_once_and_no_calls(

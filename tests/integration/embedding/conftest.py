@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,9 @@ from tests.running_bento import Bento, wait_until_ready
 from torchless.clients.embedding import EmbeddingClient
 
 
-def serving(*, prefix: tuple[str, ...] = (), **environment: str) -> AbstractContextManager[Bento]:
+def serving(**options: Any) -> AbstractContextManager[Bento]:
     """Starts the embedding bento on a free port; see `running_bento.serving`."""
-    return running_bento.serving("embedding", prefix=prefix, **environment)
+    return running_bento.serving("embedding", **options)
 
 
 @pytest.fixture(scope="package")

@@ -122,6 +122,8 @@ def test_an_unannounced_body_is_refused_while_it_is_read(http: httpx.Client, fam
         (ErrorKind.OVERLOADED, 429, 429),
         (ErrorKind.RATE_LIMITED, 429, 429),
         (ErrorKind.GPU_UNAVAILABLE, 503, 503),
+        (ErrorKind.MODEL_UNAVAILABLE, 503, 503),
+        (ErrorKind.LOADING, 503, 503),
         (ErrorKind.UNREACHABLE, 503, 503),
         (ErrorKind.DEADLINE, 504, 504),
         (ErrorKind.INTERNAL, 500, 424),
@@ -138,8 +140,22 @@ def test_errors_of_the_service(
         assert answer.status_code == (tei if family == "tei" else status)
         assert message_of(family, answer) == "as the service says"
         assert answer.headers.get("retry-after") == ("3" if status in {429, 503} else None)
-    if kind is ErrorKind.GPU_UNAVAILABLE:
-        assert post(http, "openai", ["one"]).json()["error"]["code"] == "gpu_unavailable"
+    codes = {
+        ErrorKind.GPU_UNAVAILABLE: "gpu_unavailable",
+        ErrorKind.MODEL_UNAVAILABLE: "model_unavailable",
+        ErrorKind.LOADING: "model_loading",
+    }
+    if kind in codes:
+        assert post(http, "openai", ["one"]).json()["error"]["code"] == codes[kind]
+
+
+@pytest.mark.parametrize("kind", [ErrorKind.LOADING, ErrorKind.GPU_UNAVAILABLE, ErrorKind.UNREACHABLE])
+def test_retry_after_is_that_of_the_kind_unless_the_service_gives_one(
+    http: httpx.Client, embedding: EmbeddingService, kind: ErrorKind
+) -> None:
+    embedding.error = TorchlessError(kind, "as the service says")
+    for family in FAMILIES:
+        assert post(http, family, ["one"]).headers["retry-after"] == f"{kind.policy.retry_after_s:.0f}"
 
 
 @pytest.mark.parametrize("of_service", ["texts", "token_ids"])

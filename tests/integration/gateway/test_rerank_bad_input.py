@@ -173,6 +173,8 @@ def test_scores_that_are_no_numbers_are_an_error_and_no_order(
 STATUSES = {
     ErrorKind.OVERLOADED: 429,
     ErrorKind.GPU_UNAVAILABLE: 503,
+    ErrorKind.MODEL_UNAVAILABLE: 503,
+    ErrorKind.LOADING: 503,
     ErrorKind.UNREACHABLE: 503,
     ErrorKind.DEADLINE: 504,
     ErrorKind.INTERNAL: 500,

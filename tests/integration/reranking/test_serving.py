@@ -99,7 +99,7 @@ async def test_models_of_both_kinds_serve_from_loading_until_sigterm(tmp_path: P
             await until_health(client, fresh, ready=False)
             with pytest.raises(TorchlessError) as caught:
                 await client.rerank("q", ["a"])
-            assert caught.value.kind is ErrorKind.UNREACHABLE
+            assert caught.value.kind is ErrorKind.LOADING
             await until_health(client, fresh, ready=True)
             assert [await health_of(fresh.address, name) for name in (SERVICE_NAME, "")] == [SERVING, SERVING]
             assert [model.id for model in await client.list_models()] == ["late", "cross"]
@@ -322,7 +322,7 @@ async def test_overloaded_service_refuses_at_once_and_recovers() -> None:
             "cuda:7",
             "gt_all",
         ),
-        ('{"id": "m", "path": "/nowhere/at/all"}', ErrorKind.UNREACHABLE, "could not load its model", "nowhere"),
+        ('{"id": "m", "path": "/nowhere/at/all"}', ErrorKind.MODEL_UNAVAILABLE, "does not exist", "nowhere"),
     ],
 )
 async def test_service_without_its_device_or_model_reports_why_and_never_serves(

@@ -16,6 +16,8 @@ class StubSettings(EmbeddingSettings):
     """The models, of which only names and revisions mean something."""
     text_ms: float = Field(default=5.0, ge=0)
     """Time of the device for one text, in milliseconds: the bento does 1000 / text_ms texts a second."""
+    failure_exit_s: float = Field(default=3600.0, ge=0)
+    """As for the embedding bento; tests look at a lost device for as long as they like."""
     warm_up_batches: int = Field(default=0, ge=0)
     """As for the embedding bento; a clock needs none."""
     faults: str = ""

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from torchless.clients.retry import RetryBudget, pause_s, plan_retry
 from torchless.clients.settings import RetrySettings
-from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.errors import ErrorKind, Retry, TorchlessError
 
-ELSEWHERE_ONLY = {ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED, ErrorKind.GPU_UNAVAILABLE}
+ELSEWHERE_ONLY = {kind for kind in ErrorKind if kind.policy.retry is Retry.ELSEWHERE}
 
 
 def error(kind: ErrorKind) -> TorchlessError:
@@ -28,7 +28,7 @@ def test_errors_are_retried_by_their_policy(kind: ErrorKind) -> None:
 @pytest.mark.parametrize("kind", ErrorKind)
 def test_unrepeatable_call_is_retried_only_if_it_did_not_start(kind: ErrorKind) -> None:
     again = plan_retry(error(kind), 1, RetrySettings(), repeatable=False)
-    assert (again is not None) is (kind in {ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED})
+    assert (again is not None) is (kind in {ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED, ErrorKind.LOADING})
 
 
 @pytest.mark.parametrize("kind", sorted(ELSEWHERE_ONLY))

@@ -67,6 +67,8 @@ def test_only_unreachable_is_retried_anywhere_and_only_refusals_elsewhere() -> N
         ErrorKind.OVERLOADED,
         ErrorKind.RATE_LIMITED,
         ErrorKind.GPU_UNAVAILABLE,
+        ErrorKind.MODEL_UNAVAILABLE,
+        ErrorKind.LOADING,
     }
 
 
@@ -78,10 +80,22 @@ def test_errors_that_may_pass_later_are_transient() -> None:
     assert policies(transient=True) == {
         ErrorKind.OVERLOADED,
         ErrorKind.RATE_LIMITED,
+        ErrorKind.LOADING,
         ErrorKind.UNREACHABLE,
         ErrorKind.CIRCUIT_OPEN,
         ErrorKind.DEADLINE,
     }
+
+
+def test_a_missing_model_is_handled_as_a_missing_gpu() -> None:
+    assert ErrorKind.MODEL_UNAVAILABLE.policy == ErrorKind.GPU_UNAVAILABLE.policy
+
+
+def test_a_loading_service_is_no_failure_and_asks_for_patience() -> None:
+    policy = ErrorKind.LOADING.policy
+    assert not policy.counts_for_breaker
+    assert policy.not_started
+    assert policy.retry_after_s > ErrorKind.UNREACHABLE.policy.retry_after_s
 
 
 errors = st.builds(

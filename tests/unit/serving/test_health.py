@@ -9,13 +9,15 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from bentos.serving.health import HealthInterceptor
-from bentos.serving.readiness import Readiness
+from bentos.serving.readiness import LEAVING, Readiness
 from tests.waiting import until
 from torchless.clients.translate import translate
 from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.contracts.grpc_status import HEALTH_REASON, from_status
 
 NAME = "torchless.some.v1.SomeService"
 SERVICE_UNKNOWN, SERVING, NOT_SERVING = (
@@ -94,6 +96,48 @@ async def test_draining_service_is_unhealthy_and_still_serves() -> None:
         assert (await stub.Check(request(NAME))).status == NOT_SERVING
         watch = stub.Watch(request(NAME))
         assert (await watch.read()).status == NOT_SERVING
+
+
+async def reason_of(stub: Any) -> TorchlessError | None:
+    """The reason in the trailing metadata of a health check."""
+    call = stub.Check(request(NAME))
+    await call
+    found = [value for key, value in await call.trailing_metadata() if key == HEALTH_REASON]
+    return from_status(Status.FromString(found[0])) if found else None
+
+
+async def test_health_check_carries_the_reason_while_the_service_is_not_ready() -> None:
+    async with serving() as (stub, readiness):
+        reason = await reason_of(stub)
+        assert reason is not None
+        assert reason.kind is ErrorKind.LOADING
+        readiness.loading("the service waits for a friend")
+        reason = await reason_of(stub)
+        assert reason is not None
+        assert reason.message == "the service waits for a friend; retry shortly"
+        readiness.become_ready()
+        assert await reason_of(stub) is None
+        readiness.loading("too late")
+        assert readiness.ready
+        readiness.drain()
+        reason = await reason_of(stub)
+        assert reason is not None
+        assert reason.message == LEAVING.message
+        readiness.fail(BROKEN)
+        reason = await reason_of(stub)
+        assert reason is not None
+        assert (reason.kind, reason.message) == (BROKEN.kind, BROKEN.message)
+
+
+async def test_only_a_lasting_reason_is_a_failure() -> None:
+    readiness = Readiness()
+    assert readiness.failure is None
+    readiness.become_ready()
+    assert readiness.failure is None
+    readiness.fail(BROKEN)
+    assert readiness.failure is not None
+    readiness.leave()
+    assert readiness.failure is None
 
 
 async def test_disconnected_health_watcher_does_not_affect_others() -> None:

@@ -120,6 +120,7 @@ class EmbeddingCache:
         is_down: Tells whether the service is down; None: the last calls decide.
         endpoint_changes: Counts the changes among the service's endpoints. After one, no entry is served before the
             service has said which models it serves. None: only answers and the periodic listing show a replaced model.
+        may_serve: Tells whether the service may be ready. While it is not, it is not asked what it serves.
         deadline_s: How long a caller without a deadline waits for another request's call, in seconds.
     """
 
@@ -131,13 +132,14 @@ class EmbeddingCache:
         metrics: CacheMetrics | None = None,
         is_down: Callable[[], bool] | None = None,
         endpoint_changes: Callable[[], int] | None = None,
+        may_serve: Callable[[], bool] = lambda: True,
         deadline_s: float = 30.0,
     ) -> None:
         self._settings = settings
         self._deadline_s = deadline_s
         self._metrics = metrics or CacheMetrics(CollectorRegistry())
         self._revisions = Revisions(self._remember, self._metrics.revisions.inc)
-        self._service = WatchedService(service, self._revisions, is_down, endpoint_changes or (lambda: 0))
+        self._service = WatchedService(service, self._revisions, is_down, endpoint_changes or (lambda: 0), may_serve)
         self._scopes = Scopes()
         self._calls = SingleFlight()
         self._store = Store(settings, self._metrics) if settings.enabled else None

@@ -132,6 +132,7 @@ class WatchedService:
         revisions: Receives the served revisions.
         is_down: Tells whether the service is down; None: the last calls decide.
         endpoint_changes: Counts the changes among the endpoints, as `CapabilityClient.endpoint_changes`.
+        may_serve: Tells whether the service may be ready. While it is not, it is not asked what it serves.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class WatchedService:
         revisions: Revisions,
         is_down: Callable[[], bool] | None,
         endpoint_changes: Callable[[], int],
+        may_serve: Callable[[], bool] = lambda: True,
     ) -> None:
         self._service = service
         self._revisions = revisions
@@ -147,6 +149,7 @@ class WatchedService:
         self._endpoint_changes = endpoint_changes
         self._changes = endpoint_changes()
         self._must_list = asyncio.Event()
+        self._may_serve = may_serve
         self._failure: ErrorKind | None = None
 
     @property
@@ -188,6 +191,8 @@ class WatchedService:
         Returns:
             Whether the service answered.
         """
+        if not self._may_serve():
+            return False
         try:
             models = await self._service.list_models(CallContext(deadline=Deadline.after(timeout_s)))
         except TorchlessError as error:

@@ -110,7 +110,7 @@ class Breaker(CircuitBreakerListener):  # type: ignore[misc]  # aiobreaker has n
         return self._probe is None and self.next_probe_s == 0
 
     def allow_probe(self) -> None:
-        """Lets a probe through now if it is open, because the endpoint reports that it is back."""
+        """Lets a probe through now if it is open, because the endpoint answers health checks again."""
         if self.state is BreakerState.OPEN:
             self._opened_at = -math.inf
 

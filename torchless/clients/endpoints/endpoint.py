@@ -254,9 +254,11 @@ class Endpoint(Generic[Stub]):
         self.health_changes += 1
         if health is Health.SERVING:
             self._up_since = self._clock()
-            # It may have been restarted, so earlier failures and latencies say nothing about it.
-            self.breaker.allow_probe()
+            # It may have been restarted, so earlier latencies say nothing about it.
             self._log_latency, self._answers = None, 0
+        if health is not Health.UNREACHABLE:
+            # Earlier failures say nothing either, and its own error says more than that its breaker is open.
+            self.breaker.allow_probe()
             self._metrics.breaker(self.breaker.state, self.breaker.next_probe_s)
         log = logger.info if health is Health.SERVING else logger.warning
         log("%s endpoint %s is %s", self._capability, self.address, health.value)

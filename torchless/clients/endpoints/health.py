@@ -9,16 +9,32 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
+from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from torchless.clients.endpoint_state import Health
 from torchless.clients.settings import EndpointHealthSettings
+from torchless.contracts.errors import TorchlessError
+from torchless.contracts.grpc_status import HEALTH_REASON, from_status
 
 _FIRST_PAUSE_S = 0.05
 _STEADY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """What an endpoint answers to one health check."""
+
+    health: Health
+    """Its health."""
+    reason: TorchlessError | None = None
+    """Why it is not SERVING, if it says so."""
 
 
 class HealthWatch:
@@ -71,20 +87,23 @@ class HealthWatch:
         if self._checking is None or self._checking.done():
             self._checking = asyncio.get_running_loop().create_task(self._check_reachable())
 
-    async def check(self, timeout_s: float | None) -> Health:
+    async def report(self, timeout_s: float | None) -> HealthReport:
         """Asks the endpoint for its health, within `timeout_s` seconds; does not change `state`."""
         try:
-            return _state_of((await self._stub.Check(self._request, timeout=timeout_s)).status)
+            call = self._stub.Check(self._request, timeout=timeout_s)
+            health = _state_of((await call).status)
+            return HealthReport(health, None if health is Health.SERVING else _reason(await call.trailing_metadata()))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                return Health.SERVING  # it answers, but has no health service
-            return Health.NOT_SERVING if error.code() is grpc.StatusCode.NOT_FOUND else Health.UNREACHABLE
+                return HealthReport(Health.SERVING)  # it answers, but has no health service
+            is_up = error.code() is grpc.StatusCode.NOT_FOUND
+            return HealthReport(Health.NOT_SERVING if is_up else Health.UNREACHABLE)
         except grpc.aio.UsageError:  # the channel is closed
-            return Health.UNREACHABLE
+            return HealthReport(Health.UNREACHABLE)
         except asyncio.CancelledError:
             if is_this_task_cancelled():
                 raise
-            return Health.UNREACHABLE  # the channel was closed meanwhile
+            return HealthReport(Health.UNREACHABLE)  # the channel was closed meanwhile
 
     async def _watch(self) -> bool:
         """Follows one Watch stream to its end; its last state stays after a normal end.
@@ -114,12 +133,12 @@ class HealthWatch:
 
     async def _poll(self) -> None:
         while True:
-            self._become(await self.check(self.settings.timeout_s))
+            self._become((await self.report(self.settings.timeout_s)).health)
             await asyncio.sleep(self.settings.interval_s)
 
     async def _check_reachable(self) -> None:
         responses = self._responses
-        unreachable = await self.check(self.settings.timeout_s) is Health.UNREACHABLE
+        unreachable = (await self.report(self.settings.timeout_s)).health is Health.UNREACHABLE
         if unreachable and responses == self._responses and self._stream is not None:
             # A new stream gets an answer as soon as the endpoint is back.
             self._stream.cancel()
@@ -135,6 +154,15 @@ def is_this_task_cancelled() -> bool:
     """Whether the running task itself was cancelled; gRPC raises `CancelledError` also for calls that others cancel."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _reason(trailer: Any) -> TorchlessError | None:
+    """The reason in the trailing metadata of a health check; None: there is none that can be read."""
+    for key, value in trailer or ():
+        if key == HEALTH_REASON:
+            with suppress(DecodeError):
+                return from_status(Status.FromString(value))
+    return None
 
 
 def _state_of(status: int) -> Health:

@@ -199,6 +199,11 @@ class EndpointPool(Generic[Stub]):
         """How often the health of an endpoint changed, or an endpoint was removed; never decreases."""
         return self._changes_of_gone + sum(endpoint.health_changes for endpoint in self._endpoints.values())
 
+    def may_serve(self) -> bool:
+        """Whether an endpoint is SERVING, or nothing is known yet."""
+        healths = [endpoint.health for endpoint in self._endpoints.values()]
+        return not healths or any(_RANKS[health] < _UNHEALTHY_FROM for health in healths)
+
     def endpoints(self) -> list[Endpoint[Stub]]:
         """All endpoints that may get calls."""
         return list(self._endpoints.values())

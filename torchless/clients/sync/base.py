@@ -14,6 +14,7 @@ from torchless.clients.settings import ClientSettings
 from torchless.clients.sync import background
 from torchless.clients.sync.streams import AnswerStream
 from torchless.clients.translate import unreachable
+from torchless.contracts.errors import TorchlessError
 
 C = TypeVar("C", bound=CapabilityClient)
 T = TypeVar("T")
@@ -82,6 +83,10 @@ class SyncClient(Generic[C]):
         """
         return self._call(lambda client: client.endpoint_changes())
 
+    def may_serve(self) -> bool:
+        """Whether, as far as is known, an endpoint is SERVING; also while nothing is known yet."""
+        return self._call(lambda client: client.may_serve())
+
     def ready(self, context: CallContext = CallContext()) -> bool:
         """Checks now whether an endpoint is SERVING (grpc.health.v1).
 
@@ -89,6 +94,18 @@ class SyncClient(Generic[C]):
             TorchlessError: UNREACHABLE, if no endpoint answers within the deadline.
         """
         return self._run(lambda client: client.ready(context))
+
+    def obstacle(self, context: CallContext = CallContext()) -> TorchlessError | None:
+        """Checks now why no endpoint is SERVING; None: one is.
+
+        Returns:
+            The error that the service gives as its reason, for instance LOADING or MODEL_UNAVAILABLE; UNREACHABLE, if
+            it gives none.
+
+        Raises:
+            TorchlessError: UNREACHABLE, if no endpoint answers within the deadline.
+        """
+        return self._run(lambda client: client.obstacle(context))
 
     def _call(self, call: Callable[[C], T]) -> T:
         """The result of `call`, a plain function, run in the loop."""

@@ -27,7 +27,7 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 
 ALICE = CallContext(tenant="alice")
 BOB = CallContext(tenant="bob")
-DOWN = [ErrorKind.UNREACHABLE, ErrorKind.CIRCUIT_OPEN, ErrorKind.GPU_UNAVAILABLE]
+DOWN = [kind for kind in ErrorKind if kind.policy.service_down]
 
 
 @dataclass
@@ -215,6 +215,18 @@ async def test_given_function_decides_whether_the_service_is_down(make_cache: Ma
     assert (await cache.embed(["a"])).degraded
     down = False
     assert not (await cache.embed(["a"])).degraded
+
+
+async def test_service_that_cannot_be_ready_is_not_asked_for_its_models(
+    make_cache: MakeCache, service: HashService
+) -> None:
+    may_serve = False
+    cache = make_cache(revision_interval_s=0.01, arguments={"may_serve": lambda: may_serve})
+    await cache.embed(["a"])
+    await asyncio.sleep(0.05)
+    assert service.listed == 0
+    may_serve = True
+    await until(lambda: service.listed > 0)
 
 
 @pytest.mark.parametrize("model", ["", MODEL])

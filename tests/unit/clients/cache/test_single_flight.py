@@ -18,6 +18,8 @@ SHARED = [
     ErrorKind.UNREACHABLE,
     ErrorKind.CIRCUIT_OPEN,
     ErrorKind.GPU_UNAVAILABLE,
+    ErrorKind.MODEL_UNAVAILABLE,
+    ErrorKind.LOADING,
     ErrorKind.OVERLOADED,
     ErrorKind.INTERNAL,
 ]
