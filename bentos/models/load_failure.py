@@ -43,7 +43,7 @@ def load_failure(error: Exception, settings: WeightsSettings) -> TorchlessError:
     """What `error`, raised while the model was loaded, means.
 
     Returns:
-        MODEL_UNAVAILABLE; LOADING, when time can mend it; any error of ours as it is.
+        MODEL_UNAVAILABLE; LOADING, when time can mend it; errors of ours are returned unchanged.
     """
     if isinstance(error, TorchlessError):
         return error
@@ -63,7 +63,7 @@ def load_failure(error: Exception, settings: WeightsSettings) -> TorchlessError:
 
 
 def warm_up_failure(error: Exception) -> TorchlessError:
-    """What `error`, raised by one of the first batches, means; any error of ours as it is."""
+    """What `error`, raised by one of the first batches, means; errors of ours are returned unchanged."""
     if isinstance(error, TorchlessError):
         return error
     message = "the first batches failed; the service's log says why"

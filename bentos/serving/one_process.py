@@ -1,7 +1,7 @@
 """Makes `bentoml serve-grpc` one process that serves, instead of a supervisor with workers.
 
-BentoML's supervisor (kantoku) starts a worker that died again, for ever, and shows it to nobody. One worker drives one
-device, so there is nothing to supervise: the end of the process is the end of the service, and whoever started it, for
+BentoML's supervisor (kantoku) restarts a worker that dies for ever, and hides its end. One worker drives one device, so
+there is nothing to supervise: the end of the process is the end of the service, and the program that started it, for
 example supervisord or Kubernetes, sees its exit status and decides. docs/decisions/0020 has the reasons.
 """
 

@@ -156,7 +156,7 @@ def test_a_bento_that_dies_is_replaced_and_its_workers_are_killed(stack: Running
     workers = dead.children(recursive=True)
     assert workers
     dead.kill()
-    wait_for("embedding died (terminated by SIGKILL)", stack)
+    wait_for("embedding died (terminated by SIGKILL; ", stack)
     assert not still_running(workers, STOP_WAIT_S)
     wait_for("embedding is ready after", stack, times=2)
 

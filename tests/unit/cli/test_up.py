@@ -115,7 +115,7 @@ def test_a_service_that_dies_is_reported_and_restarted(state: Path) -> None:
     dead, unharmed = up.service(port), up.service(other)
     orphans = dead.children()
     dead.kill()
-    up.until("one died (terminated by SIGKILL)")
+    up.until("one died (terminated by SIGKILL; ")
     up.until(f"listening on {port}")
     up.until("ERROR   the process ended: terminated by SIGKILL")
     up.until("one is ready after")
