@@ -79,6 +79,7 @@ def serving(
     with tempfile.TemporaryDirectory() as home:
         settings = {f"{names}{name.upper()}": value for name, value in environment.items()}
         settings.setdefault(f"{names}METRICS_PORT", str(metrics_port))
+        settings.setdefault(f"{names}LOG__FORMAT", "text")
         log = Path(home) / "log"
         command = [sys.executable, "-m", "bentoml", "serve-grpc", f"bentos.{capability}.service:svc"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--enable-reflection", *arguments]

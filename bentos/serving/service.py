@@ -53,10 +53,9 @@ def load_settings(kind: type[S]) -> S:
 
 def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
     """Describes a service named `name`; starts nothing, because other commands of BentoML import it too."""
-    configure_logging(settings.log, name.removeprefix("torchless-"))
     _configure_bentoml(settings)
     if is_bentoml_command():
-        configure_logging(settings.log_level)
+        configure_logging(settings.log, name.removeprefix("torchless-"))
         serve_in_one_process()
     with warnings.catch_warnings():
         # Deprecated in favour of a class that cannot be served over gRPC.
@@ -65,7 +64,7 @@ def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
     readiness = Readiness()
 
     def add(capability: Capability, server: grpc.aio.Server) -> None:
-        configure_logging(settings.log_level)
+        configure_logging(settings.log, name.removeprefix("torchless-"))
         mount.add_to_server(capability, server)
         Lifecycle(mount.full_name, capability, readiness, settings).attach(server)
         serve_metrics(settings.metrics_host, settings.metrics_port)
