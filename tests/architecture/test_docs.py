@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import error_policy_table
+from docs import error_policy_table, metrics_tables
 from docs.configuration_tables import PROGRAMS, TARGET, document
 from torchless.settings import ProgramSettings
 
@@ -38,6 +38,29 @@ def test_configuration_page_is_generated_from_the_settings() -> None:
 
 def test_error_table_is_generated_from_the_policy() -> None:
     assert error_policy_table.TARGET.read_text() == error_policy_table.page(), "run `make docs`"
+
+
+def test_page_of_metrics_is_generated_from_the_metrics() -> None:
+    assert metrics_tables.TARGET.read_text() == metrics_tables.document(), "run `make docs`"
+
+
+def test_queries_on_the_page_of_metrics_use_existing_series_and_labels() -> None:
+    rows = {row.name: row for found in metrics_tables.sections().values() for row in found}
+    series = {name: row for name, row in rows.items() if row.type != "histogram"}
+    for name, row in rows.items():
+        if row.type == "histogram":
+            series |= {
+                f"{name}_sum": row,
+                f"{name}_count": row,
+                f"{name}_bucket": row._replace(labels=(*row.labels, "le")),
+            }
+    queries = re.findall(r"^\| [^|`]+ \| `(.*torchless_.*)` \|$", metrics_tables.TARGET.read_text(), flags=re.MULTILINE)
+    assert len(queries) >= 8
+    for query in queries:
+        named = re.findall(r"torchless_\w+", query)
+        assert set(named) <= set(series), query
+        selected = set(re.findall(r"(\w+)=", query)) | set(re.findall(r"\bby \((\w+)\)", query))
+        assert selected <= {label for name in named for label in series[name].labels}, query
 
 
 @pytest.mark.parametrize(("title", "settings", "file"), PROGRAMS)
