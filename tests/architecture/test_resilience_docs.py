@@ -20,7 +20,7 @@ from docs import metrics_tables
 from gateway.apis.operation.schemas import Readiness
 from gateway.app import compose
 from gateway.http.draining import Draining
-from gateway.http.headers import CACHE_HEADER, DEGRADED_HEADER, REVISION_HEADER, TIMEOUT_HEADER
+from gateway.http.headers import CACHE_HEADER, DEGRADED_HEADER, REVISION_HEADER, TIMEOUT_HEADER, TRUNCATED_HEADER
 from gateway.reload.changes import changed, connection_settings, reloadable_part
 from gateway.services import CAPABILITIES, Services
 from gateway.settings import GatewaySettings
@@ -182,7 +182,7 @@ async def test_every_named_route_exists(app: Starlette) -> None:
 
 
 def test_headers_are_those_of_the_gateway() -> None:
-    of_responses = {CACHE_HEADER, DEGRADED_HEADER, REVISION_HEADER}
+    of_responses = {CACHE_HEADER, DEGRADED_HEADER, REVISION_HEADER, TRUNCATED_HEADER}
     assert set(re.findall(r"\bx-[a-z-]+", TEXT)) == {TIMEOUT_HEADER, REQUEST_ID_KEY, *of_responses}
 
 
