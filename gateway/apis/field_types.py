@@ -109,6 +109,8 @@ Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
 """One input."""
 Texts = Annotated[list[Text], STOPS_AT_FIRST_ERROR, _SHOWN_NOT_EMPTY_LIST]
 """Several inputs."""
+MaybeEmptyTexts = Annotated[list[str], STOPS_AT_FIRST_ERROR, _SHOWN_NOT_EMPTY_LIST]
+"""Several texts to score, each of which may be empty."""
 TokenId = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """A token id of some vocabulary."""
 Ids = Annotated[list[TokenId], STOPS_AT_FIRST_ERROR, _SHOWN_NOT_EMPTY_LIST]

@@ -26,19 +26,18 @@ from gateway.apis.field_types import (
 from gateway.apis.openai.schemas import ErrorDetail, Usage
 from gateway.apis.tei import schemas as tei
 
-Document = Annotated[
-    Text | dict[str, Any],
-    Field(union_mode="left_to_right"),
-    OneMessage("must be a text or an object that holds its text"),
-]
-"""A text, or an object that holds it: as `text`, in the fields that `rank_fields` names, or as vLLM's `content`."""
+_MESSAGE = OneMessage("must be a text or an object that holds its text")
+Query = Annotated[Text | dict[str, Any], Field(union_mode="left_to_right"), _MESSAGE]
+"""A text, or an object that holds it as `text` or as vLLM's `content`."""
+Document = Annotated[str | dict[str, Any], Field(union_mode="left_to_right"), _MESSAGE]
+"""As `Query`; it may be empty, and `rank_fields` may name the fields that hold its text."""
 
 
 class _SingleIsList:
     """Shows in the OpenAPI document that a single document is accepted."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [handler(schema), {"type": "string", "minLength": 1}, {"type": "object"}]}
+        return {"anyOf": [handler(schema), {"type": "string"}, {"type": "object"}]}
 
 
 def _listed(given: Any) -> Any:
@@ -97,7 +96,7 @@ class ScoringFields(RequestModel):
 class RerankRequest(ScoringFields):
     """Documents to rerank, and the form of the response."""
 
-    query: Document
+    query: Query
     """The query, as a text, or as an object with `text` or with vLLM's `content`."""
     documents: Documents
     """The documents, as texts or as objects with `text` or with vLLM's `content`."""

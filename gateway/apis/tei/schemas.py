@@ -9,7 +9,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.apis.field_types import AnswerModel, IdInputs, Inputs, NullIsAbsent, RequestModel, Text, TextInputs, Texts
+from gateway.apis.field_types import (
+    AnswerModel,
+    IdInputs,
+    Inputs,
+    MaybeEmptyTexts,
+    NullIsAbsent,
+    RequestModel,
+    Text,
+    TextInputs,
+    Texts,
+)
 
 Direction = Literal["Left", "Right", "left", "right"]
 
@@ -87,7 +97,7 @@ class RerankRequest(RequestModel):
 
     query: Text
     """The query."""
-    texts: Texts
+    texts: MaybeEmptyTexts
     """The texts."""
     truncate: bool | None = None
     """Truncate texts longer than the model's maximum length; false: refuse them. Absent: as the gateway is

@@ -29,7 +29,10 @@ BODIES: dict[tuple[str, str], Any] = {
     ("undecided", "/rerank"): RERANK,
     ("vllm", "/score"): {"text_1": "a", "text_2": "b"},
 }
-OPEN = {"/health", "/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"}
+OPEN = {
+    *("/health", "/health/live", "/health/ready", "/ping", "/reranker/health", "/reranker/ping"),
+    *("/metrics", "/docs", "/openapi.json"),
+}
 
 
 @pytest.fixture(scope="module")

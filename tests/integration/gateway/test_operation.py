@@ -102,7 +102,7 @@ def test_a_slash_at_the_end_is_another_path(gateway: Gateway, embedding: Embeddi
 def test_metrics_count_by_route_and_status(gateway: Gateway, embedding: EmbeddingService) -> None:
     with gateway(embedding={"address": embedding.address}) as http:
         http.post("/v1/embeddings", json={"input": "one"})
-        http.post("/v1/embeddings", json={"input": ""})
+        http.post("/v1/embeddings", json={"input": []})
         http.get("/v1/models/testing/hashes")
         http.get("/no/such/route/secret")
         answer = http.get("/metrics")
