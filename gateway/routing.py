@@ -274,7 +274,7 @@ class _Endpoint:
         services: Services = request.app.state.services
         settings = services.settings
         context = request_context(request.scope, settings.limits, rules.deadline(settings), principal.tenant)
-        request.state.context = context
+        request.scope["state"]["context"] = context
         caller, agent = request.scope["state"].get("principal"), request.headers.get("user-agent", "")
         call = Call(services, context, request.path_params, request.query_params, caller, agent)
         return await self._work(request, call, rules)

@@ -15,10 +15,8 @@ from torchless.settings import LogSettings
 from torchless.telemetry.request_log import (
     CANCELLED,
     RequestLog,
-    error_fields,
+    add_outcome,
     model_name,
-    present,
-    timing_fields,
     trace_id,
 )
 
@@ -95,12 +93,17 @@ def log_call(
         "tokens": facts.tokens,
         "refused": facts.refused,
         "status": name,
-        **error_fields(error),
-        **timing_fields(facts.queue_ms, facts.tokenization_ms, facts.inference_ms),
-        "total_ms": round(seconds * 1000, 3),
     }
+    add_outcome(
+        fields,
+        error,
+        queue_ms=facts.queue_ms,
+        tokenization_ms=facts.tokenization_ms,
+        inference_ms=facts.inference_ms,
+        total_s=seconds,
+    )
     is_defect = isinstance(error, Exception) and not isinstance(error, TorchlessError)
-    _log.write(level, present(fields), error if is_defect else None)
+    _log.write(level, fields, error if is_defect else None)
 
 
 def _ids(given: str) -> list[str]:

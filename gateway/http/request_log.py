@@ -13,7 +13,7 @@ from gateway.http.identity import Principal
 from torchless.clients.call import TRACEPARENT_KEY
 from torchless.contracts.errors import TorchlessError
 from torchless.settings import LogSettings
-from torchless.telemetry.request_log import RequestLog, error_fields, model_name, present, timing_fields, trace_id
+from torchless.telemetry.request_log import RequestLog, add_outcome, model_name, trace_id
 
 _log = RequestLog("request")
 
@@ -41,28 +41,30 @@ def log_request(
     context: RequestContext | None = state.get("context")
     principal: Principal | None = state.get("principal")
     error: Exception | None = state.get("error")
+    # Without a context, the request was refused before its headers were read.
+    traceparent = Headers(scope=scope).get(TRACEPARENT_KEY, "") if context is None else context.traceparent
+    about = Provenance() if context is None else context.provenance
     fields = {
         "request_id": request_id,
-        "trace_id": trace_id(Headers(scope=scope).get(TRACEPARENT_KEY, "")),
+        "trace_id": traceparent and trace_id(traceparent),
         "tenant": None if principal is None else principal.tenant,
         "method": method,
         "route": route,
-        **_provenance_fields(Provenance() if context is None else context.provenance),
+        "model": about.model and model_name(about.model),
+        "items": about.items,
+        "tokens": about.tokens,
+        "cache": about.cache_result,
+        "degraded": about.degraded,
+        "shared_with": about.shared_with,
         "status": status,
-        **error_fields(error),
-        "total_ms": round(total_s * 1000, 3),
     }
-    _log.write(level, present(fields), None if isinstance(error, TorchlessError) else error)
-
-
-def _provenance_fields(of: Provenance) -> dict[str, Any]:
-    times = of.timings
-    return {
-        "model": model_name(of.model),
-        "items": of.items,
-        "tokens": of.tokens,
-        "cache": of.cache_result,
-        "degraded": of.degraded,
-        "shared_with": of.shared_with,
-        **timing_fields(times.queue_ms, times.tokenization_ms, times.inference_ms),
-    }
+    times = about.timings
+    add_outcome(
+        fields,
+        error,
+        queue_ms=times.queue_ms,
+        tokenization_ms=times.tokenization_ms,
+        inference_ms=times.inference_ms,
+        total_s=total_s,
+    )
+    _log.write(level, fields, None if isinstance(error, TorchlessError) else error)

@@ -7,6 +7,7 @@ import logging
 import traceback
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 FIELDS = "fields"
@@ -63,7 +64,13 @@ class TextFormatter(logging.Formatter):
 
 def _time(record: logging.LogRecord) -> str:
     """RFC 3339 in UTC, with milliseconds."""
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    second = int(record.created)
+    return f"{_second(second)}.{int((record.created - second) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(since_1970: int) -> str:
+    return datetime.fromtimestamp(since_1970, UTC).isoformat()[:19]
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ def configure_logging(settings: LogSettings, service: str) -> None:
         service: Name of the program, in every line.
     """
     as_text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _LineHandler(sys.stderr)
     handler.setFormatter(TextFormatter(service) if as_text else JSONFormatter(service))
     logging.getLogger().handlers[:] = [handler]
     for name in _LIBRARIES:
@@ -44,6 +44,8 @@ def configure_logging(settings: LogSettings, service: str) -> None:
     access = logging.getLogger("uvicorn.access")
     access.propagate, access.disabled = False, True
     set_level(settings.level)
+    # No line shows them, and finding them out costs a tenth of a line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     warnings.showwarning = _log_warning
     sys.excepthook = _log_crash
     threading.excepthook = lambda crash: _log_thread_crash(crash.exc_value, crash.thread)
@@ -58,6 +60,17 @@ def set_level(level: str) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, wanted))
     # It says where it listens.
     logging.getLogger("bentoml").setLevel(max(logging.INFO, wanted))
+
+
+class _LineHandler(logging.StreamHandler[TextIO]):
+    """Writes each line with one system call: standard error is flushed at the end of a line in any case."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line."""
+        try:
+            self.stream.write(f"{self.format(record)}\n")
+        except Exception:
+            self.handleError(record)
 
 
 def _log_warning(  # noqa: PLR0917  # the signature is Python's

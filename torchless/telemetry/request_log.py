@@ -55,13 +55,14 @@ class RequestLog:
 
         Args:
             level: What `level` gave.
-            fields: Its fields, in their order.
+            fields: Its fields, in their order; those without a value are left out, except for times of 0.0.
             error: A defect, whose type and stack are added.
         """
         about = None if error is None else (type(error), error, error.__traceback__)
+        present = {name: value for name, value in fields.items() if value or type(value) is float}
         logger = self._logger
         # Not `logger.log`, which would find out the line of code first.
-        logger.handle(logger.makeRecord(logger.name, level, "", 0, self._message, (), about, extra={FIELDS: fields}))
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, self._message, (), about, extra={FIELDS: present}))
 
 
 def model_name(name: str) -> str | None:
@@ -75,15 +76,32 @@ def trace_id(traceparent: str) -> str | None:
     return found[1] if found else None
 
 
-def timing_fields(queue_ms: float, tokenization_ms: float, inference_ms: float) -> dict[str, float]:
-    """Times inside a service, in milliseconds; none if nothing was computed."""
-    if not inference_ms:
-        return {}
-    return {
-        "queue_ms": round(queue_ms, 3),
-        "tokenization_ms": round(tokenization_ms, 3),
-        "inference_ms": round(inference_ms, 3),
-    }
+def add_outcome(
+    fields: dict[str, Any],
+    error: BaseException | None,
+    *,
+    queue_ms: float,
+    tokenization_ms: float,
+    inference_ms: float,
+    total_s: float,
+) -> None:
+    """Adds the error and the times of a request to its fields; times inside a service only if something was computed.
+
+    Args:
+        fields: The fields of its line.
+        error: Why it failed; None: it did not.
+        queue_ms: Waiting for the device, in milliseconds.
+        tokenization_ms: Tokenizing, in milliseconds.
+        inference_ms: Computing on the device, in milliseconds.
+        total_s: Its whole duration, in seconds.
+    """
+    if error is not None:
+        fields.update(error_fields(error))
+    if inference_ms:
+        fields["queue_ms"] = round(queue_ms, 3)
+        fields["tokenization_ms"] = round(tokenization_ms, 3)
+        fields["inference_ms"] = round(inference_ms, 3)
+    fields["total_ms"] = round(total_s * 1000, 3)
 
 
 def error_fields(error: BaseException | None) -> dict[str, str]:
@@ -93,11 +111,6 @@ def error_fields(error: BaseException | None) -> dict[str, str]:
     if error.kind.policy.callers_fault or error.kind is ErrorKind.INTERNAL:
         return {"error": error.kind.value}  # the message may quote the request
     return {"error": error.kind.value, "reason": error.message}
-
-
-def present(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` without the empty ones; numbers stay, except for counts of 0."""
-    return {name: value for name, value in fields.items() if value or type(value) is float}
 
 
 def _severity(status: int) -> int:
