@@ -124,6 +124,7 @@ stubs: $(GATEWAY_TEST_ENV) ## Generate the gRPC stubs from the protos
 docs: $(GATEWAY_TEST_ENV) ## Generate docs/configuration.md and the error table
 	$(GATEWAY) -m docs.configuration_tables
 	$(GATEWAY) -m docs.error_policy_table
+	$(GATEWAY) -m docs.metrics_tables
 	$(GATEWAY) -m docs.request_fields
 
 .PHONY: bench

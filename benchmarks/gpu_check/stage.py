@@ -1,6 +1,6 @@
 """`python -m benchmarks.gpu_check.stage NAME PLAN OUT`: runs one stage in this process and writes its result.
 
-Each stage has a process of its own, so that one that hangs, or loses the device, leaves the others a fresh one.
+Each stage runs in a separate process, so that a stage that hangs or loses the device does not affect the others.
 """
 
 from __future__ import annotations

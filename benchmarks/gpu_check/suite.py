@@ -18,7 +18,7 @@ _WITHOUT_BENTOML = ("tests/integration/embedding/test_torch_model.py", "tests/in
 
 
 def run(plan: Plan) -> dict[str, Any]:
-    """Counts of tests by outcome, and the names of those that failed."""
+    """Counts of tests by outcome, and the names of the failed tests."""
     targets = ["tests/integration"] if find_spec("bentoml") else list(_WITHOUT_BENTOML)
     report = Path(plan.folder) / "tests.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junit-xml={report}"]

@@ -16,7 +16,7 @@ from bentos.gpu.events import Event, ThresholdName
 from bentos.gpu.leases import LIVE
 from bentos.gpu.snapshot import DeviceState, Snapshot
 
-__all__ = ["record"]
+__all__ = ["Shown", "record"]
 
 _MIB = 1024 * 1024
 _MAX_DEVICES = 256
@@ -45,7 +45,7 @@ def record(snapshot: Snapshot, events: Iterable[Event]) -> None:
     _SHOWN.snapshot = snapshot
 
 
-class _Shown(Collector):
+class Shown(Collector):
     """Exports the newest snapshot at every scrape, so that lost devices leave no samples behind."""
 
     def __init__(self) -> None:
@@ -53,44 +53,54 @@ class _Shown(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """One sample per device and figure; none for figures that a device does not report."""
-        snapshot = self.snapshot
-        if snapshot is None:
+        if self.snapshot is None:
             return
-        yield _single("available", "1 when the driver responds and lists a device, else 0.", snapshot.available)
-        yield _single("lost_devices", "Devices that were lost.", len(snapshot.lost_devices))
-        allocations = GaugeMetricFamily("torchless_gpu_allocations", "Leases by state.", labels=["state"])
-        for state in sorted(LIVE):
-            allocations.add_metric([state.value], sum(lease.state is state for lease in snapshot.leases))
-        yield allocations
-        yield from _of_devices(snapshot)
+        families = _families()
+        _add_totals(families, self.snapshot)
+        _add_devices(families, self.snapshot)
+        yield from families.values()
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """The metrics without samples, whatever was recorded."""
+        yield from _families().values()
 
 
-def _single(name: str, what: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"torchless_gpu_{name}", what, value=float(value))
+_DEVICE = ("device",)
+_DESCRIBED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "available": ("1 when the driver responds and lists a device, else 0.", ()),
+    "lost_devices": ("Devices that were lost.", ()),
+    "allocations": ("Leases by state.", ("state",)),
+    "device_info": ("1 for each present device.", ("device", "index", "name", "parent")),
+    "threshold_reached": ("1 while a threshold is reached.", ("device", "threshold")),
+    **{name: (what, _DEVICE) for name, what in _FIGURES.items()},
+}
+"""Description and labels of each metric of the snapshot, by its name without the prefix."""
 
 
-def _of_devices(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
-    devices = snapshot.devices[:_MAX_DEVICES]
-    info = GaugeMetricFamily(
-        "torchless_gpu_device_info", "1 for each present device.", labels=["device", "index", "name", "parent"]
-    )
-    reached = GaugeMetricFamily(
-        "torchless_gpu_threshold_reached", "1 while a threshold is reached.", labels=["device", "threshold"]
-    )
-    families = {
-        name: GaugeMetricFamily(f"torchless_gpu_{name}", what, labels=["device"]) for name, what in _FIGURES.items()
+def _families() -> dict[str, GaugeMetricFamily]:
+    return {
+        name: GaugeMetricFamily(f"torchless_gpu_{name}", what, labels=labels)
+        for name, (what, labels) in _DESCRIBED.items()
     }
-    for state in devices:
+
+
+def _add_totals(families: dict[str, GaugeMetricFamily], snapshot: Snapshot) -> None:
+    families["available"].add_metric([], float(snapshot.available))
+    families["lost_devices"].add_metric([], float(len(snapshot.lost_devices)))
+    for state in sorted(LIVE):
+        families["allocations"].add_metric([state.value], sum(lease.state is state for lease in snapshot.leases))
+
+
+def _add_devices(families: dict[str, GaugeMetricFamily], snapshot: Snapshot) -> None:
+    for state in snapshot.devices[:_MAX_DEVICES]:
         device = state.reading
-        info.add_metric([device.uuid, str(device.index), device.name, device.parent_uuid], 1)
+        families["device_info"].add_metric([device.uuid, str(device.index), device.name, device.parent_uuid], 1)
         for threshold in ThresholdName:
-            reached.add_metric([device.uuid, threshold.value], float((device.uuid, threshold) in snapshot.reached))
+            is_reached = (device.uuid, threshold) in snapshot.reached
+            families["threshold_reached"].add_metric([device.uuid, threshold.value], float(is_reached))
         for name, value in _figures(state).items():
             if value is not None:
                 families[name].add_metric([device.uuid], float(value))
-    yield info
-    yield reached
-    yield from families.values()
 
 
 def _figures(state: DeviceState) -> dict[str, float | None]:
@@ -108,5 +118,5 @@ def _figures(state: DeviceState) -> dict[str, float | None]:
     }
 
 
-_SHOWN = _Shown()
+_SHOWN = Shown()
 REGISTRY.register(_SHOWN)

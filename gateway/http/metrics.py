@@ -25,48 +25,49 @@ class GatewayMetrics:
     """The metrics of one gateway process."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        """Where all of them are registered."""
         labels = ("method", "route", "status")
-        self.clients = ClientMetrics(self._registry)
+        self.clients = ClientMetrics(self.registry)
         """The metrics of the clients."""
-        self.cache = CacheMetrics(self._registry)
+        self.cache = CacheMetrics(self.registry)
         """The metrics of the cache of embeddings."""
-        self.requests = Counter("torchless_gateway_requests", "Requests answered", labels, registry=self._registry)
+        self.requests = Counter("torchless_gateway_requests", "Requests answered", labels, registry=self.registry)
         self.seconds = Histogram(
             "torchless_gateway_request_seconds",
             "Time from the arrival of a request to the end of its response, in seconds",
             ("method", "route"),
-            registry=self._registry,
+            registry=self.registry,
             buckets=_BUCKETS,
         )
         self.truncated = Counter(
             "torchless_gateway_truncated_inputs",
             "Inputs that were longer than the model reads and were truncated",
             ("route",),
-            registry=self._registry,
+            registry=self.registry,
         )
         self.in_flight = Gauge(
             "torchless_gateway_requests_in_flight",
             "Requests in progress",
-            registry=self._registry,
+            registry=self.registry,
             multiprocess_mode="livesum",
         )
         self._reloads = Counter(
             "torchless_gateway_settings_reloads",
             "Settings files applied, refused, or found unchanged",
             ("outcome",),
-            registry=self._registry,
+            registry=self.registry,
         )
         self._settings_applied = Gauge(
             "torchless_gateway_settings_applied_timestamp_seconds",
             "Time when settings were last applied or the gateway started; the oldest of all workers",
-            registry=self._registry,
+            registry=self.registry,
             multiprocess_mode="livemin",
         )
         self._settings_refused = Gauge(
             "torchless_gateway_settings_refused",
             "1 while a worker has refused the newest settings and keeps older ones",
-            registry=self._registry,
+            registry=self.registry,
             multiprocess_mode="livemax",
         )
         self._settings_applied.set_to_current_time()
@@ -84,7 +85,7 @@ class GatewayMetrics:
         Args:
             endpoints: Whether to include the series of single endpoints, whose label is an address.
         """
-        registry = self._registry
+        registry = self.registry
         if folder := os.environ.get(_MULTIPROCESS):
             _remove_killed(Path(folder))
             registry = CollectorRegistry()

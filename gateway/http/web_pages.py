@@ -24,7 +24,6 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.http.exceptions import HTTPError
 from gateway.http.identity import close_websocket
 from gateway.settings import GatewaySettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -39,7 +38,7 @@ _LONGEST_HOST = 300
 
 
 class WebPageMiddleware:
-    """Refuses requests with a wrong Host header, and requests that a web page must not send.
+    """Refuses requests for names that are not this machine's, and requests that a web page must not send.
 
     Args:
         app: The application behind it.
@@ -67,10 +66,7 @@ class WebPageMiddleware:
 
 def _check(scope: Scope, settings: GatewaySettings) -> None:
     headers = Headers(scope=scope)
-    hosts = headers.getlist("host")
-    if len(hosts) > 1 or (not hosts and scope.get("http_version") == "1.1"):
-        raise HTTPError(400, "the request must have one Host header")  # RFC 9112, section 3.2
-    host = hosts[0].lower() if hosts else ""
+    host = headers.get("host", "").lower()
     requires_key = bool(settings.auth.api_keys)
     if settings.allowed_hosts or (not requires_key and _is_over_loopback(scope)):
         _check_host(host, settings.allowed_hosts)
@@ -96,9 +92,7 @@ def _is_loopback(address: str) -> bool:
 
 def _check_host(host: str, allowed: tuple[str, ...]) -> None:
     name = _host_name(host) if len(host) <= _LONGEST_HOST else None
-    if name is None:
-        raise HTTPError(400, "the Host header is not valid")
-    if not _is_local(name) and name not in allowed and "*" not in allowed:
+    if (name is None or not _is_local(name)) and name not in allowed and "*" not in allowed:
         message = "the gateway does not accept this Host header; add the host name to allowed_hosts to use it"
         raise TorchlessError(ErrorKind.FORBIDDEN, message)
 

