@@ -63,9 +63,24 @@ def test_a_name_of_openais_stands_for_the_model(client: openai.OpenAI, plain: Pl
     assert answer.model == MODEL
 
 
+def test_fields_of_jina_are_obeyed_or_refused(client: openai.OpenAI, plain: PlainHTTP) -> None:
+    # The client always requests an encoding; it returns answers that are no text unchanged.
+    answer = client.embeddings.create(model=MODEL, input=list(TEXTS), extra_body={"embedding_type": "ubinary"})
+    expected = np.packbits(plain.vectors(TEXTS) > 0, axis=1)
+
+    # A value next to zero may have the other sign in a batch of other texts.
+    differing = np.unpackbits(np.array([row.embedding for row in answer.data], dtype=np.uint8) ^ expected, axis=1)
+    assert differing.sum() <= len(TEXTS)
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.embeddings.create(model=MODEL, input="x", extra_body={"late_chunking": True})
+    assert raised.value.param == "late_chunking"
+
+
 def test_models_are_listed_and_retrieved(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == [MODEL]
-    assert client.models.retrieve(MODEL).id == MODEL
+    assert [model.id for model in client.models.list()] == [MODEL, "text-embedding-3-small"]
+    for name in (MODEL, "text-embedding-3-small"):
+        found = client.models.retrieve(name)
+        assert (found.id, found.root) == (name, MODEL)
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("no-such-model")
 
