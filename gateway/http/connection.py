@@ -1,6 +1,6 @@
 """A connection to the gateway: uvicorn's, with limits on what a client may send, and how slowly.
 
-docs/decisions/ has a record of the choice between httptools and h11, and of every difference to uvicorn.
+docs/decisions/0024-http-connections.md has the differences to uvicorn, and why it is not h11.
 """
 
 from __future__ import annotations
@@ -119,14 +119,15 @@ class Connection(HttpToolsProtocol):
         """A part of the request's target has arrived."""
         self._parsed_something = True
         super().on_url(url)
-        if len(self.url) > self._max_head:
+        self._head_size += len(url)
+        if self._head_size > self._max_head:
             raise RefusedRequestError(414, f"the request's target is longer than {self._limits.head_kib:g} KiB")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head or of the trailer has arrived; those of a trailer count, but are left out."""
         self._parsed_something = True
         self._head_size += len(name) + len(value)
-        self._check_size(self._head_size + len(self.url))
+        self._check_size(self._head_size)
         if self._reading == "head":
             super().on_header(name, value)
             if len(self.headers) > MAX_HEADERS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -93,7 +94,7 @@ def test_a_request_whose_offer_is_not_taken_up_is_answered_with_its_body(
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
 def test_a_body_after_an_offer_is_never_read_as_a_request(http: httpx.Client, offer: tuple[str, ...]) -> None:
     with RawConnection(http) as connection:
-        connection.send(post(HIDDEN, *offer), post(BODY))
+        connection.send(*(bytes([byte]) for byte in post(HIDDEN, *offer)), post(BODY))
         assert connection.answer().status == 400
         assert embedding_of(connection.answer().body)
         connection.send(GET)
@@ -129,6 +130,16 @@ def test_curl_that_offers_h2c_gets_its_answer(http: httpx.Client) -> None:
     command = [curl, "--silent", "--http2", "--json", BODY.decode(), f"{http.base_url}/v1/embeddings"]
     answer = subprocess.run(command, check=True, capture_output=True, timeout=30).stdout
     assert embedding_of(answer) == pytest.approx(vector_of("one").tolist(), abs=1e-7)
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="without Java; the offers above are the same bytes")
+def test_java_with_default_settings_gets_its_answers(http: httpx.Client) -> None:
+    program = Path(__file__).parent / "Post.java"
+    command = ["java", str(program), str(http.base_url.join("/v1/embeddings"))]
+    answers = subprocess.run(command, check=True, capture_output=True, timeout=120).stdout.splitlines()
+    assert [answer.split(b" ", 1)[0] for answer in answers] == [b"200"] * 3
+    for answer in answers:
+        assert embedding_of(answer.split(b" ", 1)[1]) == pytest.approx(vector_of("one").tolist(), abs=1e-7)
 
 
 # Heads that are refused
