@@ -23,10 +23,12 @@ from tests.resilience.stub.faults import FaultFile, Faults
 from tests.resilience.stub.model import stub_vector
 from tests.resilience.table import table_of
 from tests.resilience.texts import FreshTexts, KnownTexts
+from tests.waiting import until
 from torchless.clients.call import CallContext
 from torchless.clients.deadline import Deadline
 from torchless.clients.embedding import EmbeddingClient
 from torchless.contracts.errors import ErrorKind, TorchlessError
+from torchless.process import EXIT_TEMPORARY
 
 Answer = Callable[[str], bytes]
 
@@ -246,8 +248,7 @@ async def test_stub_service_refuses_past_its_queue(tmp_path: Path, ended: Callab
 
 async def test_processes_are_killed_frozen_and_started_again(trio: Sequence[StubBento]) -> None:
     stub = trio[1]
-    family = stub.family()
-    assert len(family) >= 2, "a supervisor and a worker"
+    assert [process.pid for process in stub.family()] == [stub.pid]
     stub.freeze()
     assert not await stub.answers()
     stub.thaw()
@@ -258,3 +259,24 @@ async def test_processes_are_killed_frozen_and_started_again(trio: Sequence[Stub
     await stub.start()
     assert stub.memory_mib() > 10
     assert stub.descriptors() > 5
+
+
+async def test_bento_that_loses_its_device_says_so_and_exits_to_be_started_again(tmp_path: Path) -> None:
+    stub = StubBento("lost", tmp_path, FAILURE_EXIT_S="1", LOG__FORMAT="text")
+    await stub.start()
+    try:
+        stub.set(Faults(failure=ErrorKind.GPU_UNAVAILABLE))
+        async with EmbeddingClient(stub.address) as client:
+            with pytest.raises(TorchlessError) as caught:
+                await client.embed(["a"])
+            assert caught.value.kind is ErrorKind.GPU_UNAVAILABLE
+            obstacle = await client.obstacle()
+            assert obstacle is not None
+            assert (obstacle.kind, obstacle.message) == (caught.value.kind, caught.value.message)
+        await until(lambda: not stub.alive, "it exits")
+        assert await stub.terminate() == EXIT_TEMPORARY  # Popen does not signal a process that has ended
+        said = [line for line in stub.log.read_text().splitlines() if "cannot serve: " in line]
+        assert len(said) == 1
+        assert said[0].endswith(f"exits with status {EXIT_TEMPORARY} in 1 s")
+    finally:
+        stub.end()
