@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,13 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from torchless.cli.batches import in_batches
 from torchless.cli.gateway_api import GatewayClient
 from torchless.clients.embedding import EmbeddingClient, EmbedOptions
 
-TEXTS_A_CALL = 256
-"""Most texts in one call."""
 NUMBERS_SHOWN = 4
 """How many numbers of each vector the table shows."""
+Vectors = NDArray[np.float32]
+"""Shape (texts, dimensions)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,40 +34,41 @@ class Source:
     """API key of the gateway; empty: none. The embedding service needs none."""
 
 
-def embed_texts(texts: Sequence[str], source: Source, *, model: str, dimensions: int) -> NDArray[np.float32]:
-    """Embeds texts; returns vectors of shape (texts, dimensions), float32.
+async def embed_texts(
+    texts: Iterable[str], source: Source, *, model: str, dimensions: int
+) -> AsyncIterator[tuple[Sequence[str], Vectors]]:
+    """Embeds texts in batches; gives each batch with its vectors, in the order of the texts.
 
     Raises:
-        GatewayError: The gateway does not answer or refuses the request.
-        TorchlessError: The embedding service does not answer or refuses the request.
+        GatewayError: The gateway does not answer or refuses a request.
+        TorchlessError: The embedding service does not answer or refuses a request.
     """
-    frames = [texts[start : start + TEXTS_A_CALL] for start in range(0, len(texts), TEXTS_A_CALL)]
-    embed = _over_grpc if source.address else _over_http
-    return np.concatenate(asyncio.run(embed(frames, source, model, dimensions)))
+    if not source.address:
+        async with GatewayClient(source.gateway, key=source.key) as gateway:
 
+            async def over_http(batch: Sequence[str]) -> Vectors:
+                return await gateway.embed(batch, model=model, dimensions=dimensions)
 
-async def _over_http(
-    frames: Sequence[Sequence[str]], source: Source, model: str, dimensions: int
-) -> list[NDArray[np.float32]]:
-    async with GatewayClient(source.gateway, key=source.key) as client:
-        return [await client.embed(frame, model=model, dimensions=dimensions) for frame in frames]
-
-
-async def _over_grpc(
-    frames: Sequence[Sequence[str]], source: Source, model: str, dimensions: int
-) -> list[NDArray[np.float32]]:
+            async for found in in_batches(texts, over_http):
+                yield found
+        return
     options = EmbedOptions(model=model, dimensions=dimensions)
     async with EmbeddingClient(source.address) as client:
-        return [(await client.embed(frame, options)).vectors for frame in frames]
+
+        async def over_grpc(batch: Sequence[str]) -> Vectors:
+            return (await client.embed(batch, options)).vectors
+
+        async for found in in_batches(texts, over_grpc):
+            yield found
 
 
-def print_json(texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+def print_json(texts: Sequence[str], vectors: Vectors) -> None:
     """Prints one JSON object per line, with the text and its whole vector."""
     for text, vector in zip(texts, vectors, strict=True):
         print(json.dumps({"text": text, "vector": vector.tolist()}, ensure_ascii=False))
 
 
-def print_table(texts: Sequence[str], vectors: NDArray[np.float32], console: Console) -> None:
+def print_table(texts: Sequence[str], vectors: Vectors, console: Console) -> None:
     """Prints one row per text, with the size of its vector and the first numbers."""
     table = Table("text", "dimensions", "vector")
     for text, vector in zip(texts, vectors, strict=True):

@@ -133,6 +133,23 @@ class GatewayClient:
         refused = settings.get("refused") if isinstance(settings, dict) else None
         return Readiness(response.status_code == httpx.codes.OK, tuple(states), str(refused or ""))
 
+    async def metrics(self) -> str:
+        """The gateway's metrics in Prometheus' text format.
+
+        Raises:
+            GatewayError: Nothing answers there.
+        """
+        return (await self._send("GET", "/metrics")).text
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The served models and aliases, as `GET /v1/models` lists them.
+
+        Raises:
+            GatewayError: The gateway does not answer or refuses the request, with its message.
+        """
+        found: list[dict[str, Any]] = self._answer(await self._send("GET", "/v1/models"))["data"]
+        return found
+
     async def gpus(self) -> str:
         """Describes the GPUs in a few words: their number and free memory, or why there are none.
 

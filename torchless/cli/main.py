@@ -12,6 +12,7 @@ from torchless.cli.commands.check import check
 from torchless.cli.commands.down import down
 from torchless.cli.commands.embed import embed
 from torchless.cli.commands.logs import logs
+from torchless.cli.commands.models import models
 from torchless.cli.commands.rerank import rerank
 from torchless.cli.commands.status import status
 from torchless.cli.commands.up import up
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich" if sys.stdout.isatty() else None,
     context_settings={"auto_envvar_prefix": "TORCHLESS", "help_option_names": ["-h", "--help"]},
 )
-for subcommand in (up, check, logs, down, status, embed, rerank):
+for subcommand in (up, check, logs, down, status, models, embed, rerank):
     app.command()(subcommand)
 
 

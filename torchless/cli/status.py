@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,15 +15,30 @@ _DETAILS: Mapping[str, Callable[[GatewayClient], Awaitable[str]]] = {"gpu": Gate
 """For services with more to show than their health: what asks the gateway for it."""
 
 
-def status(url: str, console: Console, *, key: str = "") -> bool:
-    """Prints one row per service behind the gateway at `url`; returns whether all are ready.
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the gateway reports at one moment."""
 
-    Health needs no API key; `key` is for the details that need one.
+    readiness: Readiness
+    """The gateway and its services."""
+    notes: Mapping[str, str]
+    """Details of ready services, by name."""
+
+
+async def ask(gateway: GatewayClient) -> Status:
+    """Asks the gateway for its status. Health needs no API key; some details do.
 
     Raises:
         GatewayError: The gateway does not answer.
     """
-    readiness, notes = asyncio.run(_readiness(url, key))
+    readiness = await gateway.readiness()
+    ready = [service.name for service in readiness.services if service.ready and service.name in _DETAILS]
+    return Status(readiness, {name: await _detail(gateway, name) for name in ready})
+
+
+def to_table(status: Status) -> Table:
+    """One row for the gateway, each service and each endpoint."""
+    readiness, notes = status.readiness, status.notes
     table = Table("service", "state", "")
     refused = f"refused its newest settings: {readiness.refused}" if readiness.refused else ""
     table.add_row("gateway", "[green]answers[/]", escape(refused))
@@ -33,8 +48,25 @@ def status(url: str, console: Console, *, key: str = "") -> bool:
         for endpoint in service.endpoints:
             address = escape(endpoint.address or "(address: needs a key)")
             table.add_row(f"  {address}", _health(endpoint), escape(_breaker(endpoint)))
-    console.print(table)
-    return readiness.ready
+    return table
+
+
+def to_json(status: Status) -> dict[str, Any]:
+    """The same for programs."""
+    readiness = status.readiness
+    return {
+        "ready": readiness.ready,
+        "settings_refused": readiness.refused or None,
+        "services": {
+            service.name: {
+                "ready": service.ready,
+                "reason": service.reason or None,
+                "note": status.notes.get(service.name),
+                "endpoints": [asdict(endpoint) for endpoint in service.endpoints],
+            }
+            for service in readiness.services
+        },
+    }
 
 
 def _health(endpoint: EndpointState) -> str:
@@ -50,14 +82,6 @@ def _breaker(endpoint: EndpointState) -> str:
     if endpoint.trips:
         parts.append(f"opened {endpoint.trips} time{'s' * (endpoint.trips > 1)}")
     return ", ".join(parts)
-
-
-async def _readiness(url: str, key: str) -> tuple[Readiness, dict[str, str]]:
-    """The state of the services, and details of the ready services by name."""
-    async with GatewayClient(url, key=key, timeout_s=10.0) as gateway:
-        readiness = await gateway.readiness()
-        ready = [service.name for service in readiness.services if service.ready and service.name in _DETAILS]
-        return readiness, {name: await _detail(gateway, name) for name in ready}
 
 
 async def _detail(gateway: GatewayClient, name: str) -> str:

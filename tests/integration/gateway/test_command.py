@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +21,7 @@ from torchless.clients.testing import EmbeddingService
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 KEY = "the-key-of-the-gateway"
-CALLS = [["embed", "one"], ["rerank", "one", "two", "three"]]
+CALLS = [["embed", "one"], ["rerank", "one", "two", "three"], ["models"]]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +84,7 @@ def test_a_key_is_ignored_by_a_gateway_that_requires_none(http: httpx.Client, ca
     assert run(str(http.base_url), *call, variable=KEY)[0] == 0
 
 
-@pytest.mark.parametrize("command", ["embed", "rerank", "status"])
+@pytest.mark.parametrize("command", ["embed", "rerank", "models", "status"])
 def test_help_does_not_show_the_api_key(command: str) -> None:
     status, printed = run("http://127.0.0.1:1", command, "--help", variable=KEY)
     assert status == 0
@@ -97,3 +102,76 @@ def test_status_shows_endpoints_and_their_breakers(gateway: Gateway, embedding: 
         _, printed = run(str(client.base_url), "status")
     assert "0 in flight, breaker open, next probe in " in printed
     assert "opened 1 time" in printed
+
+
+def test_models_lists_models_and_aliases(gateway: Gateway, embedding: EmbeddingService) -> None:
+    channels = {"embedding": {"address": embedding.address}, "models": {"aliases": {"my-alias": ""}}}
+    with gateway(**channels) as client:
+        wanted = client.get("/v1/models").json()["data"]
+        status, printed = run(str(client.base_url), "models")
+        assert status == 0
+        assert all(model["id"] in printed for model in wanted)
+        assert "my-alias" in printed
+        _, printed = run(str(client.base_url), "models", "--json")
+    assert [json.loads(line) for line in printed.replace("} {", "}\n{").splitlines()] == wanted
+
+
+def test_status_as_json_has_services_endpoints_and_breakers(gateway: Gateway, embedding: EmbeddingService) -> None:
+    with gateway(embedding={"address": embedding.address}, reranking={"address": ""}, gpu={"address": ""}) as client:
+        status, printed = run(str(client.base_url), "status", "--json")
+    found = json.loads(printed)
+    assert (status, found["ready"]) == (0, True)
+    (endpoint,) = found["services"]["embedding"]["endpoints"]
+    assert endpoint["address"] == embedding.address
+    assert endpoint["breaker"] == "closed"
+
+
+def test_status_watch_reports_requests_per_second(gateway: Gateway, embedding: EmbeddingService) -> None:
+    with gateway(embedding={"address": embedding.address}) as client:
+        command = [sys.executable, "-m", "torchless.cli", "status", "--watch", "--json", "--interval", "0.2"]
+        with subprocess.Popen(
+            [*command, "--gateway", str(client.base_url)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as watching:
+            assert watching.stdout is not None
+            assert json.loads(watching.stdout.readline())["routes"] == []
+            for number in range(5):
+                client.post("/embed", json={"inputs": f"text {number}"}).raise_for_status()
+            routes: list[dict[str, Any]] = []
+            while not routes:
+                routes = [
+                    route for route in json.loads(watching.stdout.readline())["routes"] if route["route"] == "/embed"
+                ]
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(10) == 0
+            assert watching.stderr is not None
+            assert watching.stderr.read() == ""
+    assert routes[0]["requests_per_s"] > 0 < routes[0]["p50_ms"] <= routes[0]["p95_ms"]
+
+
+def test_embed_prints_the_vectors_of_long_input_in_its_order(gateway: Gateway, embedding: EmbeddingService) -> None:
+    texts = [f"text {number}" for number in range(600)]
+    with gateway(embedding={"address": embedding.address}) as client:
+        environment = {"TORCHLESS_GATEWAY_URL": str(client.base_url)}
+        done = CliRunner().invoke(app, ["embed", "--json"], input="\n".join(texts), env=environment)
+        alone = client.post("/embed", json={"inputs": texts[555]}).json()[0]
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["text"] for line in lines] == texts
+    assert lines[555]["vector"] == pytest.approx(alone, abs=1e-6)
+
+
+def test_rerank_sorts_over_all_batches(locked: str) -> None:
+    documents = [f"document {number}" for number in range(600)]
+    environment = {"TORCHLESS_GATEWAY_URL": locked, "TORCHLESS_API_KEY": KEY}
+
+    def lines(*options: str) -> list[dict[str, Any]]:
+        done = CliRunner().invoke(
+            app, ["rerank", "a query", "--json", *options], input="\n".join(documents), env=environment
+        )
+        assert done.exit_code == 0, done.output
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    unsorted = lines("--unsorted")
+    assert [(line["index"], line["document"]) for line in unsorted] == list(enumerate(documents))
+    assert lines() == sorted(unsorted, key=lambda line: (-line["score"], line["index"]))
+    assert lines("--top", "3") == lines()[:3]

@@ -24,7 +24,9 @@ def test_help_lists_every_command() -> None:
     shown = run(app, ["--help"])
 
     assert shown.exit_code == 0
-    assert all(f"  {name} " in shown.output for name in ("up", "check", "logs", "down", "status", "embed", "rerank"))
+    assert all(
+        f"  {name} " in shown.output for name in ("up", "check", "logs", "down", "status", "models", "embed", "rerank")
+    )
 
 
 def test_help_imports_no_heavy_package() -> None:

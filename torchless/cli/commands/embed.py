@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import asyncio
 from typing import Annotated
 
 import typer
@@ -27,19 +27,30 @@ def embed(
         str, typer.Option(metavar="HOST:PORT", help="Call this embedding service over gRPC, without the gateway.")
     ] = "",
 ) -> None:
-    """Embed texts and print their vectors."""
+    """Embed texts and print their vectors.
+
+    Long input is sent in batches, and each vector is printed as soon as it is there.
+    """
     from torchless.cli.embed import Source, embed_texts, print_json, print_table
     from torchless.cli.gateway_api import GatewayError
+    from torchless.cli.progress import progress
+    from torchless.cli.texts import texts_of
     from torchless.contracts.errors import TorchlessError
 
-    wanted = texts or [line.rstrip("\n") for line in sys.stdin]
-    if not wanted:
-        fail("there are no texts to embed: give them as arguments, or one per line on standard input")
+    wanted, total = texts_of(texts, "texts to embed")
+    out = console()
+
+    async def run() -> None:
+        source = Source(gateway, address, key)
+        with progress("texts", total) as advance:
+            async for batch, vectors in embed_texts(wanted, source, model=model, dimensions=dimensions):
+                if as_json:
+                    print_json(batch, vectors)
+                else:
+                    print_table(batch, vectors, out)
+                advance(len(batch))
+
     try:
-        vectors = embed_texts(wanted, Source(gateway, address, key), model=model, dimensions=dimensions)
+        asyncio.run(run())
     except (GatewayError, TorchlessError) as error:
         fail(str(error))
-    if as_json:
-        print_json(wanted, vectors)
-    else:
-        print_table(wanted, vectors, console())

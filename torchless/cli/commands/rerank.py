@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import asyncio
 from typing import Annotated
 
 import typer
@@ -21,25 +21,47 @@ def rerank(
         bool,
         typer.Option("--json", help='Print one JSON object per line: {"index": ..., "score": ..., "document": ...}.'),
     ] = False,
+    top: Annotated[int, typer.Option(min=0, help="Print only the best documents, this many; 0 for all.")] = 0,
+    unsorted: Annotated[
+        bool,
+        typer.Option("--unsorted", help="Print each document as soon as it has a score, in the order of the input."),
+    ] = False,
     model: Annotated[str, typer.Option(help="Model id; by default the service's default model.")] = "",
     gateway: Gateway = GATEWAY_URL,
     key: Key = "",
 ) -> None:
     """Sort documents by their relevance to a query.
 
-    Scores are from 0 to 1.
+    Scores are from 0 to 1. Long input is sent in batches. The best documents come first, once all have scores; with
+    --unsorted each is printed as soon as it has a score, in the order of the input.
     """
     from torchless.cli.gateway_api import GatewayError
-    from torchless.cli.rerank import print_json, print_table, rerank_documents
+    from torchless.cli.progress import progress
+    from torchless.cli.rerank import Scored, best_first, print_json, print_table, score_documents
+    from torchless.cli.texts import texts_of
 
-    wanted = documents or [line.rstrip("\n") for line in sys.stdin]
-    if not wanted:
-        fail("there are no documents to rerank: give them as arguments, or one per line on standard input")
+    wanted, total = texts_of(documents, "documents to rerank")
+    out = console()
+
+    def show(scored: list[Scored]) -> None:
+        if as_json:
+            print_json(scored)
+        else:
+            print_table(scored, out)
+
+    async def run() -> None:
+        found: list[Scored] = []
+        with progress("documents", total) as advance:
+            async for scored in score_documents(query, wanted, gateway, key=key, model=model):
+                if unsorted:
+                    show(scored)
+                else:
+                    found += scored
+                advance(len(scored))
+        if not unsorted:
+            show(best_first(found)[: top or None])
+
     try:
-        ranked = rerank_documents(query, wanted, gateway, key=key, model=model)
+        asyncio.run(run())
     except GatewayError as error:
         fail(str(error))
-    if as_json:
-        print_json(wanted, ranked)
-    else:
-        print_table(wanted, ranked, console())
