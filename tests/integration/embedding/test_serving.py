@@ -54,6 +54,18 @@ def test_reflection_names_the_service_and_its_methods(bento: Bento) -> None:
         assert "GenerateEmbeddings" in {method.name for service in file.service for method in service.method}
 
 
+@pytest.mark.parametrize("method", [f"{SERVICE_NAME}/CountTokens", "bentoml.grpc.v1.BentoService/ServiceMetadata"])
+async def test_bytes_that_are_no_message_are_invalid_input(bento: Bento, method: str) -> None:
+    logged = bento.log.read_text()
+    async with grpc.aio.insecure_channel(bento.address) as channel:
+        call: Any = channel.unary_unary(f"/{method}")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"\xff\xff\xff\xff", timeout=20)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert translate(caught.value, "embedding").kind is ErrorKind.INVALID_INPUT
+    assert "Traceback" not in bento.log.read_text().removeprefix(logged)
+
+
 @pytest.mark.parametrize(
     ("inputs", "options", "kind", "named"),
     [
