@@ -33,7 +33,7 @@ async def calls(bento: Bento, number: int) -> list[dict[str, Any]]:
 
 
 async def test_embedding_bento_logs_its_calls_without_texts() -> None:
-    with serving("embedding", log__level="DEBUG") as bento:
+    with serving("embedding", log__level="DEBUG", log__format="json") as bento:
         async with EmbeddingClient(bento.address) as client:
             await until_health(client, bento, ready=True)
             found = await client.embed([SECRET, f"{SECRET} twice"], context=CallContext("id-1"))
@@ -55,7 +55,7 @@ async def test_embedding_bento_logs_its_calls_without_texts() -> None:
 
 
 async def test_reranking_bento_logs_its_calls_without_texts() -> None:
-    with serving("reranking", log__level="DEBUG") as bento:
+    with serving("reranking", log__level="DEBUG", log__format="json") as bento:
         async with RerankingClient(bento.address) as client:
             await until_health(client, bento, ready=True)
             found = await client.rerank(SECRET, [f"{SECRET} one", "two"], context=CallContext("id-1"))
