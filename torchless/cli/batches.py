@@ -13,7 +13,7 @@ MAX_TEXTS = 256
 MAX_CHARACTERS = 1_000_000
 """Most characters in one call, unless one text alone is longer."""
 CALLS_IN_FLIGHT = 4
-"""Calls at the same time: enough to keep a service busy, and few enough to leave room for others."""
+"""Calls at the same time: enough to keep a service busy, and few enough to leave capacity for other callers."""
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
