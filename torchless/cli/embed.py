@@ -14,6 +14,7 @@ from rich.table import Table
 
 from torchless.cli.batches import in_batches
 from torchless.cli.gateway_api import GatewayClient
+from torchless.cli.provenance import Provenance
 from torchless.clients.embedding import EmbeddingClient, EmbedOptions
 
 NUMBERS_SHOWN = 4
@@ -35,16 +36,23 @@ class Source:
 
 
 async def embed_texts(
-    texts: Iterable[str], source: Source, *, model: str, dimensions: int
+    texts: Iterable[str], source: Source, provenance: Provenance, *, model: str, dimensions: int
 ) -> AsyncIterator[tuple[Sequence[str], Vectors]]:
     """Embeds texts in batches; gives each batch with its vectors, in the order of the texts.
+
+    Args:
+        texts: The texts.
+        source: Where vectors come from.
+        provenance: Collects what the answers say about themselves.
+        model: Model id; empty: the default model.
+        dimensions: Number of leading dimensions to keep; 0: all.
 
     Raises:
         GatewayError: The gateway does not answer or refuses a request.
         TorchlessError: The embedding service does not answer or refuses a request.
     """
     if not source.address:
-        async with GatewayClient(source.gateway, key=source.key) as gateway:
+        async with GatewayClient(source.gateway, key=source.key, provenance=provenance) as gateway:
 
             async def over_http(batch: Sequence[str]) -> Vectors:
                 return await gateway.embed(batch, model=model, dimensions=dimensions)
@@ -56,7 +64,9 @@ async def embed_texts(
     async with EmbeddingClient(source.address) as client:
 
         async def over_grpc(batch: Sequence[str]) -> Vectors:
-            return (await client.embed(batch, options)).vectors
+            answer = await client.embed(batch, options)
+            provenance.add(len(answer.truncated), answer.revision)
+            return answer.vectors
 
         async for found in in_batches(texts, over_grpc):
             yield found

@@ -12,6 +12,8 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from torchless.cli.provenance import Provenance
+
 
 class GatewayError(Exception):
     """The gateway did not answer or refused the request; the message is for the user."""
@@ -89,18 +91,22 @@ class GatewayClient:
         url: Base URL.
         key: API key; empty: none.
         timeout_s: Timeout of a request, in seconds.
+        provenance: Collects what answers to `embed` and `rerank` say about themselves.
 
     Raises:
         GatewayError: The key has characters that an API key cannot have.
     """
 
-    def __init__(self, url: str, *, key: str = "", timeout_s: float = 60.0) -> None:
+    def __init__(
+        self, url: str, *, key: str = "", timeout_s: float = 60.0, provenance: Provenance | None = None
+    ) -> None:
         if not key.isascii() or not key.isprintable() or key != key.strip():
             raise GatewayError(
                 "the API key is not valid: it must be printable ASCII characters, without spaces at its start or end"
             )
         self._url = url
         self._keyed = bool(key)
+        self._provenance = provenance or Provenance()
         # Certificates are loaded only for https, because that takes longer than a call. `trust_env` would send even
         # calls to this machine through a proxy.
         secure = url.startswith("https:")
@@ -177,7 +183,9 @@ class GatewayClient:
         body: dict[str, Any] = {"input": list(texts), "encoding_format": "base64"}
         body |= {"model": model} if model else {}
         body |= {"dimensions": dimensions} if dimensions else {}
-        answer = self._answer(await self._send("POST", "/v1/embeddings", json=body))
+        response = await self._send("POST", "/v1/embeddings", json=body)
+        answer = self._answer(response)
+        self._provenance.add_headers(response.headers)
         rows = sorted(answer["data"], key=lambda row: int(row["index"]))
         return np.stack([np.frombuffer(base64.b64decode(row["embedding"]), dtype="<f4") for row in rows])
 
@@ -193,7 +201,9 @@ class GatewayClient:
             GatewayError: The gateway does not answer or refuses the request, with its message.
         """
         body: dict[str, Any] = {"query": query, "documents": list(documents)} | ({"model": model} if model else {})
-        answer = self._answer(await self._send("POST", "/v2/rerank", json=body))
+        response = await self._send("POST", "/v2/rerank", json=body)
+        answer = self._answer(response)
+        self._provenance.add_headers(response.headers)
         return [Ranked(int(row["index"]), float(row["relevance_score"])) for row in answer["results"]]
 
     async def _send(self, method: str, path: str, json: Any = None) -> httpx.Response:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from torchless.cli.batches import in_batches
 from torchless.cli.gateway_api import GatewayClient
+from torchless.cli.provenance import Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Scored:
 
 
 async def score_documents(
-    query: str, documents: Iterable[str], gateway: str, *, key: str = "", model: str = ""
+    query: str, documents: Iterable[str], gateway: str, provenance: Provenance, *, key: str = "", model: str = ""
 ) -> AsyncIterator[list[Scored]]:
     """Scores documents through the gateway, in batches and in the order of the input.
 
@@ -36,7 +37,7 @@ async def score_documents(
     Raises:
         GatewayError: The gateway does not answer or refuses a request.
     """
-    async with GatewayClient(gateway, key=key) as client:
+    async with GatewayClient(gateway, key=key, provenance=provenance) as client:
 
         async def score(batch: Sequence[str]) -> list[float]:
             scores = [0.0] * len(batch)

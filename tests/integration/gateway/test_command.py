@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -16,11 +17,15 @@ from typer.testing import CliRunner
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.gpu_server import GPUServer
 from tests.integration.gateway.reranking_server import RerankingServer
+from torchless.cli.batches import CALLS_IN_FLIGHT, MAX_TEXTS
+from torchless.cli.embed import Source, embed_texts
 from torchless.cli.main import app
+from torchless.cli.provenance import Provenance
 from torchless.clients.testing import EmbeddingService
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 KEY = "the-key-of-the-gateway"
+LONG = " ".join(["word"] * 500)
 CALLS = [["embed", "one"], ["rerank", "one", "two", "three"], ["models"]]
 
 
@@ -175,3 +180,37 @@ def test_rerank_sorts_over_all_batches(locked: str) -> None:
     assert [(line["index"], line["document"]) for line in unsorted] == list(enumerate(documents))
     assert lines() == sorted(unsorted, key=lambda line: (-line["score"], line["index"]))
     assert lines("--top", "3") == lines()[:3]
+
+
+def stderr_of(url: str, *arguments: str) -> str:
+    environment = {"TORCHLESS_GATEWAY_URL": url, "TORCHLESS_API_KEY": KEY}
+    done = CliRunner().invoke(app, list(arguments), env=environment)
+    assert done.exit_code == 0, done.output
+    return done.stderr
+
+
+def test_embed_and_rerank_say_how_many_texts_were_truncated(locked: str, embedding: EmbeddingService) -> None:
+    for over in ([], ["--address", embedding.address]):
+        assert "truncated texts: 2;" in stderr_of(locked, "embed", *over, LONG, "one", LONG)
+        assert stderr_of(locked, "embed", *over, "one") == ""
+    assert "truncated documents, and the query once for each batch: 1;" in stderr_of(locked, "rerank", "q", "a", LONG)
+    assert stderr_of(locked, "rerank", "q", "a") == ""
+
+
+@pytest.mark.parametrize("over", ["HTTP", "gRPC"])
+async def test_embed_says_that_the_model_changed_between_batches(gateway: Gateway, over: str) -> None:
+    provenance = Provenance()
+    with EmbeddingService() as service, gateway(embedding={"address": service.address}) as client:
+
+        def texts() -> Iterator[str]:
+            for number in range((CALLS_IN_FLIGHT + 2) * MAX_TEXTS):
+                if number == (CALLS_IN_FLIGHT + 1) * MAX_TEXTS:
+                    service.model = replace(service.model, revision="2")
+                yield f"text {number}"
+
+        source = Source(str(client.base_url), service.address if over == "gRPC" else "")
+        async for _ in embed_texts(texts(), source, provenance, model="", dimensions=0):
+            pass
+    assert provenance.warnings("texts") == [
+        "the model changed during the run: results of the revisions 1 and 2 cannot be compared"
+    ]

@@ -29,21 +29,24 @@ def embed(
 ) -> None:
     """Embed texts and print their vectors.
 
-    Long input is sent in batches, and each vector is printed as soon as it is there.
+    Long input is sent in batches, and each vector is printed as soon as it is there. At the end, the standard error
+    says how many texts were truncated, and whether the model changed meanwhile.
     """
     from torchless.cli.embed import Source, embed_texts, print_json, print_table
     from torchless.cli.gateway_api import GatewayError
     from torchless.cli.progress import progress
+    from torchless.cli.provenance import Provenance
     from torchless.cli.texts import texts_of
     from torchless.contracts.errors import TorchlessError
 
     wanted, total = texts_of(texts, "texts to embed")
     out = console()
+    provenance = Provenance()
 
     async def run() -> None:
         source = Source(gateway, address, key)
         with progress("texts", total) as advance:
-            async for batch, vectors in embed_texts(wanted, source, model=model, dimensions=dimensions):
+            async for batch, vectors in embed_texts(wanted, source, provenance, model=model, dimensions=dimensions):
                 if as_json:
                     print_json(batch, vectors)
                 else:
@@ -54,3 +57,5 @@ def embed(
         asyncio.run(run())
     except (GatewayError, TorchlessError) as error:
         fail(str(error))
+    finally:
+        provenance.print("texts")

@@ -33,15 +33,18 @@ def rerank(
     """Sort documents by their relevance to a query.
 
     Scores are from 0 to 1. Long input is sent in batches. The best documents come first, once all have scores; with
-    --unsorted each is printed as soon as it has a score, in the order of the input.
+    --unsorted each is printed as soon as it has a score, in the order of the input. At the end, the standard
+    error says how many texts were truncated, and whether the model changed meanwhile.
     """
     from torchless.cli.gateway_api import GatewayError
     from torchless.cli.progress import progress
+    from torchless.cli.provenance import Provenance
     from torchless.cli.rerank import Scored, best_first, print_json, print_table, score_documents
     from torchless.cli.texts import texts_of
 
     wanted, total = texts_of(documents, "documents to rerank")
     out = console()
+    provenance = Provenance()
 
     def show(scored: list[Scored]) -> None:
         if as_json:
@@ -52,7 +55,7 @@ def rerank(
     async def run() -> None:
         found: list[Scored] = []
         with progress("documents", total) as advance:
-            async for scored in score_documents(query, wanted, gateway, key=key, model=model):
+            async for scored in score_documents(query, wanted, gateway, provenance, key=key, model=model):
                 if unsorted:
                     show(scored)
                 else:
@@ -65,3 +68,5 @@ def rerank(
         asyncio.run(run())
     except GatewayError as error:
         fail(str(error))
+    finally:
+        provenance.print("documents, and the query once for each batch")
