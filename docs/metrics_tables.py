@@ -35,6 +35,7 @@ With several workers of a program, gauges of endpoints and limits have a `pid` l
 | share of failed requests | `sum(rate(torchless_gateway_requests_total{status=~"5.."}[5m])) / sum(rate(torchless_gateway_requests_total[5m]))` |
 | refused requests per second | `sum(rate(torchless_gateway_requests_total{status="429"}[5m]))` |
 | p95 of a route, in seconds | `histogram_quantile(0.95, sum by (le) (rate(torchless_gateway_request_seconds_bucket{route="/v1/embeddings"}[5m])))` |
+| p95 of the wait for the device, in seconds | `histogram_quantile(0.95, sum by (le) (rate(torchless_gateway_queue_seconds_bucket[5m])))` |
 | hit ratio of the cache | `sum(rate(torchless_cache_lookups_total{outcome="hit"}[5m])) / sum(rate(torchless_cache_lookups_total{level="memory"}[5m]))` |
 | mean items in a batch | `rate(torchless_batch_items_sum[5m]) / rate(torchless_batch_items_count[5m])` |
 | share of padding | `rate(torchless_padding_tokens_total[5m]) / rate(torchless_batch_tokens_sum[5m])` |

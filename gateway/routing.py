@@ -342,6 +342,8 @@ async def _run_with_stream(
 async def _with_provenance(request: Request, call: Call, answer: Awaitable[Response]) -> Response:
     response, provenance = await answer, call.context.provenance
     write_provenance_headers(provenance, response.headers)
+    if provenance.timings.inference_ms:
+        call.services.metrics.queue_seconds.observe(provenance.timings.queue_ms / 1000)
     if provenance.truncated:
         call.services.metrics.truncated.labels(request.scope["route"].path).inc(provenance.truncated)
     return response

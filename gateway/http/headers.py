@@ -10,7 +10,6 @@ that were longer than the model reads and were truncated.
 from __future__ import annotations
 
 import math
-import re
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Scope
@@ -20,6 +19,7 @@ from gateway.http.exceptions import malformed
 from gateway.settings import LimitSettings
 from torchless.clients.call import TRACEPARENT_KEY
 from torchless.clients.deadline import Deadline
+from torchless.telemetry.request_log import trace_id
 
 TIMEOUT_HEADER = "x-request-timeout-s"
 MIN_TIMEOUT_S = 0.001
@@ -27,7 +27,6 @@ CACHE_HEADER = "x-torchless-cache"
 DEGRADED_HEADER = "x-torchless-degraded"
 TRUNCATED_HEADER = "x-torchless-truncated"
 REVISION_HEADER = "x-torchless-revision"
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def request_context(scope: Scope, limits: LimitSettings, default_s: float, tenant: str) -> RequestContext:
@@ -48,7 +47,7 @@ def request_context(scope: Scope, limits: LimitSettings, default_s: float, tenan
     seconds = default_s if timeout is None else read_seconds(TIMEOUT_HEADER, timeout, least=MIN_TIMEOUT_S)
     return RequestContext(
         request_id=scope["state"]["request_id"],
-        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
+        traceparent=traceparent if trace_id(traceparent) else "",
         deadline=Deadline.after(min(seconds, limits.max_deadline_s)),
         tenant=tenant,
     )

@@ -19,6 +19,7 @@ from torchless.clients.metrics import ClientMetrics
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_QUEUE_BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
 
 
 class GatewayMetrics:
@@ -39,6 +40,12 @@ class GatewayMetrics:
             ("method", "route"),
             registry=self.registry,
             buckets=_BUCKETS,
+        )
+        self.queue_seconds = Histogram(
+            "torchless_gateway_queue_seconds",
+            "Time that the inputs of a request waited in their service for the device, in seconds",
+            registry=self.registry,
+            buckets=_QUEUE_BUCKETS,
         )
         self.truncated = Counter(
             "torchless_gateway_truncated_inputs",

@@ -75,7 +75,7 @@ async def embed_texts(
 def print_json(texts: Sequence[str], vectors: Vectors) -> None:
     """Prints one JSON object per line, with the text and its whole vector."""
     for text, vector in zip(texts, vectors, strict=True):
-        print(json.dumps({"text": text, "vector": vector.tolist()}, ensure_ascii=False))
+        print(json.dumps({"text": text, "vector": vector.tolist()}, ensure_ascii=False), flush=True)
 
 
 def print_table(texts: Sequence[str], vectors: Vectors, console: Console) -> None:

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 _REQUESTS = "torchless_gateway_requests_total"
 _SECONDS = "torchless_gateway_request_seconds_bucket"
+_QUEUE_SECONDS = "torchless_gateway_queue_seconds_bucket"
 _IN_FLIGHT = "torchless_gateway_requests_in_flight"
 _REFUSED = "429"
 """The status of refused requests; other 4xx are the caller's fault."""
@@ -26,6 +27,8 @@ class Reading:
     """Requests answered, by route and status."""
     buckets: Mapping[str, Mapping[float, float]]
     """For each route, the number of requests by the upper bound of their time in seconds, cumulative."""
+    queue: Mapping[float, float]
+    """Requests by the upper bound of their time in the queue of a service, in seconds, cumulative."""
     in_flight: float
     """Requests in progress."""
 
@@ -53,6 +56,7 @@ def read(text: str, at: float) -> Reading:
     """
     requests: dict[tuple[str, str], float] = defaultdict(float)
     buckets: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
+    queue: dict[float, float] = defaultdict(float)
     in_flight = 0.0
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -61,9 +65,11 @@ def read(text: str, at: float) -> Reading:
                 requests[labels["route"], labels["status"]] += sample.value
             elif sample.name == _SECONDS:
                 buckets[labels["route"]][float(labels["le"])] += sample.value
+            elif sample.name == _QUEUE_SECONDS:
+                queue[float(labels["le"])] += sample.value
             elif sample.name == _IN_FLIGHT:
                 in_flight += sample.value
-    return Reading(at, requests, buckets, in_flight)
+    return Reading(at, requests, buckets, queue, in_flight)
 
 
 def between(earlier: Reading, later: Reading) -> list[RouteTraffic]:
@@ -85,9 +91,21 @@ def between(earlier: Reading, later: Reading) -> list[RouteTraffic]:
 
 
 def _traffic(route: str, requests_per_s: float, failed_per_s: float, earlier: Reading, later: Reading) -> RouteTraffic:
-    before, now = earlier.buckets.get(route, {}), later.buckets.get(route, {})
+    p50_ms, p95_ms = _quantiles_ms(earlier.buckets.get(route, {}), later.buckets.get(route, {}))
+    return RouteTraffic(route, requests_per_s, failed_per_s, p50_ms, p95_ms)
+
+
+def queue_ms(earlier: Reading, later: Reading) -> tuple[float, float]:
+    """Median and 95th percentile of the time in the queue of a service between two readings, in milliseconds.
+
+    NaN if nothing was computed: all came from the cache, or failed.
+    """
+    return _quantiles_ms(earlier.queue, later.queue)
+
+
+def _quantiles_ms(before: Mapping[float, float], now: Mapping[float, float]) -> tuple[float, float]:
     grown = {bound: _grown(count, before.get(bound, 0.0)) for bound, count in sorted(now.items())}
-    return RouteTraffic(route, requests_per_s, failed_per_s, *(1000 * quantile(grown, share) for share in (0.5, 0.95)))
+    return 1000 * quantile(grown, 0.5), 1000 * quantile(grown, 0.95)
 
 
 def _grown(now: float, before: float) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console, Group
@@ -17,10 +18,20 @@ from rich.text import Text
 
 from torchless.cli.gateway_api import GatewayClient, GatewayError
 from torchless.cli.status import Status, ask, to_json, to_table
-from torchless.cli.traffic import Reading, RouteTraffic, between, read
+from torchless.cli.traffic import Reading, RouteTraffic, between, queue_ms, read
 
-Moment = tuple[Status, Reading, Sequence[RouteTraffic]]
-"""The status, the metrics, and the traffic since the moment before."""
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is shown at one moment."""
+
+    status: Status
+    in_flight: float
+    """Requests in progress."""
+    queue_ms: tuple[float, float]
+    """Median and 95th percentile of the time in the queue of a service, since the moment before."""
+    routes: Sequence[RouteTraffic]
+    """The traffic since the moment before."""
 
 
 async def watch(gateway: GatewayClient, console: Console, interval_s: float) -> None:
@@ -56,7 +67,8 @@ async def _moments(gateway: GatewayClient, interval_s: float) -> AsyncIterator[M
                 raise
             yield {"error": str(error)}
         else:
-            yield status, reading, between(earlier, reading) if earlier else ()
+            earlier = earlier or reading
+            yield Moment(status, reading.in_flight, queue_ms(earlier, reading), between(earlier, reading))
             earlier = reading
         await asyncio.sleep(interval_s)
 
@@ -64,15 +76,26 @@ async def _moments(gateway: GatewayClient, interval_s: float) -> AsyncIterator[M
 def _view(moment: Moment | dict[str, Any]) -> Group:
     if isinstance(moment, dict):
         return Group(Text(moment["error"], style="red"))
-    status, reading, traffic = moment
     table = Table("route", "requests/s", "429 and 5xx/s", "p50 ms", "p95 ms")
-    for each in traffic:
+    for each in moment.routes:
         figures = (each.requests_per_s, each.failed_per_s, each.p50_ms, each.p95_ms)
         table.add_row(escape(each.route), *(f"{figure:.1f}" for figure in figures))
-    return Group(to_table(status), Text(f"{reading.in_flight:.0f} requests in progress"), table)
+    p50, p95 = moment.queue_ms
+    queue = "nothing was computed" if math.isnan(p50) else f"waiting for the device: p50 {p50:.1f} ms, p95 {p95:.1f} ms"
+    return Group(to_table(moment.status), Text(f"{moment.in_flight:.0f} requests in progress; {queue}"), table)
 
 
 def _json(moment: Moment) -> dict[str, Any]:
-    status, reading, traffic = moment
-    routes = [{name: value if value == value else None for name, value in asdict(each).items()} for each in traffic]  # noqa: PLR0124  # NaN is no JSON
-    return {**to_json(status), "requests_in_flight": reading.in_flight, "routes": routes}
+    p50, p95 = moment.queue_ms
+    return {
+        **to_json(moment.status),
+        "requests_in_flight": moment.in_flight,
+        "queue_p50_ms": _number(p50),
+        "queue_p95_ms": _number(p95),
+        "routes": [{name: _number(value) for name, value in asdict(each).items()} for each in moment.routes],
+    }
+
+
+def _number(value: Any) -> Any:
+    """NaN, which JSON does not have, as None."""
+    return None if isinstance(value, float) and math.isnan(value) else value

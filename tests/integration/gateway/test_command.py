@@ -22,6 +22,7 @@ from torchless.cli.embed import Source, embed_texts
 from torchless.cli.main import app
 from torchless.cli.provenance import Provenance
 from torchless.clients.testing import EmbeddingService
+from torchless.clients.timings import Timings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
 KEY = "the-key-of-the-gateway"
@@ -132,6 +133,7 @@ def test_status_as_json_has_services_endpoints_and_breakers(gateway: Gateway, em
 
 
 def test_status_watch_reports_requests_per_second(gateway: Gateway, embedding: EmbeddingService) -> None:
+    embedding.timings = Timings(queue_ms=3.0, inference_ms=1.0)
     with gateway(embedding={"address": embedding.address}) as client:
         command = [sys.executable, "-m", "torchless.cli", "status", "--watch", "--json", "--interval", "0.2"]
         with subprocess.Popen(
@@ -143,13 +145,13 @@ def test_status_watch_reports_requests_per_second(gateway: Gateway, embedding: E
                 client.post("/embed", json={"inputs": f"text {number}"}).raise_for_status()
             routes: list[dict[str, Any]] = []
             while not routes:
-                routes = [
-                    route for route in json.loads(watching.stdout.readline())["routes"] if route["route"] == "/embed"
-                ]
+                moment = json.loads(watching.stdout.readline())
+                routes = [route for route in moment["routes"] if route["route"] == "/embed"]
             watching.send_signal(signal.SIGINT)
             assert watching.wait(10) == 0
             assert watching.stderr is not None
             assert watching.stderr.read() == ""
+    assert 2.5 <= moment["queue_p50_ms"] <= moment["queue_p95_ms"] <= 5
     assert routes[0]["requests_per_s"] > 0 < routes[0]["p50_ms"] <= routes[0]["p95_ms"]
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from torchless.cli.traffic import Reading, between, quantile, read
+from torchless.cli.traffic import Reading, between, quantile, queue_ms, read
 
 
 class Gateway:
@@ -20,6 +20,8 @@ class Gateway:
         self.seconds = Histogram(
             "torchless_gateway_request_seconds", "", labels[:2], buckets=(0.01, 0.1, 1.0), registry=self.registry
         )
+
+        self.queue = Histogram("torchless_gateway_queue_seconds", "", buckets=(0.001, 0.01), registry=self.registry)
 
     def answered(self, route: str, status: str, seconds: float, times: int = 1) -> None:
         for _ in range(times):
@@ -41,6 +43,18 @@ def test_traffic_counts_only_what_came_between_two_readings() -> None:
     assert (rerank.route, rerank.requests_per_s, rerank.failed_per_s) == ("/rerank", 10.0, 10.0)
     assert (embed.route, embed.requests_per_s, embed.failed_per_s) == ("/embed", 5.0, 1.0)
     assert 10 < embed.p50_ms < embed.p95_ms <= 100 < rerank.p50_ms <= 1000
+
+
+def test_time_in_the_queue_is_that_between_two_readings() -> None:
+    gateway = Gateway()
+    for _ in range(100):
+        gateway.queue.observe(0.005)
+    earlier = gateway.reading(10.0)
+    assert all(map(math.isnan, queue_ms(earlier, gateway.reading(11.0))))
+    for _ in range(10):
+        gateway.queue.observe(0.0005)
+    p50, p95 = queue_ms(earlier, gateway.reading(12.0))
+    assert 0 < p50 < p95 <= 1
 
 
 def test_a_restarted_gateway_counts_from_zero() -> None:
