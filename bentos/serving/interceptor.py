@@ -19,6 +19,7 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.settings import LogSettings
 
 _OURS = "/torchless."
+_DEFAULT_LOG = LogSettings()
 _INTERNAL = TorchlessError(ErrorKind.INTERNAL, "the service failed to process this request")
 
 
@@ -29,7 +30,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         readiness: Checked before each call.
         lost_device_is_final: As `Mount` has it.
         watches: As `Mount` has it.
-        log: Which calls get a line in the log.
+        log: Gives the settings in force that say which calls get a line in the log.
         describe: As `Mount` has it.
     """
 
@@ -39,7 +40,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         *,
         lost_device_is_final: bool = True,
         watches: frozenset[str] = frozenset(),
-        log: LogSettings = LogSettings(),
+        log: Callable[[], LogSettings] = lambda: _DEFAULT_LOG,
         describe: Describe | None = None,
     ) -> None:
         self._readiness = readiness
@@ -101,7 +102,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _observed(self, method: str, context: Context, *, is_stream: bool = False) -> _Observed:
         def log(facts: CallFacts, error: BaseException | None, seconds: float) -> None:
-            log_call(self._log, context, method, facts, error, seconds=seconds, is_stream=is_stream)
+            log_call(self._log(), context, method, facts, error, seconds=seconds, is_stream=is_stream)
 
         return _Observed(method, context, self._lost, log)
 

@@ -18,6 +18,7 @@ from bentos.serving.capability import Capability, Mount
 from bentos.serving.health import HealthInterceptor
 from bentos.serving.interceptor import CallInterceptor
 from bentos.serving.lifecycle import Lifecycle
+from bentos.serving.log_reload import LogReload
 from bentos.serving.metrics import serve_metrics
 from bentos.serving.one_process import is_bentoml_command, serve_in_one_process
 from bentos.serving.readiness import Readiness
@@ -61,11 +62,12 @@ def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
         # Deprecated in favour of a class that cannot be served over gRPC.
         warnings.simplefilter("ignore")
         service: Any = bentoml.legacy.Service(name)
-    readiness = Readiness()
+    readiness, log = Readiness(), LogReload(settings)
 
     def add(capability: Capability, server: grpc.aio.Server) -> None:
         configure_logging(settings.log, name.removeprefix("torchless-"))
         mount.add_to_server(capability, server)
+        log.begin()
         Lifecycle(mount.full_name, capability, readiness, settings).attach(server)
         serve_metrics(settings.metrics_host, settings.metrics_port)
 
@@ -75,7 +77,7 @@ def build_service(name: str, mount: Mount, settings: ServingSettings) -> Any:
         readiness=readiness,
         lost_device_is_final=mount.lost_device_is_final,
         watches=mount.watches,
-        log=settings.log,
+        log=log,
         describe=mount.describe,
     )
     service.mount_grpc_servicer(mount.make, add, [mount.full_name])

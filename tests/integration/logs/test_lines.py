@@ -19,7 +19,9 @@ import yaml
 from tests.resilience.processes import Gateway, Process, StubBento
 from tests.resilience.stub.faults import Faults
 from tests.waiting import until
-from torchless.contracts.errors import ErrorKind
+from torchless.clients.call import CallContext
+from torchless.clients.embedding import EmbeddingClient, EmbedOptions
+from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.workers import WORKER_ENDED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -265,6 +267,26 @@ def _bodies() -> Iterator[tuple[str, Any]]:
     yield "/v2/embed", {"texts": [text], "model": text, "input_type": "search_query", "embedding_types": ["int8"]}
     yield "/rerank", {"query": text, "texts": [text]}
     yield "/v1/rerank", {"query": text, "documents": [text], "model": text}
+
+
+async def test_level_of_a_bento_changes_while_it_runs(tmp_path: Path) -> None:
+    file = tmp_path / "stub.yaml"
+    file.write_text("log: {level: INFO}")
+    bento = StubBento("embedding", tmp_path, text_ms=1.0, CONFIG=str(file))
+    try:
+        await bento.start()
+        async with EmbeddingClient(bento.address) as client:
+            await client.embed(["a"], context=CallContext("at-info"))
+            await line_of(bento, "at-info")
+            file.write_text("log: {level: WARNING}")
+            await until(lambda: "changed settings are in force" in bento.log.read_text(), within_s=10)
+            await client.embed(["a"], context=CallContext("at-warning"))
+            with pytest.raises(TorchlessError):
+                await client.embed(["a"], EmbedOptions(model="none"), CallContext("refused"))
+            await line_of(bento, "refused")
+        assert of(bento, "at-warning") == []
+    finally:
+        bento.end()
 
 
 async def test_supervisor_writes_json_about_a_killed_worker(tmp_path: Path) -> None:

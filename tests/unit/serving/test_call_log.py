@@ -76,7 +76,8 @@ def response(count: int) -> pb.GenerateEmbeddingsResponse:
 async def serving(**settings: Any) -> AsyncIterator[EmbeddingClient]:
     readiness = Readiness()
     readiness.become_ready()
-    interceptor = CallInterceptor(readiness, log=LogSettings(**settings), describe=describe)
+    log = LogSettings(**settings)
+    interceptor = CallInterceptor(readiness, log=lambda: log, describe=describe)
     server = grpc.aio.server(interceptors=[interceptor])
     add_EmbeddingServiceServicer_to_server(Servicer(), server)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
