@@ -19,7 +19,7 @@ from torchless.contracts.errors import ErrorKind, TorchlessError
 pytestmark = pytest.mark.timeout(60)
 ALICE = CallContext(tenant="alice")
 BOB = CallContext(tenant="bob")
-ENTRIES = "torchless:1:*:*:*"
+ENTRIES = "torchless:2:*:*:*"
 UNREACHABLE = TorchlessError(ErrorKind.UNREACHABLE, "down")
 
 
