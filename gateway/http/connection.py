@@ -10,7 +10,8 @@ import socket
 from typing import Any, Literal
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.http.request_head import (
     MAX_HEADERS,
@@ -49,6 +50,8 @@ class Connection(HttpToolsProtocol):
         self._ended = False
         """Whether nothing more is read here: a request was refused, or the connection has become a WebSocket."""
         self._late: asyncio.TimerHandle | None = None
+        self._begun: RequestResponseCycle | None = None
+        """The newest request that the application has; `cycle` is the newest that has arrived."""
 
     # The transport
 
@@ -59,8 +62,12 @@ class Connection(HttpToolsProtocol):
         self._watch_client()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends all waiting."""
+        """Ends all waiting, and tells the application that the client is gone."""
         super().connection_lost(exc)
+        if self._begun is not None and self._begun is not self.cycle:
+            # uvicorn told only the newest of several pipelined requests, which has not begun.
+            self._begun.disconnected = True
+            self._begun.message_event.set()
         self._unset_keepalive_if_required()
         self._stop_watching()
 
@@ -138,6 +145,8 @@ class Connection(HttpToolsProtocol):
         self._parsed_something = True
         method, version = self.parser.get_method(), self.parser.get_http_version()
         check_head(method, version, self.headers)
+        if version == "1.0":
+            self.expect_100_continue = False  # its clients know no 100 (RFC 9110, section 10.1.1)
         if self.parser.should_upgrade():
             self._upgrade_offered = True
             self.scope["method"] = method.decode("ascii")
@@ -158,6 +167,10 @@ class Connection(HttpToolsProtocol):
         self._parsed_something = True
         self._reading = "nothing"
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._begun = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _check_size(self, size: int) -> None:
         if size > self._max_head:

@@ -9,9 +9,10 @@ import fcntl
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated
 
 import psutil
+from pydantic import Field, TypeAdapter
 
 from torchless.cli.errors import StackError
 
@@ -26,7 +27,7 @@ class StackState:
 
     marker: str
     """Value of the variable `TORCHLESS_STACK` in the stack's processes, alone or with `/<service>` after it."""
-    pid: int
+    pid: Annotated[int, Field(gt=0)]
     """Process id of `torchless up`."""
     started: float
     """When that process started, in seconds since 1970: another process may have the same id later."""
@@ -86,7 +87,6 @@ class StateLock:
 def read_state(folder: Path) -> StackState | None:
     """The state of the newest stack of a folder; None if there was none."""
     try:
-        content: Any = json.loads((folder / _FILE).read_text())
-        return StackState(**{**content, "logs": Path(content["logs"]), "services": tuple(content["services"])})
-    except (OSError, ValueError, TypeError, KeyError):
+        return TypeAdapter(StackState).validate_json((folder / _FILE).read_bytes())
+    except (OSError, ValueError):
         return None

@@ -207,6 +207,12 @@ def test_a_refusal_comes_after_the_answers_to_earlier_requests(http: httpx.Clien
         assert connection.has_ended()
 
 
+def test_http_1_0_is_never_told_to_continue(http: httpx.Client) -> None:
+    with RawConnection(http) as connection:
+        connection.send(post(BODY, "Expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert connection.answer().status == 200
+
+
 def test_a_malformed_chunk_ends_the_request_that_has_begun(http: httpx.Client, embedding: EmbeddingService) -> None:
     with RawConnection(http) as connection:
         connection.send(post(b"", "Transfer-Encoding: chunked", length=False), b'5\r\n{"inp\r\n', b"nonsense\r\n")
@@ -344,6 +350,17 @@ def test_a_client_that_closes_its_side_is_gone(http: httpx.Client, embedding: Em
         connection.socket.shutdown(socket.SHUT_WR)
         assert connection.has_ended()
     wait_until(lambda: embedding.in_flight == 0)
+
+
+def test_a_client_that_leaves_with_pipelined_requests_unanswered_is_gone(
+    http: httpx.Client, embedding: EmbeddingService
+) -> None:
+    embedding.latency_s = 60
+    with RawConnection(http) as connection:
+        connection.send(post(BODY) * 3)
+        wait_until(lambda: embedding.in_flight > 0)
+    wait_until(lambda: embedding.in_flight == 0)
+    assert embedding.cancelled == 1
 
 
 def test_a_client_that_reads_no_answers_is_disconnected(

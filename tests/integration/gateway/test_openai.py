@@ -162,6 +162,10 @@ def test_an_unknown_model_is_not_found(http: httpx.Client) -> None:
         assert "no/such" in error["message"]
 
 
+def test_a_model_name_too_long_for_grpc_trailers_is_still_not_found(http: httpx.Client) -> None:
+    assert embed(http, input="one", model="m" * 20_000).status_code == 404
+
+
 def test_errors_of_the_service_name_the_callers_field(http: httpx.Client) -> None:
     answer = embed(http, input=["one", "two"], dimensions=5)
     assert answer.status_code == 400

@@ -93,7 +93,20 @@ def test_a_state_knows_its_process() -> None:
     assert StackState.of_this_process("marker", Path(), ()).process() == psutil.Process(os.getpid())
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"marker": "x"}', "0123456789abcdef"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"marker": "x"}',
+        "0123456789abcdef",
+        '{"marker": "x", "pid": "one", "started": 1.0, "logs": "logs", "services": []}',
+        '{"marker": "x", "pid": -1, "started": 1.0, "logs": "logs", "services": []}',
+        '{"marker": "x", "pid": 1, "started": "then", "logs": "logs", "services": []}',
+        '{"marker": "x", "pid": 1, "started": 1.0, "logs": 5, "services": [1]}',
+    ],
+)
 def test_an_unreadable_state_file_is_no_stack(state: Path, content: str) -> None:
     state.mkdir()
     (state / "stack.json").write_text(content)

@@ -179,7 +179,7 @@ class EmbeddingService(InProcessService, EmbeddingServiceServicer):
 
     def _check_model(self, name: str) -> None:
         if name not in {"", self.model.id}:
-            raise not_found(ResourceType.MODEL, name, f"the model {name!r} is not served")
+            raise not_found(ResourceType.MODEL, name, f"the model {name[:200]!r} is not served")
 
     def _check_lengths(self, tokens: list[list[str]]) -> None:
         for index, each in enumerate(tokens):

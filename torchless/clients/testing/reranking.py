@@ -73,7 +73,7 @@ class RerankingService(InProcessService, RerankingServiceServicer):
 
     def _rerank(self, request: pb.RerankBatchRequest) -> pb.RerankBatchResponse:
         if request.model not in {"", self.model.id}:
-            raise not_found(ResourceType.MODEL, request.model, f"the model {request.model!r} is not served")
+            raise not_found(ResourceType.MODEL, request.model, f"the model {request.model[:200]!r} is not served")
         if request.long_documents == pb.LONG_DOCUMENTS_REFUSE:
             self._check_lengths(request)
         is_raw = request.score_form == pb.SCORE_FORM_RAW
