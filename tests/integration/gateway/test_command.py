@@ -14,6 +14,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from tests.integration.clients.services import Service, Told
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.gpu_server import GPUServer
 from tests.integration.gateway.reranking_server import RerankingServer
@@ -21,6 +22,7 @@ from torchless.cli.batches import CALLS_IN_FLIGHT, MAX_TEXTS
 from torchless.cli.embed import Source, embed_texts
 from torchless.cli.main import app
 from torchless.cli.provenance import Provenance
+from torchless.clients.sync import background
 from torchless.clients.testing import EmbeddingService
 from torchless.clients.timings import Timings
 from torchless.contracts.errors import ErrorKind, TorchlessError
@@ -108,6 +110,21 @@ def test_status_shows_endpoints_and_their_breakers(gateway: Gateway, embedding: 
         _, printed = run(str(client.base_url), "status")
     assert "0 in flight, breaker open, next probe in " in printed
     assert "opened 1 time" in printed
+
+
+def test_readiness_and_status_have_the_reason_that_a_service_gives(gateway: Gateway) -> None:
+    reason = "the service is loading the model m; retry shortly"
+    loop, service = background.current(), Service(Told.REASON)
+    loop.run(service.start())
+    loop.run(service.tell(serving=False))
+    try:
+        with gateway(embedding={"address": service.address}) as client:
+            answer = client.get("/health/ready")
+            status, printed = run(str(client.base_url), "status")
+    finally:
+        loop.run(service.stop())
+    assert (answer.status_code, answer.json()["services"]["embedding"]["reason"]) == (503, reason)
+    assert (status, reason in printed) == (1, True)
 
 
 def test_models_lists_models_and_aliases(gateway: Gateway, embedding: EmbeddingService) -> None:
