@@ -29,7 +29,10 @@ def test_dry_run_passes_every_stage(tmp_path: Path) -> None:
     }
     assert all(row["requests/s"] > 0 < row["direct requests/s"] for row in results["throughput"])
     assert len(results["throughput"]) == 6
-    assert [row["in flight"] for row in results["service"]] == [1, 4]
+    assert [(row["model"], row["in flight"]) for row in results["service"]] == [
+        (model, load) for model in ("embedding", "late interaction", "cross-encoder") for load in (1, 4)
+    ]
+    assert all(row["requests/s"] > 0 for row in results["service"])
     assert results["tests"]["failed"] == []
     assert results["tests"]["skipped"] > 5, "the tests marked gpu were not collected"
     report = (tmp_path / "gpu-check.md").read_text()
