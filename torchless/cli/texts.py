@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from typing import TextIO
 
 from torchless.cli.console import fail
 
@@ -26,5 +29,10 @@ def texts_of(arguments: Sequence[str] | None, what: str) -> tuple[Iterable[str],
 
 
 def _lines() -> Iterator[str]:
-    for line in sys.stdin:
+    try:
+        # A file object of our own: Python closes `sys.stdin` when it ends, and would wait for a thread that reads it.
+        source: TextIO = os.fdopen(os.dup(sys.stdin.fileno()), encoding=sys.stdin.encoding, errors=sys.stdin.errors)
+    except io.UnsupportedOperation:  # it is no file, for example in a test
+        source = sys.stdin
+    for line in source:
         yield line.rstrip("\n")

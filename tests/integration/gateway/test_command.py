@@ -222,8 +222,8 @@ async def test_embed_says_that_the_model_changed_between_batches(gateway: Gatewa
     with EmbeddingService() as service, gateway(embedding={"address": service.address}) as client:
 
         def texts() -> Iterator[str]:
-            for number in range((CALLS_IN_FLIGHT + 2) * MAX_TEXTS):
-                if number == (CALLS_IN_FLIGHT + 1) * MAX_TEXTS:
+            for number in range((CALLS_IN_FLIGHT + 3) * MAX_TEXTS):
+                if number == (CALLS_IN_FLIGHT + 2) * MAX_TEXTS:  # read after the first answer
                     service.model = replace(service.model, revision="2")
                 yield f"text {number}"
 

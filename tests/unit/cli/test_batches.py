@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -41,6 +42,37 @@ async def test_results_come_in_the_order_of_the_texts_while_input_is_still_read(
         assert batch[0] == first
         assert read <= (len(shown) + CALLS_IN_FLIGHT) * MAX_TEXTS + 1
     assert shown == [str(number * MAX_TEXTS) for number in range(20)]
+
+
+async def test_a_result_does_not_wait_for_texts_that_are_slow_to_come() -> None:
+    more = threading.Event()
+
+    def texts() -> Iterator[str]:
+        yield from map(str, range(2 * MAX_TEXTS + 1))
+        assert more.wait(20)
+        yield "last"
+
+    async def call(batch: list[str]) -> str:
+        return batch[0]
+
+    shown = []
+    async for _, first in in_batches(texts(), call):
+        shown.append(first)
+        if len(shown) == 2:
+            more.set()
+    assert shown == ["0", str(MAX_TEXTS), str(2 * MAX_TEXTS)]
+
+
+async def test_an_error_of_the_input_is_raised() -> None:
+    def texts() -> Iterator[str]:
+        yield "a"
+        raise UnicodeDecodeError("utf-8", b"x", 0, 1, "no")
+
+    async def call(batch: list[str]) -> None: ...
+
+    with pytest.raises(UnicodeDecodeError):
+        async for _ in in_batches(texts(), call):
+            pass
 
 
 async def test_calls_in_flight_are_bounded_and_end_after_an_error() -> None:

@@ -58,6 +58,19 @@ def test_embed_reports_an_unreachable_embedding_service() -> None:
     assert "Traceback" not in shown.stderr
 
 
+def test_a_command_that_fails_does_not_wait_for_more_input() -> None:
+    command = [sys.executable, "-m", "torchless.cli", "embed", "--gateway", f"http://127.0.0.1:{free_port()}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write("a text\n" * 300)
+        process.stdin.flush()
+
+        assert process.wait(60) == 1
+        (line,) = process.stderr.read().splitlines()
+        assert "start the stack with `torchless up`" in line
+
+
 def test_status_reports_a_server_that_is_not_a_gateway() -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
