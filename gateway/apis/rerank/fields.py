@@ -12,8 +12,28 @@ _OBJECTS = {
 }
 _WITHOUT_DOCUMENTS = {"return_documents": False}
 _COMMON = {"query": "bread", "documents": ["other"], "model": "no/such", "top_n": 1}
-_TEXT_PARTS = {"content": [{"type": "text", "text": "other"}]}
-_IMAGE_PARTS = {"content": [{"type": "image_url"}]}
+VLLM_SOURCE = "vllm/entrypoints/pooling/scoring/protocol.py, vllm/entrypoints/pooling/base/protocol.py"
+"""Where vLLM declares the fields of scoring and reranking."""
+VLLM_TEXT_PARTS = {"content": [{"type": "text", "text": "other"}]}
+VLLM_IMAGE_PARTS = {"content": [{"type": "image_url"}]}
+VLLM_OBEYED = {
+    "model": "no/such",
+    "max_tokens_per_doc": 8,
+    "truncate_prompt_tokens": None,
+    "truncation_side": "left",
+    "use_activation": False,
+    "activation": False,
+    "softmax": False,
+}
+"""What vLLM's scoring and reranking have besides the texts; their base has `"truncate_prompt_tokens": -1`."""
+VLLM_REFUSED = {
+    "truncate_prompt_tokens": 8,
+    "max_tokens_per_query": 8,
+    "instruction": "a",
+    "chat_template_kwargs": {"instruction": "a"},
+    "padding": "max_length",
+}
+VLLM_HARMLESS = {"user": "a", "request_id": "a", "priority": 1, "cache_salt": "a", "mm_processor_kwargs": {"a": 1}}
 FIELDS = (
     KnownFields(
         _PATHS,
@@ -42,35 +62,11 @@ FIELDS = (
     KnownFields(
         _PATHS,
         "vLLM",
-        "vllm/entrypoints/pooling/scoring/protocol.py, vllm/entrypoints/pooling/base/protocol.py",
+        VLLM_SOURCE,
         {**_TEXTS, "truncate_prompt_tokens": -1},
-        obeyed={
-            **_COMMON,
-            "query": _TEXT_PARTS,
-            "documents": [_TEXT_PARTS],
-            "max_tokens_per_doc": 8,
-            "truncate_prompt_tokens": None,
-            "truncation_side": "left",
-            "use_activation": False,
-            "activation": False,
-            "softmax": False,
-        },
-        refused={
-            "query": _IMAGE_PARTS,
-            "documents": [_IMAGE_PARTS],
-            "truncate_prompt_tokens": 8,
-            "max_tokens_per_query": 8,
-            "instruction": "a",
-            "chat_template_kwargs": {"instruction": "a"},
-            "padding": "max_length",
-        },
-        harmless={
-            "user": "a",
-            "request_id": "a",
-            "priority": 1,
-            "cache_salt": "a",
-            "mm_processor_kwargs": {"a": 1},
-        },
+        obeyed={**_COMMON, "query": VLLM_TEXT_PARTS, "documents": [VLLM_TEXT_PARTS], **VLLM_OBEYED},
+        refused={"query": VLLM_IMAGE_PARTS, "documents": [VLLM_IMAGE_PARTS], **VLLM_REFUSED},
+        harmless=VLLM_HARMLESS,
     ),
     KnownFields(
         _PATHS,

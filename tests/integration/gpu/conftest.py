@@ -22,8 +22,8 @@ from torchless.cli.log_tail import log_tail
 from torchless.clients.gpu import GPUClient
 from torchless.contracts.errors import TorchlessError
 
-GPU_PYTHON = Path(os.environ.get("TORCHLESS_UP_GPU_PYTHON", ROOT / ".venv/gpu/bin/python"))
-"""Python of the GPU bento's environment; `torchless up` reads the same variable."""
+GPU_PYTHON = ROOT / ".venv/gpu/bin/python"
+"""Python of the GPU bento's environment."""
 PATIENCE_S = 60
 
 
