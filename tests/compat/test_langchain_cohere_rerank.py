@@ -51,7 +51,12 @@ def test_errors_have_coheres_classes(url: str) -> None:
     with pytest.raises(cohere.NotFoundError):
         reranker(url, model="no-such-model").compress_documents(DOCUMENTS, QUERY)
     with pytest.raises(cohere.BadRequestError):
-        reranker(url).compress_documents([*DOCUMENTS, Document("")], QUERY)
+        reranker(url).compress_documents(DOCUMENTS, "")
+
+
+def test_an_empty_document_is_ranked(url: str) -> None:
+    documents = [*DOCUMENTS, Document("")]
+    assert len(reranker(url, top_n=len(documents)).compress_documents(documents, QUERY)) == len(documents)
 
 
 def test_no_documents_are_no_request(url: str) -> None:

@@ -57,7 +57,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         options += ["--port", f"{name}={port}"]
     output = folder / "output"
     with output.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-m", "torchless.cli", "up", *options], stdout=file)
+        command = [sys.executable, "-m", "torchless.cli", "up", *options]
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     running = Running(process, output, settings.gateway_url, settings.address("embedding"))
     try:
         wait_for("the stack is up", running)
