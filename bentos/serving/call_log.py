@@ -22,6 +22,8 @@ from torchless.telemetry.request_log import (
 
 _LONGEST = 128
 _MOST_IDS = 1024
+_POLLED = frozenset({"ListModels"})
+"""Methods that gateways call all the time, also while the service still loads its models."""
 _log = RequestLog("call")
 
 
@@ -79,7 +81,7 @@ def log_call(
     given = metadata(context)
     ids = _ids(given.get("x-request-id", ""))
     name, http_status = _status(error)
-    level = _log.level(settings, ids, http_status, 0.0 if is_stream else seconds)
+    level = _log.level(settings, ids, http_status, 0.0 if is_stream else seconds, is_routine=_is_routine(method, error))
     if not level:
         return
     fields = {
@@ -104,6 +106,11 @@ def log_call(
     )
     is_defect = isinstance(error, Exception) and not isinstance(error, TorchlessError)
     _log.write(level, fields, error if is_defect else None)
+
+
+def _is_routine(method: str, error: BaseException | None) -> bool:
+    is_loading = isinstance(error, TorchlessError) and error.kind is ErrorKind.LOADING
+    return method in _POLLED and (error is None or is_loading)
 
 
 def _ids(given: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import grpc
@@ -61,6 +61,11 @@ class Servicer(EmbeddingServiceServicer):
                 )
             else:
                 yield pb.StreamEmbeddingsResponse(sequence=frame.sequence, response=response(len(frame.request.texts)))
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
+        if kind := dict(context.invocation_metadata() or ()).get("x-tenant-id"):
+            raise TorchlessError(ErrorKind(str(kind)), "as the caller wants")
+        return pb.ListModelsResponse()
 
 
 def response(count: int) -> pb.GenerateEmbeddingsResponse:
@@ -130,6 +135,17 @@ async def test_call_gets_a_line_with_its_facts(caplog: pytest.LogCaptureFixture)
             "inference_ms": 2.0,
         }
     ]
+
+
+@pytest.mark.parametrize(("kind", "level"), [("", "DEBUG"), ("LOADING", "DEBUG"), ("INTERNAL", "ERROR")])
+async def test_polling_the_models_is_routine_also_while_they_load(
+    caplog: pytest.LogCaptureFixture, kind: str, level: str
+) -> None:
+    async with serving() as client:
+        with pytest.raises(TorchlessError) if kind else nullcontext():
+            await client.list_models(CallContext("id-1", kind))
+    found = [(line["level"], line.get("error", "")) for line in lines(caplog)]
+    assert set(found) == {(level, kind)}
 
 
 async def test_joined_call_lists_the_ids_of_its_requests(caplog: pytest.LogCaptureFixture) -> None:
