@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -132,10 +131,13 @@ def test_curl_that_offers_h2c_gets_its_answer(http: httpx.Client) -> None:
     assert embedding_of(answer) == pytest.approx(vector_of("one").tolist(), abs=1e-7)
 
 
-@pytest.mark.skipif(shutil.which("java") is None, reason="without Java; the offers above are the same bytes")
 def test_java_with_default_settings_gets_its_answers(http: httpx.Client) -> None:
     program = Path(__file__).parent / "Post.java"
-    command = ["java", str(program), str(http.base_url.join("/v1/embeddings"))]
+    command = [
+        require_program("java", "Debian's openjdk-17-jdk-headless"),
+        str(program),
+        str(http.base_url.join("/v1/embeddings")),
+    ]
     answers = subprocess.run(command, check=True, capture_output=True, timeout=120).stdout.splitlines()
     assert [answer.split(b" ", 1)[0] for answer in answers] == [b"200"] * 3
     for answer in answers:
