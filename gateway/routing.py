@@ -26,7 +26,7 @@ from gateway.http.disconnect import cancelled_by_disconnect
 from gateway.http.error_family import ErrorFamily
 from gateway.http.exceptions import GatewayDefectError, UnreadBodyError
 from gateway.http.headers import request_context, write_provenance_headers
-from gateway.http.identity import Principal, require_scope
+from gateway.http.identity import may_see_addresses, require_scope
 from gateway.http.json_body import Body, BodyVariant, Chooser, ParsedBody, by_field, require_json, several, single
 from gateway.http.openapi import Operation
 from gateway.services import Services
@@ -47,8 +47,8 @@ class Call:
     """Parts of the path that the route names."""
     query: Mapping[str, str]
     """Query parameters; of a name that occurs twice, the last value."""
-    principal: Principal | None
-    """The caller; None: it sent no valid credentials, on a route that is open to everyone."""
+    sees_addresses: bool
+    """Whether the caller may learn the addresses of the services."""
     user_agent: str
     """The client's User-Agent header; empty: none."""
 
@@ -275,8 +275,8 @@ class _Endpoint:
         settings = services.settings
         context = request_context(request.scope, settings.limits, rules.deadline(settings), principal.tenant)
         request.scope["state"]["context"] = context
-        caller, agent = request.scope["state"].get("principal"), request.headers.get("user-agent", "")
-        call = Call(services, context, request.path_params, request.query_params, caller, agent)
+        sees_addresses, agent = may_see_addresses(request.scope), request.headers.get("user-agent", "")
+        call = Call(services, context, request.path_params, request.query_params, sees_addresses, agent)
         return await self._work(request, call, rules)
 
 

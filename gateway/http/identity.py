@@ -11,6 +11,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.http.loopback import is_over_loopback
 from gateway.settings import ALL_SCOPES, AccessScope
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -88,6 +89,12 @@ async def close_websocket(receive: Receive, send: Send, error: TorchlessError) -
     """Closes a WebSocket because of `error`, before it is accepted."""
     await receive()
     await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": error.message})
+
+
+def may_see_addresses(scope: Scope) -> bool:
+    """Whether the caller may learn where services are: with a valid key, or without keys from this machine."""
+    principal: Principal | None = scope["state"].get("principal")
+    return principal is not None and (principal is not ANONYMOUS or is_over_loopback(scope))
 
 
 def require_scope(scope: Scope, required: AccessScope | None) -> Principal:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -25,6 +24,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.http.identity import close_websocket
+from gateway.http.loopback import is_address, is_over_loopback
 from gateway.settings import GatewaySettings
 from torchless.contracts.errors import ErrorKind, TorchlessError
 
@@ -68,26 +68,11 @@ def _check(scope: Scope, settings: GatewaySettings) -> None:
     headers = Headers(scope=scope)
     host = headers.get("host", "").lower()
     requires_key = bool(settings.auth.api_keys)
-    if settings.allowed_hosts or (not requires_key and _is_over_loopback(scope)):
+    if settings.allowed_hosts or (not requires_key and is_over_loopback(scope)):
         _check_host(host, settings.allowed_hosts)
     if not requires_key and scope.get("method") not in _SAFE_METHODS and _is_of_another_origin(headers, host, settings):
         message = "web pages of other origins are refused; to allow one, add its origin to cors.allow_origins"
         raise TorchlessError(ErrorKind.FORBIDDEN, message)
-
-
-def _is_over_loopback(scope: Scope) -> bool:
-    """Whether the client connected to a loopback address, whatever addresses the gateway listens on."""
-    server = scope.get("server")
-    return server is not None and _is_loopback(server[0])
-
-
-@lru_cache(maxsize=64)
-def _is_loopback(address: str) -> bool:
-    if not _is_address(address):  # the path of a Unix socket
-        return False
-    parsed = ip_address(address)
-    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
-    return (mapped or parsed).is_loopback
 
 
 def _check_host(host: str, allowed: tuple[str, ...]) -> None:
@@ -109,15 +94,7 @@ def _host_name(host: str) -> str | None:
 @lru_cache(maxsize=256)
 def _is_local(name: str) -> bool:
     """Whether no DNS server can point the name to this machine. A browser never sends an empty one."""
-    return not name or name in _LOCAL_NAMES or name.endswith(_LOCAL_DOMAINS) or _is_address(name)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
+    return not name or name in _LOCAL_NAMES or name.endswith(_LOCAL_DOMAINS) or is_address(name)
 
 
 def _is_of_another_origin(headers: Headers, host: str, settings: GatewaySettings) -> bool:

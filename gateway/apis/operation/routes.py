@@ -14,6 +14,7 @@ from gateway.apis.operation.schemas import Alive, Readiness
 from gateway.apis.tei.errors import TEI
 from gateway.encoding.json import json_response
 from gateway.http.docs_page import docs_page
+from gateway.http.identity import may_see_addresses
 from gateway.http.metrics import CONTENT_TYPE
 from gateway.http.openapi import MediaType, Operation
 from gateway.routing import Call, Routes
@@ -36,8 +37,8 @@ async def live(call: Call) -> Response:
 async def ready(call: Call) -> Response:
     """Reports whether each service behind the gateway is ready, and why not.
 
-    The status is 503 while one is not ready; the body is the same. A gateway with API keys shows the addresses of
-    endpoints only to callers with a valid key.
+    The status is 503 while one is not ready; the body is the same. The addresses of endpoints are shown only to callers
+    with a valid API key; without keys, only to callers on the same machine.
     """
     clients = call.services.clients()
     reasons = await asyncio.gather(*(_failure(client, call) for client in clients))
@@ -45,7 +46,7 @@ async def ready(call: Call) -> Response:
         client.capability: {
             "ready": reason is None,
             "reason": reason,
-            "endpoints": [_endpoint(state, shows_address=call.principal is not None) for state in client.states()],
+            "endpoints": [_endpoint(state, shows_address=call.sees_addresses) for state in client.states()],
         }
         for client, reason in zip(clients, reasons, strict=True)
     }
@@ -112,11 +113,12 @@ async def _failure(client: CapabilityClient, call: Call) -> str | None:
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format.
 
-    Requests, their durations and the requests in flight, of all workers. A gateway with API keys shows the series of
-    single endpoints, whose label is an address, only to callers with a valid key.
+    Requests, their durations and the requests in flight, of all workers. The series of single endpoints, whose
+    label is an address, are shown only to callers with a valid API key; without keys, only to callers on the same
+    machine.
     """
-    is_known = request.scope["state"].get("principal") is not None
-    return Response(_services(request).metrics.exposition(endpoints=is_known), media_type=CONTENT_TYPE)
+    shows_endpoints = may_see_addresses(request.scope)
+    return Response(_services(request).metrics.exposition(endpoints=shows_endpoints), media_type=CONTENT_TYPE)
 
 
 async def openapi(request: Request) -> Response:

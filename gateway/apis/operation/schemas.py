@@ -29,7 +29,7 @@ class EndpointReadiness(AnswerModel):
     """State of one endpoint of a service, as the worker that answers sees it."""
 
     address: str | None
-    """Its address; null where the gateway requires API keys and the request has no valid one."""
+    """Its address; null unless the request has a valid API key, or comes from the gateway's machine."""
     health: Literal["unknown", "serving", "not_serving", "unreachable"]
     """Its health."""
     breaker: BreakerReadiness
