@@ -7,7 +7,9 @@ example supervisord or Kubernetes, sees its exit status and decides. docs/decisi
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -57,9 +59,29 @@ class _Worker:
         """Serves in this process until it is stopped."""
         from bentoml_cli.worker.grpc_api_server import main
 
+        refuse_used_port(*(self.arguments[self.arguments.index(name) + 1] for name in ("--host", "--port")))
         # The first two arguments are `-m` and the module.
         arguments = [argument.replace(_WORKER_ID, "1") for argument in self.arguments[2:]]
         main.main(arguments, prog_name=self.arguments[1], standalone_mode=False)
+
+
+def refuse_used_port(host: str, port: str) -> None:
+    """Checks that no other program listens on a port.
+
+    gRPC would share it with another bento (SO_REUSEPORT), and each would get half of the calls. Without that option it
+    could not listen again after a restart: BentoML binds the port in a way that connections of the last process, which
+    TCP remembers for a minute, forbid.
+
+    Raises:
+        OSError: One does.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, int(port)), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(f"port {port} is used by another program; choose another with --port") from error
+        # gRPC names other obstacles, such as an address that this machine does not have.
 
 
 def _create_worker(name: str, args: Sequence[str], **options: Any) -> _Worker:

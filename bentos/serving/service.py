@@ -114,9 +114,7 @@ def _patch_server() -> None:
         return
 
     def options(server: Any) -> Any:
-        # BentoML shares the port between its workers. A second service on it would get half of the calls, unnoticed.
-        kept = (option for option in theirs(server) if option[0] != "grpc.so_reuseport")
-        return (*kept, ("grpc.so_reuseport", 0), *keepalive_options(SHORTEST_PING_INTERVAL_S))
+        return (*theirs(server), *keepalive_options(SHORTEST_PING_INTERVAL_S))
 
     def interceptors(server: Any) -> Any:
         # Only our own. BentoML's access log answers a failed handler with BentoML's message type, which is wrong for

@@ -415,3 +415,13 @@ async def test_real_gpu_is_listed_and_leased(tmp_path: Path) -> None:
             error = await refusal(client.allocate(room.memory_total_mb + 1, "test", device_uuids=[room.uuid]))
             assert error.kind is ErrorKind.INPUT_TOO_LARGE
             await client.release(lease.id)
+
+
+async def test_a_second_service_on_the_same_port_ends_and_says_why(
+    machine: Machine, client: GPUClient, bento: Bento
+) -> None:
+    port = int(bento.address.rpartition(":")[2])
+    with serving(machine, port=port) as second:
+        assert await asyncio.to_thread(second.process.wait, 60) == 1
+        assert f"port {port} is used by another program; choose another with --port" in second.log.read_text()
+    assert await client.ready()

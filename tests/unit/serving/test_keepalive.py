@@ -60,24 +60,11 @@ async def test_client_that_pings_at_the_allowed_interval_stays_connected() -> No
         assert (await allowed.read()).status == health_pb2.HealthCheckResponse.SERVING
 
 
-def options_of_a_bento() -> Any:
+def test_bento_server_uses_the_keepalive_options() -> None:
     from bentoml._internal.server.grpc_app import Server
 
     _configure_bentoml(ServingSettings())
     server = Server.__new__(Server)
     server.max_concurrent_streams, server.enable_channelz, server.max_message_length = None, False, 1
-    return server.options
-
-
-async def test_two_bentos_cannot_share_a_port() -> None:
-    options = options_of_a_bento()
-    first, second = grpc.aio.server(options=options), grpc.aio.server(options=options)
-    port = first.add_insecure_port("127.0.0.1:0")
-    with pytest.raises(RuntimeError, match="Failed to bind"):
-        second.add_insecure_port(f"127.0.0.1:{port}")
-    await first.stop(None)
-
-
-def test_bento_server_uses_the_keepalive_options() -> None:
-    assert set(keepalive_options(SHORTEST_PING_INTERVAL_S)) <= set(options_of_a_bento())
+    assert set(keepalive_options(SHORTEST_PING_INTERVAL_S)) <= set(server.options)
     assert SHORTEST_PING_INTERVAL_S < SHORTEST_OF_CLIENTS_S

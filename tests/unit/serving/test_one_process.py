@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bentos.serving.metrics import serve_metrics
-from bentos.serving.one_process import _create_worker, _OneProcess
+from bentos.serving.one_process import _create_worker, _OneProcess, refuse_used_port
 from torchless.process import EXIT_CONFIGURATION
 
 ARGUMENTS = ["-m", "bentoml_cli.worker.grpc_api_server", "some.bento:svc", "--worker-id", "$(CIRCUS.WID)"]
@@ -69,3 +69,24 @@ def test_a_metrics_port_in_use_is_replaced_and_named(caplog: pytest.LogCaptureFi
 
 def test_no_metrics_are_served_on_port_0() -> None:
     assert serve_metrics("127.0.0.1", 0) == 0
+
+
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "not shared"])
+def test_a_port_that_another_program_listens_on_is_refused(share: bool) -> None:
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, share)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = str(listening.getsockname()[1])
+        with pytest.raises(OSError, match=f"port {port} is used by another program; choose another with --port"):
+            refuse_used_port("127.0.0.1", port)
+
+
+def test_a_port_with_connections_of_an_ended_program_is_accepted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = listening.getsockname()
+        with socket.create_connection(address) as client:
+            accepted, _ = listening.accept()
+            accepted.close()  # the side that closes first is the one that TCP remembers
+            client.recv(1)
+    refuse_used_port(address[0], str(address[1]))
