@@ -125,6 +125,7 @@ docs: $(GATEWAY_TEST_ENV) ## Generate docs/configuration.md and the error table
 	$(GATEWAY) -m docs.configuration_tables
 	$(GATEWAY) -m docs.error_policy_table
 	$(GATEWAY) -m docs.metrics_tables
+	$(GATEWAY) -m docs.headline
 	$(GATEWAY) -m docs.request_fields
 
 .PHONY: bench

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import error_policy_table, metrics_tables
+from docs import error_policy_table, headline, metrics_tables
 from docs.configuration_tables import PROGRAMS, TARGET, document
 from torchless.settings import ProgramSettings
 
@@ -39,6 +39,10 @@ def test_configuration_page_is_generated_from_the_settings() -> None:
 
 def test_error_table_is_generated_from_the_policy() -> None:
     assert error_policy_table.TARGET.read_text() == error_policy_table.page(), "run `make docs`"
+
+
+def test_numbers_at_the_top_of_the_readme_are_those_of_the_last_benchmark() -> None:
+    assert headline.TARGET.read_text() == headline.page(), "run `make docs`"
 
 
 def test_page_of_metrics_is_generated_from_the_metrics() -> None:
