@@ -96,14 +96,7 @@ def log_call(
         "refused": facts.refused,
         "status": name,
     }
-    add_outcome(
-        fields,
-        error,
-        queue_ms=facts.queue_ms,
-        tokenization_ms=facts.tokenization_ms,
-        inference_ms=facts.inference_ms,
-        total_s=seconds,
-    )
+    add_outcome(fields, error, facts, seconds)
     is_defect = isinstance(error, Exception) and not isinstance(error, TorchlessError)
     _log.write(level, fields, error if is_defect else None)
 

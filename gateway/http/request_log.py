@@ -58,13 +58,5 @@ def log_request(
         "shared_with": about.shared_with,
         "status": status,
     }
-    times = about.timings
-    add_outcome(
-        fields,
-        error,
-        queue_ms=times.queue_ms,
-        tokenization_ms=times.tokenization_ms,
-        inference_ms=times.inference_ms,
-        total_s=total_s,
-    )
+    add_outcome(fields, error, about.timings, total_s)
     _log.write(level, fields, None if isinstance(error, TorchlessError) else error)

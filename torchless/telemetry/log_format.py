@@ -16,8 +16,8 @@ _LONGEST_CHAIN = 8
 _to_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
-class JSONFormatter(logging.Formatter):
-    """Each line is one JSON object in ASCII, so that no value can begin a line or control a terminal.
+class _ServiceFormatter(logging.Formatter):
+    """Names the program in each line.
 
     Args:
         service: Name of the program.
@@ -26,6 +26,10 @@ class JSONFormatter(logging.Formatter):
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
+
+
+class JSONFormatter(_ServiceFormatter):
+    """Each line is one JSON object in ASCII, so that no value can begin a line or control a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of `record`, without its end."""
@@ -41,16 +45,8 @@ class JSONFormatter(logging.Formatter):
         )
 
 
-class TextFormatter(logging.Formatter):
-    """Time, level, service, message and fields; the stack of an exception follows in indented lines.
-
-    Args:
-        service: Name of the program.
-    """
-
-    def __init__(self, service: str) -> None:
-        super().__init__()
-        self._service = service
+class TextFormatter(_ServiceFormatter):
+    """Time, level, service, message and fields; the stack of an exception follows in indented lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of `record`, without its end."""

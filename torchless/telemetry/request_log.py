@@ -7,7 +7,7 @@ import random
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torchless.contracts.errors import ErrorKind, TorchlessError
 from torchless.settings.logs import LogSettings
@@ -18,6 +18,22 @@ CANCELLED = 499
 _BUCKETS = 2**32
 _MODEL = re.compile(r"[\w./:@+-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class ServiceTimes(Protocol):
+    """Times of a request inside a service, in milliseconds."""
+
+    @property
+    def queue_ms(self) -> float:
+        """Waiting for the device."""
+
+    @property
+    def tokenization_ms(self) -> float:
+        """Tokenizing the inputs."""
+
+    @property
+    def inference_ms(self) -> float:
+        """Computing on the device."""
 
 
 class RequestLog:
@@ -76,31 +92,21 @@ def trace_id(traceparent: str) -> str | None:
     return found[1] if found else None
 
 
-def add_outcome(
-    fields: dict[str, Any],
-    error: BaseException | None,
-    *,
-    queue_ms: float,
-    tokenization_ms: float,
-    inference_ms: float,
-    total_s: float,
-) -> None:
+def add_outcome(fields: dict[str, Any], error: BaseException | None, times: ServiceTimes, total_s: float) -> None:
     """Adds the error and the times of a request to its fields; times inside a service only if something was computed.
 
     Args:
         fields: The fields of its line.
         error: Why it failed; None: it did not.
-        queue_ms: Waiting for the device, in milliseconds.
-        tokenization_ms: Tokenizing, in milliseconds.
-        inference_ms: Computing on the device, in milliseconds.
+        times: Its times inside the service.
         total_s: Its whole duration, in seconds.
     """
     if error is not None:
         fields.update(error_fields(error))
-    if inference_ms:
-        fields["queue_ms"] = round(queue_ms, 3)
-        fields["tokenization_ms"] = round(tokenization_ms, 3)
-        fields["inference_ms"] = round(inference_ms, 3)
+    if times.inference_ms:
+        fields["queue_ms"] = round(times.queue_ms, 3)
+        fields["tokenization_ms"] = round(times.tokenization_ms, 3)
+        fields["inference_ms"] = round(times.inference_ms, 3)
     fields["total_ms"] = round(total_s * 1000, 3)
 
 

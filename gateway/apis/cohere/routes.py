@@ -15,11 +15,9 @@ from gateway.apis.cohere.errors import COHERE
 from gateway.apis.cohere.schemas import EmbedAnswer, EmbedV1Request, EmbedV2Request, RerankAnswer
 from gateway.apis.deadlines import reranking_deadline
 from gateway.apis.rerank.bodies import (
-    options_of,
-    query_of,
+    rank_documents,
     results_of,
     results_with_documents,
-    texts_of,
     usage_of,
 )
 from gateway.apis.rerank.schemas import RerankRequest
@@ -135,15 +133,7 @@ async def rerank_v2(body: RerankRequest, call: Call) -> Response:
 
 
 async def _reranked(version: str, body: RerankRequest, call: Call) -> Response:
-    texts = texts_of(body)
-    found = await call.services.reranker.rank(
-        query_of(body),
-        texts,
-        options_of(body, call.services.settings.limits),
-        call.context,
-        field="documents",
-        top_n=body.top_n,
-    )
+    texts, found = await rank_documents(body, call)
     return json_response(
         {
             "id": str(uuid4()),

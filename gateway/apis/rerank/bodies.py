@@ -8,9 +8,25 @@ from typing import Any
 from gateway.apis.rerank.schemas import RerankRequest, ScoringFields
 from gateway.capabilities.reranking import Ranking
 from gateway.http.exceptions import malformed
+from gateway.routing import Call
 from gateway.settings import LimitSettings
 from torchless.clients.reranking import LongDocuments, Reranking, RerankOptions, ScoreForm
 from torchless.contracts.field_path import FieldPath
+
+
+async def rank_documents(body: RerankRequest, call: Call) -> tuple[list[str], Ranking]:
+    """Ranks the documents of `body` by its query; returns their texts, and the ranking.
+
+    Raises:
+        MalformedRequestError: A query or a document has no text.
+        TorchlessError: As the reranking service.
+    """
+    texts = texts_of(body)
+    options = options_of(body, call.services.settings.limits)
+    found = await call.services.reranker.rank(
+        query_of(body), texts, options, call.context, field="documents", top_n=body.top_n
+    )
+    return texts, found
 
 
 def options_of(body: ScoringFields, limits: LimitSettings) -> RerankOptions:

@@ -12,12 +12,10 @@ from starlette.responses import Response
 from gateway.apis.deadlines import reranking_deadline
 from gateway.apis.rerank import schemas as shared
 from gateway.apis.rerank.bodies import (
-    options_of,
-    query_of,
+    rank_documents,
     results_of,
     results_with_documents,
     results_with_texts,
-    texts_of,
     usage_of,
 )
 from gateway.apis.rerank.errors import RERANK_DOCUMENTS, RERANK_UNDECIDED
@@ -40,15 +38,7 @@ _DOCUMENTS = {
 
 
 async def _documents(body: shared.RerankRequest, call: Call) -> Response:
-    texts = texts_of(body)
-    found = await call.services.reranker.rank(
-        query_of(body),
-        texts,
-        options_of(body, call.services.settings.limits),
-        call.context,
-        field="documents",
-        top_n=body.top_n,
-    )
+    texts, found = await rank_documents(body, call)
     return json_response(
         {
             "object": "rerank",
